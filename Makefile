@@ -1,0 +1,40 @@
+# make search: the main job on a small real data set.  make test: everything CI checks.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/quickstart
+
+.PHONY: search test lint types unit clean
+
+search: $(VENV)/.installed
+	$(BIN)/nas search mobile-cnn-small --data digits --objectives accuracy,latency_ms,params \
+		--trials 40 --seed 0 --out $(RUN)
+	$(BIN)/nas front $(RUN)
+	$(BIN)/nas export $(RUN) --best
+
+test: lint types unit
+
+lint: $(VENV)/.tested
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.tested
+	$(BIN)/mypy
+
+unit: $(VENV)/.tested
+	$(BIN)/python -m pytest -m "not gpu and not slow"
+
+# The virtual environment is made again when what it is made of changes.
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group test --group lint
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,77 @@
+"""Counting what a classifier gets right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from evaluators.accuracy.data import Split
+from evaluators.accuracy.score import Accuracy
+from kernels.errors import NasError
+
+
+def evaluate(
+    module: nn.Module,
+    split: Split,
+    *,
+    device: str | torch.device | None = None,
+    batch_size: int = 1024,
+) -> Accuracy:
+    """Classify a split in evaluation mode; every submodule's mode is restored afterwards.
+
+    Args:
+        module: images ``(b, c, h, w)`` to logits ``(b, classes)``; not moved.
+        split: moved batch by batch to ``device``.
+        device: where the module is; that of its first parameter or buffer by default.
+        batch_size: images a forward pass.
+
+    Returns:
+        The accuracy. An image with a NaN logit is wrong; of equal logits the first class counts.
+
+    Raises:
+        NasError: the module does not return ``(b, classes)`` logits.
+    """
+    target = torch.device(device) if device is not None else _device_of(module)
+    correct = torch.zeros((), dtype=torch.int64, device=target)
+    with _evaluation_mode(module), torch.inference_mode():
+        for start in range(0, len(split), batch_size):
+            images = split.images[start : start + batch_size].to(target)
+            labels = split.labels[start : start + batch_size].to(target)
+            logits = module(images)
+            check_logits(logits, images)
+            hit = logits.argmax(1) == labels
+            # NOTE: argmax takes a NaN for the largest value.
+            correct += (hit & ~logits.isnan().any(1)).sum()
+    return Accuracy(correct=int(correct), total=len(split))
+
+
+def check_logits(logits: object, images: torch.Tensor) -> None:
+    """Refuse an output that is not one row of logits an image.
+
+    Raises:
+        NasError: ``logits`` is not a tensor ``(b, classes)`` for ``images`` ``(b, c, h, w)``.
+    """
+    if isinstance(logits, torch.Tensor) and logits.ndim == 2 and len(logits) == len(images):
+        return
+    came = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    raise NasError(f"Expected logits ({len(images)}, classes) from the module, got {came}.")
+
+
+@contextmanager
+def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+    modes = [(child, child.training) for child in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, training in modes:
+            child.training = training
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    for tensor in (*module.parameters(), *module.buffers()):
+        return tensor.device
+    return torch.device("cpu")

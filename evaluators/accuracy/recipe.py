@@ -1,0 +1,198 @@
+"""How a candidate is trained: a validated value with one canonical form and one digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Literal, NamedTuple, get_args
+
+from evaluators.accuracy.augment import AUGMENTATIONS
+from kernels.errors import NasError, UnknownNameError
+from kernels.registry import Registry
+
+# Bump when the same recipe would train differently: stored accuracies are named by the digest.
+RECIPE_VERSION = 1
+
+Optimiser = Literal["sgd", "adamw"]
+Schedule = Literal["cosine", "one-cycle", "constant"]
+
+
+class Augmentation(NamedTuple):
+    """A registered batch operation and how strongly it acts (pixels, probability)."""
+
+    operation: str
+    strength: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything about a training except the module, the data and the seed.
+
+    Args:
+        name: what people call it; not part of the digest.
+        optimiser: ``adamw`` uses ``momentum`` as beta1 and 0.999 as beta2.
+        learning_rate: the peak of the schedule.
+        weight_decay: on matrices and filters; never on norms and biases.
+        momentum: in [0, 1).
+        nesterov: for ``sgd`` with momentum only.
+        batch_size: images a step; the incomplete last batch of an epoch is dropped.
+        epochs: passes over the training split.
+        schedule: after the warm-up, ``cosine`` and ``one-cycle`` (linear) fall to 0.
+        warmup: share of all steps over which the rate rises linearly to its peak, in [0, 1).
+        label_smoothing: in [0, 1).
+        augmentation: operations in order; empty for none.
+        ema_decay: per step, of the weights and statistics that are evaluated and kept; None: off.
+        gradient_clip: largest norm of the whole gradient; None: off.
+
+    Raises:
+        NasError: a field is out of range.
+    """
+
+    name: str
+    optimiser: Optimiser
+    learning_rate: float
+    weight_decay: float
+    momentum: float = 0.9
+    nesterov: bool = False
+    batch_size: int
+    epochs: int
+    schedule: Schedule = "cosine"
+    warmup: float = 0.0
+    label_smoothing: float = 0.0
+    augmentation: tuple[Augmentation, ...] = ()
+    ema_decay: float | None = None
+    gradient_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        # 1 and 1.0 must give one digest.
+        for name in ("learning_rate", "weight_decay", "momentum", "warmup", "label_smoothing"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        for name in ("ema_decay", "gradient_clip"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else float(value))
+        steps = tuple(Augmentation(str(o), float(s)) for o, s in self.augmentation)
+        object.__setattr__(self, "augmentation", steps)
+        _check_names(self)
+        _check_numbers(self)
+
+    def learning_rate_at(self, progress: float) -> float:
+        """Return the learning rate at ``progress`` in 0..1, the share of all steps done."""
+        if progress < self.warmup:
+            return self.learning_rate * progress / self.warmup
+        fall = (progress - self.warmup) / (1.0 - self.warmup)
+        if self.schedule == "constant":
+            return self.learning_rate
+        if self.schedule == "one-cycle":
+            return self.learning_rate * (1.0 - fall)
+        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * fall))
+
+    def to_json(self) -> str:
+        """Return the canonical JSON form: sorted keys, no spaces, every field."""
+        return _canonical({"version": RECIPE_VERSION, **asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Read :meth:`to_json` back.
+
+        Raises:
+            NasError: the text is of another version, or a field is missing, unknown or wrong.
+        """
+        try:
+            values = json.loads(text)
+            version = values.pop("version", None)
+            if version != RECIPE_VERSION:
+                raise NasError(f"Expected a recipe of version {RECIPE_VERSION}, got {version!r}.")
+            for name in values.keys() - {entry.name for entry in fields(cls)}:
+                raise UnknownNameError("recipe field", name, [entry.name for entry in fields(cls)])
+            return cls(**values)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise NasError(f"Not a recipe: {error}") from None
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that affects training: not of the name, so renaming repays nothing."""
+        content = {"version": RECIPE_VERSION, **asdict(self)}
+        del content["name"]
+        return hashlib.sha256(_canonical(content).encode()).hexdigest()[:32]
+
+
+RECIPES: Registry[Recipe] = Registry("recipe")
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return a registered recipe.
+
+    Example:
+        >>> get_recipe("digits-short").optimiser
+        'sgd'
+
+    Raises:
+        UnknownNameError: no recipe has that name; the message lists those that exist.
+    """
+    return RECIPES.get(name)
+
+
+def _canonical(content: dict[str, object]) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _check_names(recipe: Recipe) -> None:
+    if recipe.optimiser not in get_args(Optimiser):
+        raise UnknownNameError("optimiser", recipe.optimiser, get_args(Optimiser))
+    if recipe.schedule not in get_args(Schedule):
+        raise UnknownNameError("schedule", recipe.schedule, get_args(Schedule))
+    if recipe.nesterov and not (recipe.optimiser == "sgd" and recipe.momentum > 0):
+        raise NasError(
+            f"Recipe {recipe.name!r}: nesterov needs sgd with momentum above 0, "
+            f"got {recipe.optimiser} with {recipe.momentum}."
+        )
+    for operation, strength in recipe.augmentation:
+        if not AUGMENTATIONS.get(operation).accepts(strength):
+            raise NasError(
+                f"Recipe {recipe.name!r}: strength {strength} is out of range for {operation}."
+            )
+
+
+def _check_numbers(recipe: Recipe) -> None:
+    """Refuse values out of range; a NaN fails every comparison, so it is refused too."""
+    decay, clip = recipe.ema_decay, recipe.gradient_clip
+    rules = {
+        "learning_rate": (0 < recipe.learning_rate < math.inf, "positive"),
+        "weight_decay": (0 <= recipe.weight_decay < math.inf, "0 or positive"),
+        "momentum": (0 <= recipe.momentum < 1, "in [0, 1)"),
+        # Batch norm has no variance over one image of 1 x 1.
+        "batch_size": (_whole(recipe.batch_size) and recipe.batch_size >= 2, "2 or more"),
+        "epochs": (_whole(recipe.epochs) and recipe.epochs >= 1, "1 or more"),
+        "warmup": (0 <= recipe.warmup < 1, "in [0, 1)"),
+        "label_smoothing": (0 <= recipe.label_smoothing < 1, "in [0, 1)"),
+        "ema_decay": (decay is None or 0 < decay < 1, "in (0, 1) or None"),
+        "gradient_clip": (clip is None or 0 < clip < math.inf, "positive or None"),
+    }
+    for name, (holds, expected) in rules.items():
+        if not holds:
+            raise NasError(
+                f"Recipe {recipe.name!r}: {name} must be {expected}, got {getattr(recipe, name)}."
+            )
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+RECIPES.add(
+    "digits-short",
+    Recipe(
+        name="digits-short",
+        optimiser="adamw",
+        learning_rate=1e-2,
+        weight_decay=1e-2,
+        batch_size=64,
+        epochs=20,
+        schedule="one-cycle",
+        warmup=0.2,
+        label_smoothing=0.05,
+        augmentation=(Augmentation("shift", 1),),
+    ),
+)

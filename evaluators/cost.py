@@ -1,0 +1,77 @@
+"""What a network costs by arithmetic on its description alone; no module is built."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from search_spaces.architecture import Architecture
+
+BYTES_PER_ELEMENT = 4
+"""float32, for activations and weights."""
+
+
+class Cost(NamedTuple):
+    """Analytic cost of one sample in float32.
+
+    Attributes:
+        params: trainable parameters; shared ones count once.
+        macs: multiply-accumulates of convolutions and matrix products.
+        bytes_moved: every node reads its inputs and weights and writes its output once.
+        peak_activation_bytes: most bytes of values alive at one time, in canonical order.
+        layers: weight-carrying nodes that the input reaches the output through.
+        depth: most weight-carrying nodes on one path.
+    """
+
+    params: int
+    macs: int
+    bytes_moved: int
+    peak_activation_bytes: int
+    layers: int
+    depth: int
+
+
+def analytic_cost(architecture: Architecture) -> Cost:
+    """Return the analytic cost of a network.
+
+    Example:
+        >>> net = Architecture.parse("input 1x8x8; conv 4 k3; gap; flatten; linear 10")
+        >>> analytic_cost(net)
+        Cost(params=86, macs=2344, bytes_moved=2768, peak_activation_bytes=1280, layers=2, depth=2)
+    """
+    nodes = architecture.nodes
+    last_use = list(range(len(nodes)))
+    for index, node in enumerate(nodes):
+        for source in node.inputs:
+            last_use[source] = index
+    params = macs = elements = layers = 0
+    alive = peak = 0
+    depths: list[int] = []
+    for index, (_, inputs, _, facts, tie) in enumerate(nodes):
+        _, written, read, weights, products, reach = facts
+        if tie is None:
+            params += weights
+        macs += products
+        elements += weights + read + written
+        alive += written
+        if alive > peak:
+            peak = alive
+        depth = 0
+        for source in inputs:
+            if depths[source] > depth:
+                depth = depths[source]
+            if last_use[source] == index:
+                last_use[source] = -1  # a value read twice by one node ends once
+                alive -= nodes[source].facts.elements
+        if reach.weighted:
+            layers += 1
+            depth += 1
+        depths.append(depth)
+    elements -= sum(node.facts.elements for node in architecture.inputs)  # given, not written
+    return Cost(
+        params=params,
+        macs=macs,
+        bytes_moved=elements * BYTES_PER_ELEMENT,
+        peak_activation_bytes=peak * BYTES_PER_ELEMENT,
+        layers=layers,
+        depth=depths[-1],
+    )

@@ -1,0 +1,1 @@
+"""Training-free scores that rank candidates before any money is spent."""

@@ -1,0 +1,1 @@
+"""How work runs: operators with their references, fast paths, modules and measurements."""

@@ -1,0 +1,51 @@
+"""Hardware-aware architecture search: the Python face of the tool.
+
+Names load when they are first used, so that ``import nas`` stays instant and needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kernels.errors import NasError as NasError
+    from search_spaces.architecture import Architecture as Architecture
+    from search_spaces.build import build as build
+    from search_spaces.builder import NetworkBuilder as NetworkBuilder
+    from search_spaces.space import DataSpec as DataSpec
+    from search_spaces.space import space as space
+    from search_spaces.trace import trace as trace
+    from search_spaces.zoo import load_space as load_space
+
+_HOMES = {
+    "Architecture": "search_spaces.architecture",
+    "DataSpec": "search_spaces.space",
+    "NasError": "kernels.errors",
+    "NetworkBuilder": "search_spaces.builder",
+    "build": "search_spaces.build",
+    "load_space": "search_spaces.zoo",
+    "space": "search_spaces.space",
+    "trace": "search_spaces.trace",
+}
+
+__all__ = [
+    "Architecture",
+    "DataSpec",
+    "NasError",
+    "NetworkBuilder",
+    "build",
+    "load_space",
+    "space",
+    "trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nas' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

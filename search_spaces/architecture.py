@@ -1,0 +1,208 @@
+"""The frozen description of a network, from which everything else is derived."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
+
+from search_spaces import json_form, text
+from search_spaces.canonical import canonical_order
+from search_spaces.errors import ArchitectureError
+from search_spaces.graph import Value
+from search_spaces.node import Node, Region, Variant
+from search_spaces.normalise import is_normal, normalise
+from search_spaces.ops import Zero
+
+SCHEMA = 1
+"""Version of the meaning of texts and keys; a change of a default or a rule raises it."""
+
+
+class Architecture:
+    """An immutable network: typed nodes in canonical order, and variants of regions of them.
+
+    Two descriptions of the same network (dead branches, identities, the order of sums, scope
+    names) are equal and have the same keys. Make one with a space, :class:`NetworkBuilder`,
+    :meth:`parse`, :meth:`from_json` or :func:`search_spaces.trace.trace`.
+
+    Attributes:
+        nodes: the nodes, inputs first, the output last.
+        regions: the sets of nodes that a variant executes, in order of their first node.
+        weights: tensors by canonical node number and role, where it was traced from a model.
+
+    Example:
+        >>> small = Architecture.parse("input 1x8x8; conv 4 k3 bn relu; gap; flatten; linear 10")
+        >>> small.nodes[1].shape, small.params
+        ((4, 8, 8), 94)
+        >>> Architecture.parse(small.text) == small
+        True
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        regions: Sequence[Region] = (),
+        weights: Mapping[int, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.nodes = tuple(nodes)
+        self.regions = tuple(sorted(regions))
+        self.weights = weights
+
+    @classmethod
+    def freeze(
+        cls, output: Value, regions: Iterable[tuple[Sequence[Value], Variant]] = ()
+    ) -> Architecture:
+        """Normalise a graph and number its nodes.
+
+        Args:
+            output: the network's output; what it does not depend on is left out.
+            regions: values to be executed by a variant; those that are normalised away drop out.
+
+        Raises:
+            ArchitectureError: two regions overlap.
+        """
+        order = canonical_order(output)
+        became: Mapping[Value, Value] | None = None
+        if not is_normal(order):
+            output, became = normalise(output)
+            order = canonical_order(output)
+        nodes, number = _numbered(order)
+        placed = []
+        for values, variant in regions:
+            now = values if became is None else [became.get(value) for value in values]
+            kept = {number[value] for value in now if value in number}
+            if kept:
+                placed.append(Region(tuple(sorted(kept)), variant))
+        weights = {number[v]: v.weights for v in order if v.weights is not None}
+        return cls(nodes, _disjoint(placed), weights or None)
+
+    @classmethod
+    def parse(cls, line: str) -> Architecture:
+        """Read the text form.
+
+        Raises:
+            ArchitectureError: the text is no valid network; names the node at fault.
+        """
+        return cls.freeze(*text.parse(line))
+
+    @classmethod
+    def from_json(cls, document: str | Mapping[str, Any]) -> Architecture:
+        """Read the JSON form, as a string or as parsed.
+
+        Raises:
+            ArchitectureError: it is no valid network, of a newer schema, or its key does not fit.
+        """
+        read = json_form.read(document, schema=SCHEMA)
+        architecture = cls.freeze(read.output, read.regions)
+        if read.key not in (None, architecture.key):
+            raise ArchitectureError(
+                f"The document's key {read.key!r} is not that of the network in it "
+                f"({architecture.key}); it was changed or damaged."
+            )
+        return architecture
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form: all attributes, scope names, schema version and key."""
+        return json_form.write(self.nodes, self.regions, schema=SCHEMA, key=self.key)
+
+    def with_variant(self, nodes: Iterable[int], variant: Variant | str) -> Architecture:
+        """Return the network with a set of nodes executed by a variant.
+
+        Raises:
+            ArchitectureError: a number names no node, or one that already has a variant.
+        """
+        numbers = tuple(sorted(set(nodes)))
+        if not numbers or not 0 <= numbers[0] <= numbers[-1] < len(self.nodes):
+            raise ArchitectureError(
+                f"{list(numbers)} are no nodes of a network of {len(self.nodes)}"
+            )
+        chosen = Variant.parse(variant) if isinstance(variant, str) else variant
+        regions = _disjoint([*self.regions, Region(numbers, chosen)])
+        return Architecture(self.nodes, regions, self.weights)
+
+    def dense(self) -> Architecture:
+        """Return the network without variants."""
+        return Architecture(self.nodes, (), self.weights) if self.regions else self
+
+    @property
+    def output(self) -> Node:
+        """The node whose value the network returns."""
+        return self.nodes[-1]
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The network's inputs."""
+        return tuple(node for node in self.nodes if node.op.kind == "input")
+
+    @property
+    def live(self) -> bool:
+        """Whether anything of the input reaches the output."""
+        return not isinstance(self.output.op, Zero)
+
+    @property
+    def params(self) -> int:
+        """Trainable parameters; shared ones count once."""
+        return sum(node.facts.params for node in self.nodes if node.tie is None)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of convolutions and matrix products for one sample."""
+        return sum(node.facts.macs for node in self.nodes)
+
+    @cached_property
+    def text(self) -> str:
+        """The compact one-line form; parses back to an equal architecture."""
+        return text.write_nodes(self.nodes) + text.write_regions(self.regions)
+
+    @cached_property
+    def topology_key(self) -> str:
+        """Names the network without its variants; 32 hexadecimal digits."""
+        return _key(text.write_nodes(self.nodes))
+
+    @cached_property
+    def key(self) -> str:
+        """Names the whole: topology and variants; equals ``topology_key`` where there are none."""
+        return _key(self.text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Architecture) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return f"<Architecture {self.key[:8]}: {self.text}>"
+
+
+def _key(content: str) -> str:
+    return blake2b(f"{SCHEMA}\n{content}".encode(), digest_size=16).hexdigest()
+
+
+def _numbered(order: Sequence[Value]) -> tuple[list[Node], dict[Value, int]]:
+    number: dict[Value, int] = {}
+    groups: dict[object, int] = {}
+    nodes = []
+    for index, value in enumerate(order):
+        number[value] = index
+        if len(value.inputs) == 1:
+            inputs: tuple[int, ...] = (number[value.inputs[0]],)
+        else:
+            items = [number[item] for item in value.inputs]
+            inputs = tuple(sorted(items) if value.op.commutative else items)
+        tie = None
+        if value.group is not None:
+            first = groups.setdefault(value.group, index)
+            tie = first if first != index else None
+        nodes.append(Node(value.op, inputs, value.scope, value.facts, tie))
+    return nodes, number
+
+
+def _disjoint(regions: list[Region]) -> list[Region]:
+    taken: set[int] = set()
+    for region in regions:
+        twice = taken & set(region.nodes)
+        if twice:
+            raise ArchitectureError(f"node {min(twice)} is in two regions; {region} is one of them")
+        taken |= set(region.nodes)
+    return regions

@@ -1,0 +1,115 @@
+"""A network under construction: values that remember how they are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from search_spaces.errors import ArchitectureError, OpError
+from search_spaces.ops import Facts, Op, Shape
+
+
+class Value:
+    """The result of an operator, and the node of the graph that computes it.
+
+    Attributes:
+        op: the operator.
+        inputs: the values it reads.
+        scope: where it stands, for errors and module names; no part of its meaning.
+        facts: what the operator does at these shapes.
+        depth: length of the longest path from a source.
+        group: values with the same (non-None) group share their parameters.
+        weights: tensors by role (``conv.weight``), where the value was read from a model.
+    """
+
+    __slots__ = ("depth", "facts", "group", "inputs", "op", "scope", "weights")
+    depth: int
+    facts: Facts
+
+    def __init__(
+        self,
+        op: Op,
+        inputs: tuple[Value, ...],
+        scope: str,
+        *,
+        group: object = None,
+        weights: dict[str, Any] | None = None,
+    ) -> None:
+        try:
+            if len(inputs) == 1:  # most nodes; candidates are drawn by the thousand
+                self.facts = op.facts((inputs[0].facts.shape,))
+                self.depth = inputs[0].depth + 1
+            else:
+                self.facts = op.facts(tuple([value.facts.shape for value in inputs]))
+                self.depth = max([value.depth for value in inputs], default=-1) + 1
+        except OpError as problem:
+            raise ArchitectureError(f"{scope or op.kind}: {problem}") from None
+        self.op = op
+        self.inputs = inputs
+        self.scope = scope
+        self.group = group
+        self.weights = weights
+
+    @property
+    def shape(self) -> Shape:
+        """The shape without the batch axis."""
+        return self.facts.shape
+
+    def __repr__(self) -> str:
+        return f"<{self.scope or 'value'}: {self.op} -> {'x'.join(map(str, self.shape))}>"
+
+
+def share_parameters(value: Value, partner: Value) -> None:
+    """Tie the parameters of two values.
+
+    Raises:
+        ArchitectureError: they are not the same operator on the same shapes, or have no parameters.
+    """
+    same = [item.shape for item in value.inputs] == [item.shape for item in partner.inputs]
+    if value.op.text != partner.op.text or not same or not value.facts.params:
+        raise ArchitectureError(
+            f"{value.scope}: {value.op} cannot share the parameters of {partner.op}"
+        )
+    partner.group = value.group = partner.group or partner
+
+
+def in_order(
+    output: Value, children: Callable[[Value], Sequence[Value]] | None = None
+) -> list[Value]:
+    """Return all values that ``output`` depends on, each after its inputs, ``output`` last.
+
+    Args:
+        output: where to start.
+        children: the order in which the inputs of a value are visited; as they stand if left out.
+    """
+    order: list[Value] = []
+    seen: set[Value] = set()
+    stack: list[Value | list[Value]] = [output]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, list):
+            order.extend(top)
+            continue
+        chain = []  # values that read one another alone, walked without the stack
+        while top not in seen:
+            seen.add(top)
+            chain.append(top)
+            if len(top.inputs) != 1:
+                break
+            top = top.inputs[0]
+        if chain:
+            chain.reverse()
+            stack.append(chain)
+            inputs = chain[0].inputs
+            if len(inputs) > 1:
+                stack.extend(reversed(children(chain[0]) if children else inputs))
+    return order
+
+
+def consumers(values: Iterable[Value]) -> dict[Value, int]:
+    """Count how often each value is read by the others."""
+    count: dict[Value, int] = {}
+    for value in values:
+        for item in value.inputs:
+            count[item] = count.get(item, 0) + 1
+    return count

@@ -1,0 +1,53 @@
+"""Normalisation layers, alone or inside a convolution node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from search_spaces.errors import OpError
+from search_spaces.ops.activation import Activation, activation, activation_part
+from search_spaces.ops.attributes import attr, choice, number
+from search_spaces.ops.base import Op, Part, Shape, expression, register
+
+EPS = 1e-5
+MOMENTUM = 0.1
+
+
+def batch_norm_part(channels: int, eps: float, momentum: float) -> Part:
+    """Give the layer of a batch normalisation over ``channels``."""
+    source = expression("nn.BatchNorm2d", channels, eps=(eps, EPS), momentum=(momentum, MOMENTUM))
+    return Part("norm", source)
+
+
+@register
+@dataclass(frozen=True)
+class Norm(Op):
+    """Batch normalisation of a feature map, or layer normalisation over the last axis."""
+
+    kind: ClassVar[str] = "norm"
+
+    norm: str = attr(choice("bn", "ln"))
+    eps: float = attr(number(), "eps", default=EPS)
+    momentum: float = attr(number(0.0, 1.0), "mom", default=MOMENTUM)
+    act: str | None = attr(activation(), default=None)
+
+    def infer(self, inputs: tuple[Shape, ...]) -> Shape:
+        if self.norm == "bn" and len(inputs[0]) != 3:
+            raise OpError(f"batch norm needs a feature map (c, h, w), got {inputs[0]}")
+        return inputs[0]
+
+    def params(self, inputs: tuple[Shape, ...]) -> int:
+        return 2 * (inputs[0][0] if self.norm == "bn" else inputs[0][-1])
+
+    def parts(self, inputs: tuple[Shape, ...]) -> tuple[Part, ...]:
+        if self.norm == "bn":
+            part = batch_norm_part(inputs[0][0], self.eps, self.momentum)
+        else:
+            part = Part("norm", expression("nn.LayerNorm", inputs[0][-1], eps=(self.eps, EPS)))
+        return (part, activation_part(self.act, inplace=True)) if self.act else (part,)
+
+    def absorb(self, following: Op) -> Op | None:
+        if isinstance(following, Activation) and self.act is None:
+            return replace(self, act=following.act)
+        return None

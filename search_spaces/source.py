@@ -1,0 +1,207 @@
+"""Writes a network as Python source that reads as if a person had written it.
+
+The source is the only way a network is built: :mod:`search_spaces.build` executes it, and the plain
+export is the same text in a file. It comes in two forms that differ in their imports alone:
+``native`` takes the layers torch lacks from this project, and with them the fast kernels; ``plain``
+holds their definitions and needs torch only. State dicts are equal.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import keyword
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from search_spaces.architecture import Architecture
+from search_spaces.node import Node
+from search_spaces.ops import Zero
+from search_spaces.ops.base import Part
+
+Form = Literal["native", "plain"]
+
+_WIDTH = 100
+_NAME_LENGTH = 60
+_TORCH_IMPORTS = ("import torch", "from torch import nn")
+
+
+class _Home(NamedTuple):
+    """Modules that define a layer: with the project at hand, and with torch alone."""
+
+    native: str
+    plain: str
+
+
+_HOMES = {
+    "Attention": _Home("search_spaces.ops.layers", "search_spaces.ops.layers"),
+    "StochasticDepth": _Home("search_spaces.ops.layers", "search_spaces.ops.layers"),
+    "SlidingChannelConv2d": _Home(
+        "kernels.sliding_channel.module", "kernels.sliding_channel.plain"
+    ),
+}
+
+
+def generate(architecture: Architecture, *, form: Form = "plain", name: str = "Network") -> str:
+    """Return the source of a module that defines the network as one ``nn.Module``.
+
+    Args:
+        architecture: the network; its variants are not part of the dense module.
+        form: ``plain`` for a file that needs torch only, ``native`` for use with this project.
+        name: name of the class, an identifier.
+    """
+    parts = [part for node in architecture.nodes for part in _parts(node, architecture)]
+    used = sorted({use for part in parts for use in part.uses})
+    imports, definitions = _layers(used, form)
+    body = [f"class {name}(nn.Module):", *_docstring(architecture), "", *_constructor(architecture)]
+    blocks = [*definitions, "\n".join([*body, "", *_forward(architecture)])]
+    return "\n".join(imports) + "\n\n\n" + "\n\n\n".join(blocks) + "\n"
+
+
+def module_names(architecture: Architecture) -> list[str]:
+    """Return the attribute of each node's layers, by canonical number; empty if it has none.
+
+    Names come from scopes, made safe: identifiers of at most 60 characters, unique, that hide
+    nothing of ``nn.Module``. Nodes that share parameters share a name.
+    """
+    from torch import nn
+
+    taken = {*dir(nn.Module), *keyword.kwlist}
+    names: list[str] = []
+    for number, node in enumerate(architecture.nodes):
+        if node.tie is not None:
+            names.append(names[node.tie])
+        elif not _parts(node, architecture):
+            names.append("")
+        else:
+            stem = re.sub(r"\W+", "_", node.scope, flags=re.ASCII).strip("_")[:_NAME_LENGTH]
+            stem = stem or f"{node.op.kind}{number}"
+            stem = f"n{stem}" if stem[0].isdigit() else stem
+            unique, count = stem, 1
+            while unique in taken:
+                count += 1
+                unique = f"{stem}_{count}"
+            taken.add(unique)
+            names.append(unique)
+    return names
+
+
+def weight_prefixes(architecture: Architecture) -> list[dict[str, str]]:
+    """Return, by canonical number, where each role's weights stand in the module's state dict.
+
+    For ``conv 16 bn`` named ``stem`` this is ``{"conv": "stem.0.", "norm": "stem.1."}``. A node
+    that shares another's parameters has none of its own.
+    """
+    result = []
+    for node, name in zip(architecture.nodes, module_names(architecture), strict=True):
+        parts = _parts(node, architecture) if node.tie is None else ()
+        single = len(parts) == 1
+        result.append(
+            {
+                part.role: f"{name}." if single else f"{name}.{index}."
+                for index, part in enumerate(parts)
+            }
+        )
+    return result
+
+
+def _parts(node: Node, architecture: Architecture) -> tuple[Part, ...]:
+    return node.op.parts(tuple(architecture.nodes[item].shape for item in node.inputs))
+
+
+def _layers(used: Sequence[str], form: Form) -> tuple[list[str], list[str]]:
+    """Return the import lines and the definitions that the layers in use need."""
+    imports = set(_TORCH_IMPORTS)
+    if form == "native":
+        ours = [f"from {_HOMES[name].native} import {name}" for name in used]
+        return [*_sorted_imports(imports), *([""] if ours else []), *ours], []
+    definitions: list[str] = []
+    for name in used:
+        module = importlib.import_module(_HOMES[name].plain)
+        imports.update(module.PLAIN_IMPORTS)
+        objects = getattr(module, "PLAIN_SOURCE", None) or (getattr(module, name),)
+        definitions += [inspect.getsource(item).rstrip() for item in objects]
+    return _sorted_imports(imports), definitions
+
+
+def _sorted_imports(lines: Iterable[str]) -> list[str]:
+    def is_torch(line: str) -> bool:
+        return line.split()[1].split(".")[0] == "torch"
+
+    ordered = sorted(lines, key=lambda line: (line.startswith("from"), line))
+    standard = [line for line in ordered if not is_torch(line)]
+    return [*standard, *([""] if standard else []), *(line for line in ordered if is_torch(line))]
+
+
+def _docstring(architecture: Architecture) -> list[str]:
+    sizes = " and ".join("x".join(map(str, node.shape)) for node in architecture.inputs)
+    head = (
+        f'"""{architecture.params:,} parameters; {architecture.macs:,} multiply-accumulates '
+        f"for one input of {sizes or 'any size'}."
+    )
+    text = textwrap.wrap(architecture.dense().text, _WIDTH - 4, break_on_hyphens=False)
+    return [f"    {line}" if line else "" for line in (head, "", *text, '"""')]
+
+
+def _constructor(architecture: Architecture) -> list[str]:
+    lines = ["    def __init__(self) -> None:", "        super().__init__()"]
+    names = module_names(architecture)
+    for node, name in zip(architecture.nodes, names, strict=True):
+        parts = _parts(node, architecture)
+        if node.tie is not None or not parts:
+            continue
+        if len(parts) == 1:
+            lines.append(f"        self.{name} = {parts[0].source}")
+        else:
+            lines.append(f"        self.{name} = nn.Sequential(")
+            lines += [f"            {part.source}," for part in parts]
+            lines.append("        )")
+    return lines
+
+
+def _forward(architecture: Architecture) -> list[str]:
+    """Write the forward method; a variable is used again as soon as its value is not needed."""
+    nodes = architecture.nodes
+    last_use = {source: index for index, node in enumerate(nodes) for source in node.inputs}
+    last_use[len(nodes) - 1] = len(nodes)
+    names = module_names(architecture)
+    variables: dict[int, str] = {}
+    arguments: list[str] = []
+    lines: list[str] = []
+    for number, node in enumerate(nodes):
+        args = tuple(variables[item] for item in node.inputs)
+        for item in set(node.inputs):
+            if last_use[item] == number:
+                variables[item] = ""
+        variable = _free_variable(variables.values())
+        variables[number] = variable
+        if node.op.kind == "input":
+            arguments.append(variable)
+            continue
+        if isinstance(node.op, Zero):
+            call = f"like.new_zeros({(0, *node.shape)})".replace("(0,", "(like.shape[0],")
+        else:
+            call = node.op.call(f"self.{names[number]}", args)
+        shape = " x ".join(map(str, node.shape))
+        lines.append(f"        {variable} = {call}  # {shape}")
+    if any(isinstance(node.op, Zero) for node in nodes):
+        lines.insert(0, f"        like = {(arguments or ['x'])[0]}")
+    signature = ", ".join(f"{argument}: torch.Tensor" for argument in arguments or ["x"])
+    return [
+        f"    def forward(self, {signature}) -> torch.Tensor:",
+        *lines,
+        f"        return {variables[len(nodes) - 1]}",
+    ]
+
+
+def _free_variable(taken: Iterable[str]) -> str:
+    used = set(taken)
+    for name in ("x", "y", "z", "u", "v", "w"):
+        if name not in used:
+            return name
+    number = 1
+    while f"t{number}" in used:
+        number += 1
+    return f"t{number}"

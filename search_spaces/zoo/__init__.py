@@ -1,0 +1,79 @@
+"""The spaces that ship, and how a space is found by name or in a user's file."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from kernels.errors import UnknownNameError
+from search_spaces.errors import SpaceError
+from search_spaces.space import Space
+
+_SHIPPED = {
+    "mobile-cnn": "search_spaces.zoo.mobile_cnn:mobile_cnn",
+    "mobile-cnn-small": "search_spaces.zoo.mobile_cnn:mobile_cnn_small",
+    "nas-bench-201": "search_spaces.zoo.nas_bench_201:nas_bench_201",
+}
+ENTRY_POINTS = "paretonas.spaces"
+"""The entry-point group under which other distributions offer spaces."""
+
+
+def space_names() -> list[str]:
+    """Return the names of the spaces that ship and of those that installed packages offer."""
+    return sorted([*_SHIPPED, *entry_points(group=ENTRY_POINTS).names])
+
+
+def load_space(reference: str) -> Space:
+    """Find a space.
+
+    Args:
+        reference: a name; ``path/to/file.py`` with one space in it; or ``path/to/file.py:name``.
+
+    Raises:
+        SpaceError: the file cannot be read or does not hold the space.
+        UnknownNameError: there is no space of that name.
+    """
+    path, _, name = reference.rpartition(":") if ".py:" in reference else (reference, "", "")
+    if path.endswith(".py"):
+        return _from_file(Path(path), name)
+    if reference in _SHIPPED:
+        module, _, attribute = _SHIPPED[reference].partition(":")
+        return _checked(getattr(importlib.import_module(module), attribute), reference)
+    for entry in entry_points(group=ENTRY_POINTS, name=reference):
+        return _checked(entry.load(), reference)
+    raise UnknownNameError("space", reference, space_names())
+
+
+def _checked(found: object, reference: str) -> Space:
+    if not isinstance(found, Space):
+        raise SpaceError(f"{reference} is not a space; decorate its function with @space(...).")
+    return found
+
+
+def _from_file(path: Path, name: str) -> Space:
+    spec = importlib.util.spec_from_file_location(f"_space_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise SpaceError(f"There is no space file {path}.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses in the file look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as problem:
+        raise SpaceError(
+            f"{path} cannot be loaded: {type(problem).__name__}: {problem}"
+        ) from problem
+    found = {item.name: item for item in vars(module).values() if isinstance(item, Space)}
+    own = {key: item for key, item in found.items() if key not in _SHIPPED} or found
+    if name:
+        if name not in own:
+            raise UnknownNameError(f"space in {path}", name, own)
+        return own[name]
+    if len(own) != 1:
+        listing = ", ".join(sorted(own)) or "none"
+        raise SpaceError(
+            f"{path} must hold one space, or be followed by :name. It holds: {listing}."
+        )
+    return next(iter(own.values()))

@@ -1,0 +1,1 @@
+"""Search: metrics, samplers, executors, records and fronts."""
