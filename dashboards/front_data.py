@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from math import isfinite, log10
+from math import ceil, floor, isfinite, log10
 from typing import Literal, NamedTuple
 
 from kernels.errors import NasError
@@ -48,8 +49,8 @@ class Metric:
 
     @property
     def title(self) -> str:
-        """The label with the unit in brackets."""
-        return f"{self.label} ({self.unit})" if self.unit else self.label
+        """The label with the unit in brackets, unless each number carries it, as with ``%``."""
+        return self.label if self.unit in ("", "%") else f"{self.label} ({self.unit})"
 
     @property
     def wish(self) -> str:
@@ -57,14 +58,24 @@ class Metric:
         return "higher is better" if self.direction == "max" else "lower is better"
 
     def number(self, value: float) -> str:
-        """Return a value without its unit: three figures, or all digits of a large one."""
+        """Return a value as it stands under the title: three figures, all of a large one."""
         if self.unit == "%":
-            return f"{100 * value:.1f}"
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+            return f"{100 * value:.1f} %"
+        if abs(value) >= 1000 or value == int(value):
+            return f"{value:,.0f}"
+        return f"{value:#.3g}".rstrip(".")
 
     def shown(self, value: float) -> str:
         """Return a value with its unit."""
-        return f"{self.number(value)} {self.unit}".rstrip()
+        return self.number(value) + (f" {self.unit}" if self.unit not in ("", "%") else "")
+
+    def ends(self, point: Point) -> str:
+        """Return a point's spread as ``low to high`` without the unit; empty where it is exact."""
+        low, high = point.low.get(self.name), point.high.get(self.name)
+        if low is None and high is None:
+            return ""
+        words = ["?" if end is None else self.number(end) for end in (low, high)]
+        return f"{words[0].removesuffix(' %')} to {words[1]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +232,13 @@ class Scale:
         """Return a value in the axis's own coordinate."""
         return log10(value) if self.log else value
 
+    @property
+    def ticks(self) -> list[float]:
+        """Round values on the axis to label, about five, as they are and not as logarithms."""
+        if self.log:
+            return log_ticks(10**self.low, 10**self.high)
+        return linear_ticks(self.low, self.high)
+
 
 def scale_of(points: Sequence[Point], metric: Metric, *, margin: float = MARGIN) -> Scale:
     """Choose an axis for a metric: logarithmic beyond a decade, with room for the spreads.
@@ -244,6 +262,20 @@ def scale_of(points: Sequence[Point], metric: Metric, *, margin: float = MARGIN)
     return Scale(log=log, low=low - room, high=high + room)
 
 
+def linear_ticks(low: float, high: float) -> list[float]:
+    """Return three to eight multiples of 1, 2 or 5 times a power of ten from low to high.
+
+    Example:
+        >>> linear_ticks(0.93, 0.99)
+        [0.94, 0.96, 0.98]
+    """
+    third = (high - low) / 3 * (1 + 1e-9)
+    power = floor(log10(third))
+    step = next((d * 10.0**power for d in (5, 2) if d * 10.0**power <= third), 10.0**power)
+    first, last = ceil(low / step), floor(high / step)
+    return [round(count * step, max(0, -power)) for count in range(first, last + 1)]
+
+
 def log_ticks(low: float, high: float) -> list[float]:
     """Return the numbers 1, 2 and 5 times a power of ten from low to high, both above zero.
 
@@ -265,7 +297,7 @@ def _cost(point: Point, metric: Metric) -> float:
 
 
 def _refuse_twice(what: str, names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise FrontDataError(f"Each {what} may appear once. More than once: {twice}.")
 

@@ -47,7 +47,7 @@ def analytic_cost(architecture: Architecture) -> Cost:
     alive = peak = 0
     depths: list[int] = []
     for index, (_, inputs, _, facts, tie) in enumerate(nodes):
-        _, written, read, weights, products, reach = facts
+        _, written, read, weights, products, reach, _ = facts
         if tie is None:
             params += weights
         macs += products

@@ -4,6 +4,8 @@
 | --- | --- |
 | ``NAS_KERNEL_<OP>`` | name of the implementation that ``<OP>`` must use, e.g. |
 | | ``NAS_KERNEL_SLIDING_CHANNEL=reference``; an error if it cannot run; empty means unset |
+| ``NAS_CACHE_DIR`` | folder for what can be made again, such as compiled kernels; without it |
+| | ``paretonas`` in ``XDG_CACHE_HOME`` or in ``~/.cache`` |
 """
 
 from __future__ import annotations
@@ -11,9 +13,13 @@ from __future__ import annotations
 import os
 import re
 from functools import cache
+from pathlib import Path
 
 KERNEL_PREFIX = "NAS_KERNEL_"
 """Start of the variables that force one implementation of an operator."""
+
+CACHE_VARIABLE = "NAS_CACHE_DIR"
+"""Names the cache folder."""
 
 
 @cache
@@ -30,3 +36,12 @@ def kernel_variable(op: str) -> str:
 def forced_kernel(op: str) -> str | None:
     """Return the implementation that the environment forces on ``op``; None when it forces none."""
     return os.environ.get(kernel_variable(op)) or None
+
+
+def cache_dir() -> Path:
+    """Return the folder for what can be made again; it need not exist."""
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "paretonas"

@@ -35,14 +35,16 @@ def normalise(output: Value) -> tuple[Value, dict[Value, Value]]:
     return merged[pruned[output]], second
 
 
+_REWRITTEN = (Zero, Activation, Norm)
+
+
 def is_normal(order: list[Value]) -> bool:
     """Tell whether no rule can apply to these values."""
     calls = set()
     for value in [value for value in order if not value.op.plain]:
-        op = value.op
-        if isinstance(op, Zero | Activation | Norm) or _is_identity(op, value.inputs):
+        if value.facts.identity or isinstance(value.op, _REWRITTEN):
             return False
-        call = _call(op, value.inputs)
+        call = _call(value.op, value.inputs)
         if call in calls:
             return False
         calls.add(call)
@@ -50,7 +52,7 @@ def is_normal(order: list[Value]) -> bool:
 
 
 def _is_identity(op: Op, inputs: tuple[Value, ...]) -> bool:
-    return bool(inputs) and op.is_identity(tuple([value.facts.shape for value in inputs]))
+    return op.facts(tuple([value.facts.shape for value in inputs])).identity
 
 
 def _call(op: Op, inputs: tuple[Value, ...]) -> tuple[str, tuple[int, ...]]:

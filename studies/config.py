@@ -85,9 +85,7 @@ class StudyConfig(BaseModel):
     @classmethod
     def _plain_name(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise NasError(
-                f"Setting 'name': use letters, digits, '.', '_' and '-', got {name!r}."
-            )
+            raise NasError(f"Setting 'name': use letters, digits, '.', '_' and '-', got {name!r}.")
         return name
 
     @field_validator("objectives")

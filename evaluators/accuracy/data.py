@@ -8,6 +8,7 @@ keeps the two figures so that an exported model can be fed raw images.
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,6 +29,16 @@ _VALIDATION_SHARE = 0.2
 _TEST_SHARE = 0.2
 _NPZ_PREFIX = "npz:"
 _MAX_CHANNELS = 4
+# All that np.load raises on files that are no .npz, broken, pickled or without the two arrays.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    AttributeError,
+    TypeError,
+    zipfile.BadZipFile,
+)
 
 _Floats: TypeAlias = npt.NDArray[np.float32]
 _Integers: TypeAlias = npt.NDArray[np.int64]
@@ -152,6 +163,8 @@ def make_dataset(
     if len(x) != len(y):
         raise NasError(f"Data set {name!r} has {len(x)} images but {len(y)} labels.")
     names = tuple(class_names or map(str, range(int(y.max()) + 1)))
+    if y.max() >= len(names):
+        raise NasError(f"Data set {name!r} names {len(names)} classes but has label {y.max()}.")
     parts = _stratified_parts(name, y, classes=len(names), seed=split_seed)
     mean, std = _channel_statistics(name, x[parts[0]])
     train, validation, test = (_split(x[part], y[part], mean, std) for part in parts)
@@ -181,7 +194,7 @@ def _load_npz(name: str) -> Dataset:
     try:
         with np.load(path) as file:
             x, y = file["x"], file["y"]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except _UNREADABLE as error:
         raise NasError(
             f"{name!r} is not a readable .npz with arrays 'x' and 'y': {error}"
         ) from None
@@ -233,7 +246,7 @@ def _stratified_parts(name: str, y: _Integers, *, classes: int, seed: int) -> li
     # NOTE: RandomState's stream is frozen by NumPy's policy (NEP 19), Generator's is not.
     random = np.random.RandomState(seed)
     counts = np.bincount(y, minlength=classes)
-    if len(counts) != classes or counts.min() < 3:
+    if counts.min() < 3:
         raise NasError(
             f"Data set {name!r} needs at least 3 images in each of its {classes} classes "
             f"(one a split), got {counts[:10].tolist()}."

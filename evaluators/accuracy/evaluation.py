@@ -36,7 +36,7 @@ def evaluate(
     """
     target = torch.device(device) if device is not None else _device_of(module)
     correct = torch.zeros((), dtype=torch.int64, device=target)
-    with _evaluation_mode(module), torch.inference_mode():
+    with in_mode(module, training=False), torch.inference_mode():
         for start in range(0, len(split), batch_size):
             images = split.images[start : start + batch_size].to(target)
             labels = split.labels[start : start + batch_size].to(target)
@@ -61,9 +61,10 @@ def check_logits(logits: object, images: torch.Tensor) -> None:
 
 
 @contextmanager
-def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+def in_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
+    """Put the whole module in training or evaluation mode; restore each submodule's on exit."""
     modes = [(child, child.training) for child in module.modules()]
-    module.eval()
+    module.train(training)
     try:
         yield
     finally:

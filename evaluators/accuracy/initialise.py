@@ -38,8 +38,9 @@ def initialise(module: nn.Module, seed: int) -> None:
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed the global generators of the CPU and ``device``, and give back their states on exit."""
-    on_gpu = device.type == "cuda"
-    index = (device.index or 0) if on_gpu else None
+    index: int | None = None
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
     with torch.random.fork_rng(devices=[] if index is None else [index]):
         # NOTE: torch.manual_seed would also seed every other device, which nothing restores.
         torch.default_generator.manual_seed(seed)

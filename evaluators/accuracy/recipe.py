@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, NamedTuple, get_args
 
 from evaluators.accuracy.augment import AUGMENTATIONS
@@ -181,18 +181,36 @@ def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-RECIPES.add(
+# What a search trial gets: 384 steps. Medians of 5 seeds on `digits`, one thread of a shared EPYC:
+# test accuracy 99.4 % (separable net of 16-32-64 channels), 99.4 % (the same in standard
+# convolutions), 98.9 % (8-16-24) in 4.3, 4.5 and 3.2 s. A shift of one pixel costs small nets 1 to
+# 2 points in so few steps. The clip lets nets without norms survive this rate.
+_DIGITS_SHORT = RECIPES.add(
     "digits-short",
     Recipe(
         name="digits-short",
-        optimiser="adamw",
-        learning_rate=1e-2,
-        weight_decay=1e-2,
+        optimiser="sgd",
+        learning_rate=1.0,
+        weight_decay=2e-3,
+        nesterov=True,
         batch_size=64,
-        epochs=20,
+        epochs=24,
         schedule="one-cycle",
         warmup=0.2,
         label_smoothing=0.05,
+        gradient_clip=1.0,
+    ),
+)
+
+# For points of a front: 99.3 % and 99.3 % on the first and third net above (2 seeds) in 13 s.
+RECIPES.add(
+    "digits-full",
+    replace(
+        _DIGITS_SHORT,
+        name="digits-full",
+        weight_decay=5e-4,
+        epochs=100,
         augmentation=(Augmentation("shift", 1),),
+        ema_decay=0.98,
     ),
 )

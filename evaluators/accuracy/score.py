@@ -41,12 +41,13 @@ class Accuracy:
     @property
     def low(self) -> float:
         """Lower end of the Wilson 95 % interval, in 0..1."""
-        return max(0.0, self._centre - self._half_width)
+        # Rounding must not leave the value outside at 0 and at 1.
+        return max(0.0, min(self.value, self._centre - self._half_width))
 
     @property
     def high(self) -> float:
         """Upper end of the Wilson 95 % interval, in 0..1."""
-        return min(1.0, self._centre + self._half_width)
+        return min(1.0, max(self.value, self._centre + self._half_width))
 
     @property
     def _centre(self) -> float:

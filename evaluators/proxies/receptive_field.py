@@ -33,7 +33,7 @@ class Field(NamedTuple):
         height: field along the first axis.
         width: field along the second.
         jump: input pixels between neighbouring outputs, per axis; 0 where an output sees the whole
-            image, as behind global pooling.
+            image, as behind global pooling, or nothing of it.
     """
 
     height: int
@@ -86,6 +86,8 @@ def _fields(architecture: Architecture, height: int, width: int) -> list[_Field]
             source = result[inputs[0]]
         elif inputs:
             source = _join(node, [result[item] for item in inputs])
+        elif node.op.kind == "zero":  # has no field; a join takes the others' stride
+            source = (0, 0, _GLOBAL, 0.0)
         else:
             source = (1, 1, (1, 1), 0.0)
         span, stride, _, _, _, everywhere = node.facts.reach
@@ -147,7 +149,7 @@ def receptive_field(
         volume += earned + seen
         local += earned + log(taps)
         layers += 1
-    spatial = [field for field in reached if field[2] is not _GLOBAL]
+    spatial = [field for field in reached if field[2] != _GLOBAL]
     height = max([field[0] for field in spatial])
     width = max([field[1] for field in spatial])
     return ReceptiveField(gain, volume, local, layers, height, width)

@@ -113,7 +113,7 @@ def ratio() -> Codec:
     def check(value: Any) -> Fraction:
         try:
             exact = Fraction(str(value))
-        except ValueError:
+        except (ValueError, ZeroDivisionError):
             exact = Fraction(-1)
         if not 0 <= exact < 1:
             raise ValueError("a decimal or fraction in [0, 1)")

@@ -74,6 +74,7 @@ class Facts(NamedTuple):
         params: trainable parameters.
         macs: multiply-accumulates of convolutions and matrix products; nothing else counts.
         reach: what it adds to the receptive field.
+        identity: whether the output is always the (first) input.
     """
 
     shape: Shape
@@ -82,6 +83,7 @@ class Facts(NamedTuple):
     params: int
     macs: int
     reach: Reach
+    identity: bool
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Op:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.of = lru_cache(maxsize=1 << 16)(cls)  # type: ignore[method-assign]
+        cls.of = lru_cache(maxsize=1 << 16, typed=True)(cls)  # type: ignore[method-assign]
 
     if TYPE_CHECKING:
 
@@ -163,6 +165,7 @@ class Op:
                 params=self.params(inputs),
                 macs=self.macs(inputs, shape),
                 reach=self.reach(inputs),
+                identity=bool(inputs) and self.is_identity(inputs),
             )
         return found
 

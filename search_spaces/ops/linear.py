@@ -44,6 +44,8 @@ class Linear(Op):
     def masks(self, inputs: tuple[Shape, ...]) -> tuple[Mask, ...]:
         import numpy as np
 
+        if len(inputs[0]) == 2:  # tokens are the first axis, and stay apart
+            return super().masks(inputs)
         return (np.ones((self.out_features, inputs[0][-1]), np.bool_),)
 
     def parts(self, inputs: tuple[Shape, ...]) -> tuple[Part, ...]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.errors import OpError
 from search_spaces.ops.activation import Activation, activation, activation_part
 from search_spaces.ops.attributes import attr, choice, number
-from search_spaces.ops.base import Op, Part, Shape, expression, register
+from search_spaces.ops.base import Op, Part, Reach, Shape, expression, register
+
+if TYPE_CHECKING:
+    from search_spaces.ops.base import Mask
 
 EPS = 1e-5
 MOMENTUM = 0.1
@@ -35,7 +38,19 @@ class Norm(Op):
     def infer(self, inputs: tuple[Shape, ...]) -> Shape:
         if self.norm == "bn" and len(inputs[0]) != 3:
             raise OpError(f"batch norm needs a feature map (c, h, w), got {inputs[0]}")
+        if self.norm == "ln" and len(inputs[0]) > 2:
+            raise OpError(f"layer norm needs (features,) or (tokens, features), got {inputs[0]}")
         return inputs[0]
+
+    def reach(self, inputs: tuple[Shape, ...]) -> Reach:
+        return Reach(channels=inputs[0][0] if len(inputs[0]) == 1 else 1)
+
+    def masks(self, inputs: tuple[Shape, ...]) -> tuple[Mask, ...]:
+        import numpy as np
+
+        if len(inputs[0]) == 1:  # the features are what it normalises over
+            return (np.ones((inputs[0][0], inputs[0][0]), np.bool_),)
+        return super().masks(inputs)
 
     def params(self, inputs: tuple[Shape, ...]) -> int:
         return 2 * (inputs[0][0] if self.norm == "bn" else inputs[0][-1])

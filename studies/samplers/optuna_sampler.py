@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -27,17 +27,13 @@ POPULATION = 20
 _log = logging.getLogger(__name__)
 
 
-class _Suggests(Protocol):
-    def suggest_categorical(self, name: str, choices: Sequence[int]) -> int: ...
-
-
 class OptunaDecider:
     """Lets an Optuna trial answer; parameters are positions among the options.
 
     NOTE: Optuna refuses other choices under a known name, so a parameter's name holds the options.
     """
 
-    def __init__(self, trial: _Suggests) -> None:
+    def __init__(self, trial: optuna.Trial) -> None:
         self._trial = trial
 
     def decide(self, name: str, options: Sequence[Option]) -> int:
@@ -67,9 +63,8 @@ class OptunaSampler:
         self._algorithm, self._space, self._data, self._seed = algorithm, space, data, seed
         self._complete = 0
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        words: dict[Direction, str] = {"min": "minimize", "max": "maximize"}
         self._study = optuna.create_study(
-            directions=[words[direction] for direction in directions],
+            directions=["minimize" if item == "min" else "maximize" for item in directions],
             sampler=self._fresh(0),
         )
 
@@ -94,7 +89,7 @@ class OptunaSampler:
         )
 
     def tell(self, decisions: Mapping[str, Option], values: Sequence[float] | None) -> None:
-        """See :class:`~studies.samplers.Sampler`; decisions that the space left behind are skipped."""
+        """See :class:`~studies.samplers.Sampler`; what no longer fits is skipped."""
         if values is None:
             return  # Optuna's samplers ignore failed trials
         questions = _Questions(ReplayDecider(decisions))

@@ -169,6 +169,20 @@ class Repository:
                     document = _plain(item.detail)
                     db.add(Detail(trial_id=trial_id, metric=item.metric, document=document))
 
+    def copy_values(self, source_id: int, trial_id: int) -> None:
+        """Give a trial the figures of another; their details stay with that one."""
+        with session(self._engine) as db:
+            for row in db.scalars(select(ValueRow).where(ValueRow.trial_id == source_id)).all():
+                db.add(
+                    ValueRow(
+                        trial_id=trial_id,
+                        metric=row.metric,
+                        value=row.value,
+                        low=row.low,
+                        high=row.high,
+                    )
+                )
+
     def finish_trial(self, trial_id: int, state: TrialState, reason: str | None = None) -> None:
         """Record how a trial ended."""
         with session(self._engine) as db:

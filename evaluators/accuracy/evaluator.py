@@ -1,0 +1,160 @@
+"""Accuracy of a candidate: build, initialise by seed, train, validate; and test from weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from evaluators.accuracy.data import Dataset
+from evaluators.accuracy.evaluation import evaluate
+from evaluators.accuracy.initialise import initialise
+from evaluators.accuracy.recipe import Recipe
+from evaluators.accuracy.training import TrainingResult, TrainingStatus, train
+from evaluators.keys import accuracy_key, dense_key
+from evaluators.protocol import EvaluationError, Measured
+from search_spaces.architecture import Architecture
+from search_spaces.build import build, load_weights, weights_by_node
+
+Weights = Mapping[str, torch.Tensor]
+"""A trained network's state on the CPU, by canonical node number: no scope name enters."""
+SaveWeights = Callable[[str, Weights], None]
+"""Keeps trained weights under their dense key."""
+
+
+class AccuracyEvaluator:
+    """Trains a candidate and returns its ``accuracy`` on the validation split.
+
+    Low and high are the ends of the Wilson 95 % interval. The weights depend on topology, recipe,
+    data and seed only, so they are handed to ``save`` under the :func:`~evaluators.keys.dense_key`.
+
+    Args:
+        dataset: what to train on and to select by; its test split is not touched.
+        recipe: how to train.
+        seed: of the initial weights and of the training.
+        device: a torch device name.
+        threads: CPU threads of the training.
+        save: keeps the trained weights; None drops them.
+    """
+
+    metrics: tuple[str, ...] = ("accuracy",)
+    exclusive = False
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: str = "cpu",
+        threads: int = 1,
+        save: SaveWeights | None = None,
+    ) -> None:
+        self.dataset, self.recipe, self.seed = dataset, recipe, seed
+        self.device, self.threads = device, threads
+        self._save = save
+
+    def dense_key(self, architecture: Architecture) -> str:
+        """Name the weights that training the architecture here gives."""
+        return dense_key(
+            architecture,
+            self.recipe.digest,
+            data_fingerprint=self.dataset.fingerprint,
+            seed=self.seed,
+        )
+
+    def cache_key(self, architecture: Architecture) -> str:
+        """See :class:`evaluators.protocol.Evaluator`."""
+        return accuracy_key(architecture, self.dense_key(architecture))
+
+    def evaluate(self, architecture: Architecture) -> list[Measured]:
+        """Train and validate.
+
+        Raises:
+            EvaluationError: the training failed, as with a loss that is not finite.
+        """
+        _refuse_variants(architecture)
+        module = build(architecture)
+        initialise(module, self.seed)
+        result = train(
+            module,
+            self.dataset,
+            self.recipe,
+            seed=self.seed,
+            device=self.device,
+            threads=self.threads,
+        )
+        if result.status is TrainingStatus.FAILED or result.validation is None:
+            raise EvaluationError(f"The training failed: {result.reason}")
+        key = self.dense_key(architecture)
+        if self._save is not None:
+            state = weights_by_node(module, architecture)
+            self._save(key, {name: tensor.detach().cpu() for name, tensor in state.items()})
+        accuracy = result.validation
+        detail = {**self._detail(result), "dense_key": key, "correct": accuracy.correct}
+        return [Measured("accuracy", accuracy.value, accuracy.low, accuracy.high, detail)]
+
+    def _detail(self, result: TrainingResult) -> dict[str, Any]:
+        return {
+            "split": "validation",
+            "total": len(self.dataset.validation),
+            "data": self.dataset.name,
+            "data_fingerprint": self.dataset.fingerprint,
+            "recipe": self.recipe.name,
+            "recipe_digest": self.recipe.digest,
+            "seed": result.seed,
+            "device": result.device,
+            "threads": result.threads,
+            "torch": torch.__version__,
+            "seconds": result.wall_seconds,
+            "history": [
+                {
+                    "epoch": epoch.number,
+                    "train_loss": epoch.train_loss,
+                    "validation": epoch.validation.value,
+                }
+                for epoch in result.history
+            ],
+        }
+
+
+def measure_test_accuracy(
+    architecture: Architecture, weights: Weights, dataset: Dataset, *, device: str = "cpu"
+) -> Measured:
+    """Return the ``test_accuracy`` of trained weights, with its Wilson 95 % interval.
+
+    Args:
+        architecture: the network.
+        weights: its trained state, by canonical node number.
+        dataset: the one it was trained on; only the test split is read.
+        device: a torch device name.
+
+    Raises:
+        ArchitectureError: the weights are not those of this network.
+    """
+    _refuse_variants(architecture)
+    start = time.perf_counter()
+    module = build(architecture)
+    load_weights(module, architecture, weights)
+    accuracy = evaluate(module.to(device), dataset.test, device=device)
+    detail = {
+        "split": "test",
+        "total": accuracy.total,
+        "correct": accuracy.correct,
+        "data": dataset.name,
+        "data_fingerprint": dataset.fingerprint,
+        "device": device,
+        "torch": torch.__version__,
+        "seconds": time.perf_counter() - start,
+    }
+    return Measured("test_accuracy", accuracy.value, accuracy.low, accuracy.high, detail)
+
+
+def _refuse_variants(architecture: Architecture) -> None:
+    """An accuracy of a variant is that of its packed form, never of the dense one."""
+    if architecture.regions:
+        raise EvaluationError(
+            f"Variants cannot be trained yet; this network has {architecture.regions[0]}."
+        )

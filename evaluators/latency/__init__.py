@@ -1,0 +1,1 @@
+"""Latency of whole networks, by the one timer in ``kernels.timing``."""

@@ -1,0 +1,185 @@
+"""Launching a function of a cubin on torch's current stream, through CuPy."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kernels._jit.store import CompiledKernel
+from kernels.errors import NasError, UnknownNameError
+
+if TYPE_CHECKING:
+    import numpy
+    import torch
+
+    Argument = torch.Tensor | numpy.generic | int | None
+
+_DEFAULT_SHARED_BYTES = 48 << 10  # beyond it a function must opt in, on each device
+_LOCK = threading.Lock()
+
+
+class Kernel:
+    """A function of a compiled kernel, loaded on each device at its first launch there.
+
+    Args:
+        compiled: what holds the function.
+        function: its name, as in ``compiled.functions``.
+    """
+
+    def __init__(self, compiled: CompiledKernel, function: str) -> None:
+        self.compiled = compiled
+        self.function = function
+        self._loaded: dict[int, Any] = {}
+        self._shared_bytes: dict[int, int] = {}
+
+    def __call__(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        args: Sequence[Argument],
+        *,
+        shared_bytes: int = 0,
+    ) -> None:
+        """Launch on the tensors' device, on torch's current stream there.
+
+        Args:
+            grid: blocks in up to three dimensions; none of them may be 0.
+            block: threads of a block in up to three dimensions.
+            args: one per parameter, which is not checked: tensors, passed as pointers; None, a
+                null pointer; ints; NumPy scalars of the parameter's exact type.
+            shared_bytes: dynamic shared memory of a block.
+
+        Raises:
+            NasError: an argument of another type (a Python float among them: its width would be a
+                guess), no tensor, tensors of several devices, a device the cubin is not for, or
+                more shared memory than the device has.
+        """
+        import cupy
+        import torch
+
+        index = self._device_index(args)
+        values = tuple(_value(self.function, argument) for argument in args)
+        stream = _stream(index, torch.cuda.current_stream(index).cuda_stream)
+        with cupy.cuda.Device(index), stream:
+            kernel = self._loaded.get(index) or self._load(index)
+            if shared_bytes > self._shared_bytes[index]:
+                self._allow_shared(kernel, index, shared_bytes)
+            kernel(grid, block, values, shared_mem=shared_bytes)
+
+    def _device_index(self, args: Sequence[Argument]) -> int:
+        import torch
+
+        devices = {argument.device for argument in args if isinstance(argument, torch.Tensor)}
+        if len(devices) != 1 or (device := devices.pop()).type != "cuda":
+            raise NasError(
+                f"Kernel function {self.function!r} takes its device from its tensors, which must "
+                f"be on one GPU. Got {', '.join(sorted(map(str, devices))) or 'no tensor on one'}."
+            )
+        return int(device.index)
+
+    def _load(self, index: int) -> Any:
+        """Load on the current device, under a lock: two threads must not load at once."""
+        import torch
+
+        with _LOCK:
+            if index not in self._loaded:
+                refusal = refuse_arch(self.compiled.arch, torch.cuda.get_device_capability(index))
+                if refusal:
+                    raise NasError(f"Kernel {self.compiled.name!r} cannot run: {refusal}.")
+                module = _module(self.compiled.path, index)
+                kernel = module.get_function(self.function)
+                kernel.kernel  # noqa: B018  the property loads it, here and not at the launch
+                self._shared_bytes[index] = _DEFAULT_SHARED_BYTES
+                self._loaded[index] = kernel
+            return self._loaded[index]
+
+    def _allow_shared(self, kernel: Any, index: int, shared_bytes: int) -> None:
+        import torch
+
+        card = torch.cuda.get_device_properties(index)
+        limit = card.shared_memory_per_block_optin - int(kernel.shared_size_bytes)
+        if shared_bytes > limit:
+            raise NasError(
+                f"Kernel function {self.function!r} asks for {shared_bytes} bytes of dynamic "
+                f"shared memory. {card.name} leaves {limit}. Choose a smaller tile."
+            )
+        kernel.max_dynamic_shared_size_bytes = shared_bytes
+        self._shared_bytes[index] = shared_bytes
+
+
+def load(compiled: CompiledKernel, function: str) -> Kernel:
+    """Return a function of a compiled kernel, ready to be launched.
+
+    Nothing is loaded onto a GPU before the first launch there, which must not happen while a CUDA
+    graph is captured.
+
+    Raises:
+        UnknownNameError: the kernel has no such function.
+    """
+    if compiled.functions and function not in compiled.functions:
+        raise UnknownNameError(f"function of kernel {compiled.name}", function, compiled.functions)
+    return Kernel(compiled, function)
+
+
+def refuse_arch(arch: str, capability: tuple[int, int]) -> str | None:
+    """Return why a cubin for ``arch`` does not run on a GPU of ``capability``, None if it does.
+
+    Example:
+        >>> refuse_arch("sm_80", (8, 6)) is None
+        True
+        >>> refuse_arch("sm_90a", (10, 0))
+        'it is for sm_90a and the GPU is sm_100'
+    """
+    target = re.fullmatch(r"sm_(\d+)(\d)([af]?)", arch)
+    assert target is not None
+    major, minor = int(target[1]), int(target[2])
+    exact = target[3] == "a"
+    same = capability[0] == major and (capability[1] == minor if exact else capability[1] >= minor)
+    gpu = f"sm_{capability[0]}{capability[1]}"
+    return None if same else f"it is for {arch} and the GPU is {gpu}"
+
+
+@cache
+def _module(path: Path, index: int) -> Any:
+    """Return the module of a cubin; ``index`` keeps devices apart."""
+    import cupy
+
+    return cupy.RawModule(path=str(path))
+
+
+class _TorchStream:
+    """A stream of torch as CuPy takes it; torch 2.11's own streams lack the protocol."""
+
+    def __init__(self, pointer: int) -> None:
+        self._pointer = pointer
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._pointer
+
+
+@cache
+def _stream(index: int, pointer: int) -> Any:
+    """Return CuPy's view of a stream; the default stream of every device has pointer 0."""
+    import cupy
+
+    return cupy.cuda.Stream.from_external(_TorchStream(pointer))
+
+
+def _value(function: str, argument: Argument) -> numpy.generic | int:
+    import numpy
+    import torch
+
+    if isinstance(argument, torch.Tensor):
+        return numpy.uint64(argument.data_ptr())
+    if argument is None:
+        return numpy.uint64(0)
+    if isinstance(argument, numpy.generic | int):
+        return argument
+    raise NasError(
+        f"Kernel function {function!r} takes tensors, None, ints and NumPy scalars such as "
+        f"numpy.float32(1). Got {argument!r} of type {type(argument).__name__}."
+    )

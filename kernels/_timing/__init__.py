@@ -1,0 +1,1 @@
+"""The parts of ``kernels.timing``: values, the two clocks and the host's state."""

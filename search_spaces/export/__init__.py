@@ -1,0 +1,1 @@
+"""From a trained architecture to files that work without the study that made it."""

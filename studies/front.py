@@ -1,0 +1,159 @@
+"""The front of a study: its points, their test accuracy, and a table of them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluators.accuracy.data import load_dataset
+from evaluators.accuracy.evaluator import measure_test_accuracy
+from kernels.device import detect
+from kernels.errors import NasError
+from search_spaces.choose import Option
+from studies.config import StudyConfig
+from studies.pareto import non_dominated
+from studies.storage import Repository, StudyRecord, TrialRecord, TrialState, Value
+from studies.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class FrontPoint:
+    """A candidate that no other of its study dominates.
+
+    Attributes:
+        key: of its architecture.
+        text: one-line form of its architecture.
+        decisions: the answers that lead to it.
+        values: all its figures by metric name, with the ends of their spread.
+        trial: its number in the study.
+        trial_id: its number in the record.
+    """
+
+    key: str
+    text: str
+    decisions: Mapping[str, Option]
+    values: Mapping[str, Value]
+    trial: int
+    trial_id: int
+
+
+def front_of(trials: Sequence[TrialRecord], config: StudyConfig) -> list[FrontPoint]:
+    """Return the front of complete trials, best in the first objective first."""
+    names = config.objectives
+    complete = [
+        trial
+        for trial in trials
+        if trial.state is TrialState.COMPLETE and trial.values.keys() >= set(names)
+    ]
+    points = [[trial.values[name].value for name in names] for trial in complete]
+    directions = [target.direction for target in config.targets]
+    sign = -1.0 if directions[0] == "max" else 1.0
+    order = sorted(non_dominated(points, directions), key=lambda index: sign * points[index][0])
+    return [_point(complete[index]) for index in order]
+
+
+def front(workspace: Workspace | Path | str, study: str) -> list[FrontPoint]:
+    """Return the front of a recorded study, best in the first objective first.
+
+    Raises:
+        NasError: there is no such record or study.
+    """
+    with Workspace.of(workspace).open(create=False) as repository:
+        return _front(repository, repository.study(study))
+
+
+def finish_front(workspace: Workspace | Path | str, study: str) -> list[FrontPoint]:
+    """Evaluate the test accuracy of each front point once, and return the front with it.
+
+    Raises:
+        NasError: there is no such study, it trained nothing, or weights are missing.
+    """
+    place = Workspace.of(workspace)
+    with place.open(create=False) as repository:
+        record = repository.study(study)
+        config = StudyConfig(**record.config)
+        if "accuracy" not in config.objectives:
+            raise NasError(
+                f"Study {study!r} trained nothing: 'accuracy' is not an objective of it."
+            )
+        for point in _front(repository, record):
+            if "test_accuracy" not in point.values:
+                _test(repository, place, config, point)
+        return _front(repository, record)
+
+
+def _test(repository: Repository, place: Workspace, config: StudyConfig, point: FrontPoint) -> None:
+    dataset = load_dataset(config.data)
+    detail = repository.detail(point.trial_id, "accuracy")
+    if "dense_key" not in detail:
+        raise NasError(f"Trial {point.trial} has no trained weights: its evaluator kept none.")
+    if detail["data_fingerprint"] != dataset.fingerprint:
+        raise NasError(f"The data {config.data!r} changed since trial {point.trial} was trained.")
+    figure = measure_test_accuracy(
+        repository.architecture(point.key),
+        place.weights.load(detail["dense_key"]),
+        dataset,
+        device=detect(config.device).torch_name,
+    )
+    repository.add_values(point.trial_id, [figure])
+
+
+_COLUMNS = {
+    "validation_accuracy": ("accuracy", "value"),
+    "test_accuracy": ("test_accuracy", "value"),
+    "latency_ms": ("latency_ms", "value"),
+    "latency_ms_p10": ("latency_ms", "low"),
+    "latency_ms_p90": ("latency_ms", "high"),
+    "params": ("params", "value"),
+    "macs": ("macs", "value"),
+    "bytes_moved": ("bytes_moved", "value"),
+    "gain": ("rf_gain", "value"),
+    "test_accuracy_low": ("test_accuracy", "low"),
+    "test_accuracy_high": ("test_accuracy", "high"),
+}
+_TRIAL_AFTER = "macs"
+
+
+def write_front_csv(points: Sequence[FrontPoint], path: Path | str) -> None:
+    """Write a table of front points: UTF-8, a header, one row a point; unknown figures are empty.
+
+    Columns: key, text, validation_accuracy, test_accuracy, latency_ms, latency_ms_p10,
+    latency_ms_p90, params, macs, trial, bytes_moved, gain, test_accuracy_low, test_accuracy_high,
+    then value, p10 and p90 of every latency of another batch. Latencies are in ms.
+    """
+    columns = dict(_COLUMNS)
+    for name in sorted({name for point in points for name in point.values}):
+        if name.startswith("latency_ms["):
+            columns |= {
+                name: (name, "value"),
+                f"{name}_p10": (name, "low"),
+                f"{name}_p90": (name, "high"),
+            }
+    split = list(columns).index(_TRIAL_AFTER) + 1
+    header = ["key", "text", *list(columns)[:split], "trial", *list(columns)[split:]]
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, header)
+        table.writeheader()
+        for point in points:
+            row = {column: _cell(point, *source) for column, source in columns.items()}
+            table.writerow({"key": point.key, "text": point.text, "trial": point.trial, **row})
+
+
+def _cell(point: FrontPoint, metric: str, part: str) -> str:
+    value: float | None = getattr(point.values.get(metric), part, None)
+    if value is None:
+        return ""
+    return str(int(value)) if value.is_integer() and metric in _COUNTS else repr(value)
+
+
+_COUNTS = {"params", "macs", "bytes_moved"}
+
+
+def _front(repository: Repository, record: StudyRecord) -> list[FrontPoint]:
+    return front_of(repository.trials(record.id), StudyConfig(**record.config))
+
+
+def _point(trial: TrialRecord) -> FrontPoint:
+    return FrontPoint(trial.key, trial.text, trial.decisions, trial.values, trial.number, trial.id)
