@@ -19,14 +19,26 @@ RING = "ring"
 """The ``meta`` of an empty trace, to be filled with what the reader picked."""
 
 
+DENSE = 120
+"""From this many dominated points on, their spreads would only cover the front: left out."""
+
+
+def plain(text: str, limit: int = 48) -> str:
+    """Return study text as Plotly shows it literally, cut to a length.
+
+    Plotly reads a few tags and entities, but not ``&quot;``, so quotes stay as they are.
+    """
+    return escape(text if len(text) <= limit else text[: limit - 1] + "\u2026", quote=False)
+
+
 def base_layout(title: str, note: str, palette: Palette) -> dict[str, Any]:
-    """Return title, subtitle, type and colours of a figure; both texts are escaped here."""
+    """Return title, subtitle, type and colours of a figure; both texts are ready for Plotly."""
     return {
         "template": go.layout.Template(),
         "title": {
-            "text": f"<b>{escape(title)}</b>",
+            "text": f"<b>{title}</b>",
             "font": {"size": 19},
-            "subtitle": {"text": escape(note), "font": {"size": 13, "color": palette.muted}},
+            "subtitle": {"text": note, "font": {"size": 13, "color": palette.muted}},
             "x": 0.0,
             "xref": "container",
             "xanchor": "left",
@@ -59,12 +71,12 @@ def base_layout(title: str, note: str, palette: Palette) -> dict[str, Any]:
 def hover_text(point: Point, data: FrontData) -> str:
     """Return what is shown at a point: all it knows, escaped, in Plotly's few HTML tags."""
     standing = "on the front" if point.on_front else "dominated"
-    lines = [f"<b>{escape(point.key[:KEY_DIGITS])}</b>  trial {point.number}, {standing}"]
+    lines = [f"<b>{plain(point.key[:KEY_DIGITS])}</b>  trial {point.number}, {standing}"]
     lines += [_hover_line(m, point) for m in data.metrics if m.name in point.values]
     if point.test_accuracy is not None:
         lines.append(f"Test accuracy: <b>{100 * point.test_accuracy:.1f} %</b>")
     words = wrap(point.text, HOVER_COLUMNS, max_lines=HOVER_LINES, placeholder=" ...")
-    return "<br>".join([*lines, *(f"<i>{escape(line)}</i>" for line in words)])
+    return "<br>".join([*lines, *(f"<i>{plain(line, 2 * HOVER_COLUMNS)}</i>" for line in words)])
 
 
 def lower_first(words: str) -> str:
@@ -84,7 +96,7 @@ def tick_label(metric: Metric, value: float) -> str:
 
 def axis_title(metric: Metric) -> str:
     """Return the label with unit and, below it, the direction in words; escaped."""
-    return f"{escape(metric.title)}<br><i>{metric.wish}</i>"
+    return f"{plain(metric.title)}<br><i>{metric.wish}</i>"
 
 
 def own_ticks(metric: Metric, scale: Scale) -> dict[str, Any]:
@@ -98,4 +110,4 @@ def own_ticks(metric: Metric, scale: Scale) -> dict[str, Any]:
 def _hover_line(metric: Metric, point: Point) -> str:
     value, ends = metric.shown(point.values[metric.name]), metric.ends(point)
     tail = f"  ({ends}{', ' + metric.spread if metric.spread else ''})" if ends else ""
-    return f"{escape(metric.label)}: <b>{escape(value)}</b>{escape(tail)}"
+    return f"{plain(metric.label)}: <b>{plain(value)}</b>{plain(tail)}"

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
 from dashboards.figure_parts import (
+    DENSE,
     RING,
     axis_title,
     base_layout,
     hover_text,
     lower_first,
     own_ticks,
+    plain,
 )
 from dashboards.front_data import (
     FrontData,
@@ -50,7 +51,8 @@ def front_figure(data: FrontData, palette: Palette = LIGHT) -> go.Figure:
 
     Points of the front are large, in the accent colour or coloured by the third objective, and a
     staircase joins those that no other beats in the panel's two metrics. Dominated points are
-    small and grey. A point's `customdata` is its key. Draws an empty frame for no points.
+    small and grey, and without bars where they are very many. A point's `customdata` is its key.
+    Draws an empty frame for no points.
     """
     figure = go.Figure(layout=_layout(data, palette))
     for panel in _panels(data):
@@ -74,7 +76,9 @@ def _panels(data: FrontData) -> list[Panel]:
 
 
 def _draw_panel(figure: go.Figure, data: FrontData, panel: Panel, palette: Palette) -> None:
-    figure.add_trace(_points(data, data.dominated, panel, _dim_look(panel, palette)))
+    figure.add_trace(
+        _points(data, data.dominated, panel, _dim_look(len(data.dominated), panel, palette))
+    )
     figure.add_trace(_stairs(data, panel, palette))
     figure.add_trace(_points(data, data.front, panel, _front_look(data, panel, palette)))
     figure.add_trace(_ring(panel, palette))
@@ -112,9 +116,9 @@ def _points(
     )
 
 
-def _error_bars(points: Sequence[Point], metric: Metric, color: str) -> dict[str, Any]:
+def _error_bars(points: Sequence[Point], metric: Metric, color: str | None) -> dict[str, Any]:
     spreads = [point.spread(metric.name) for point in points]
-    if not any(spreads):
+    if color is None or not any(spreads):
         return {"visible": False}
     return {
         "type": "data",
@@ -127,9 +131,12 @@ def _error_bars(points: Sequence[Point], metric: Metric, color: str) -> dict[str
     }
 
 
-def _dim_look(panel: Panel, palette: Palette) -> dict[str, Any]:
-    marker = {"size": 7 if panel.main else 5, "color": palette.dim}
-    return {"name": "Dominated", "bar": palette.dim_bar, "marker": marker}
+def _dim_look(count: int, panel: Panel, palette: Palette) -> dict[str, Any]:
+    marker: dict[str, Any] = {"size": 7 if panel.main else 5, "color": palette.dim}
+    if count < DENSE:
+        return {"name": "Dominated", "bar": palette.dim_bar, "marker": marker}
+    marker |= {"size": 4 if panel.main else 3, "opacity": 0.6}
+    return {"name": "Dominated", "bar": None, "marker": marker}
 
 
 def _front_look(data: FrontData, panel: Panel, palette: Palette) -> dict[str, Any]:
@@ -220,7 +227,7 @@ def _tick_format(metric: Metric, scale: Scale) -> str:
 
 def _layout(data: FrontData, palette: Palette) -> dict[str, Any]:
     x, y, third = pick_axes(data.objectives)
-    title = f"{y.label} against {lower_first(x.label)}"
+    title = f"{plain(y.label)} against {plain(lower_first(x.label))}"
     layout = base_layout(title, _note(data), palette)
     if third is not None:
         layout["coloraxis"] = _colour_axis(data, third, palette)
@@ -229,9 +236,10 @@ def _layout(data: FrontData, palette: Palette) -> dict[str, Any]:
 
 def _note(data: FrontData) -> str:
     counted = f"{len(data.front)} of {len(data.points)} trained candidates on the front"
-    spreads = [f"{lower_first(m.label)} {m.spread}" for m in data.objectives if m.spread]
-    bars = f"; bars: {', '.join(spreads)}" if spreads else ""
-    return f"{data.study}: {counted}; measured on {data.device}{bars}"
+    spreads = [plain(f"{lower_first(m.label)} {m.spread}") for m in data.objectives if m.spread]
+    whose = "bars" if len(data.dominated) < DENSE else "bars, of the front only"
+    bars = f"; {whose}: {', '.join(spreads)}" if spreads else ""
+    return f"{plain(data.study)}: {counted}; measured on {plain(data.device, 64)}{bars}"
 
 
 def _colour_axis(data: FrontData, metric: Metric, palette: Palette) -> dict[str, Any]:
@@ -242,7 +250,7 @@ def _colour_axis(data: FrontData, metric: Metric, palette: Palette) -> dict[str,
         "cmin": scale.low,
         "cmax": scale.high,
         "colorbar": {
-            "title": {"text": f"{escape(metric.title)}, {metric.wish}", "side": "right"},
+            "title": {"text": f"{plain(metric.title)}, {metric.wish}", "side": "right"},
             "x": 0.583,
             "xanchor": "left",
             "thickness": 10,

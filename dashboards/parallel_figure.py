@@ -11,7 +11,15 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from dashboards.figure_parts import RING, axis_title, base_layout, hover_text, tick_label
+from dashboards.figure_parts import (
+    DENSE,
+    RING,
+    axis_title,
+    base_layout,
+    hover_text,
+    plain,
+    tick_label,
+)
 from dashboards.front_data import FrontData, Metric, Point, Scale, scale_of
 from dashboards.theme import LIGHT, Palette
 
@@ -26,9 +34,11 @@ def parallel_figure(data: FrontData, palette: Palette = LIGHT) -> go.Figure:
     """
     scales = [_scale(data, metric) for metric in data.objectives]
     figure = go.Figure(layout=_layout(data, palette))
-    dim = {"color": palette.dim, "width": 1}
+    dense = len(data.dominated) >= DENSE
+    dim = {"color": palette.dim, "width": 0.5 if dense else 1}
     front = {"color": palette.accent, "width": 2}
-    figure.add_trace(_lines(data, data.dominated, scales, {"name": "Dominated", "line": dim}))
+    rest = {"name": "Dominated", "line": dim, "opacity": 0.35 if dense else 1.0}
+    figure.add_trace(_lines(data, data.dominated, scales, rest))
     best = {"name": "On the front", "line": front, "legendrank": 1}
     figure.add_trace(_lines(data, data.front, scales, best))
     ring = {"name": "Picked", "line": {"color": palette.ring, "width": 4}, "meta": RING}
@@ -76,7 +86,7 @@ def _lines(
         hovertext=texts,
         hoverinfo="text",
         mode="lines+markers",
-        marker={"size": 6},
+        marker={"size": 6 if len(points) < DENSE else 3},
         xaxis="x",
         yaxis="y",
         **look,
@@ -102,7 +112,7 @@ def _label_axis(
 
 def _layout(data: FrontData, palette: Palette) -> dict[str, Any]:
     last = len(data.objectives) - 1
-    note = f"{data.study}, measured on {data.device}; better is up on every axis"
+    note = f"{plain(data.study)}, measured on {plain(data.device, 64)}; better is up on every axis"
     return base_layout("All objectives at once", note, palette) | {
         "height": 430,
         "margin": {"l": 8, "r": 8, "t": 100, "b": 62},

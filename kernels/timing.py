@@ -200,8 +200,7 @@ def _warm_up(state: _State, policy: TimingPolicy) -> None:
     previous_us = 0.0
     _block(state, 1)  # holds lazy set-up: compilation, allocation
     while True:
-        left = policy.warmup_max_seconds - (perf_counter() - begin)
-        affordable = int(left / 2 / max(state.seconds_per_sample, 1e-9))
+        affordable = int(policy.warmup_max_seconds / 4 / max(state.seconds_per_sample, 1e-9))
         window = min(policy.warmup_window, max(1, affordable))
         sample_us = statistics.median(_block(state, window).samples_us)
         elapsed = perf_counter() - begin

@@ -74,7 +74,10 @@ class Architecture:
             kept = {number[value] for value in now if value in number}
             if kept:
                 placed.append(Region(tuple(sorted(kept)), variant))
-        weights = {number[v]: v.weights for v in order if v.weights is not None}
+        weights: dict[int, Mapping[str, Any]] = {}
+        for value, node in zip(order, nodes, strict=True):
+            if value.weights is not None:
+                weights.setdefault(number[value] if node.tie is None else node.tie, value.weights)
         return cls(nodes, _disjoint(placed), weights or None)
 
     @classmethod

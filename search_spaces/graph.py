@@ -59,6 +59,15 @@ class Value:
         return f"<{self.scope or 'value'}: {self.op} -> {'x'.join(map(str, self.shape))}>"
 
 
+class Tie:
+    """The values that share one set of parameters."""
+
+    __slots__ = ("members",)
+
+    def __init__(self, members: list[Value]) -> None:
+        self.members = members
+
+
 def share_parameters(value: Value, partner: Value) -> None:
     """Tie the parameters of two values.
 
@@ -70,7 +79,11 @@ def share_parameters(value: Value, partner: Value) -> None:
         raise ArchitectureError(
             f"{value.scope}: {value.op} cannot share the parameters of {partner.op}"
         )
-    partner.group = value.group = partner.group or partner
+    tie = partner.group if isinstance(partner.group, Tie) else Tie([partner])
+    joined = value.group.members if isinstance(value.group, Tie) else [value]
+    tie.members += [item for item in joined if item not in tie.members]
+    for member in tie.members:
+        member.group = tie
 
 
 def in_order(

@@ -92,7 +92,7 @@ def read(document: str | Mapping[str, Any], *, schema: int) -> Read:
         first = problem.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ArchitectureError(f"Not an architecture document: {place}: {first['msg']}") from None
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise ArchitectureError(f"Not a JSON document: {problem}") from None
     if form.form != FORMAT or not 1 <= form.version <= schema:
         raise ArchitectureError(

@@ -16,6 +16,8 @@ What the output does not depend on is never reached and so drops out by itself.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from search_spaces.graph import Value, consumers, in_order
 from search_spaces.ops import Activation, Add, Concat, Dropout, Norm, Op, Zero
 
@@ -106,11 +108,12 @@ def _merge(
         What stands for each value of ``order`` now, and ``became`` carried forward.
     """
     readers = consumers(order)
+    sharing = Counter(value.group for value in order if value.group is not None)
     new: dict[Value, Value] = {}
     swallowed: dict[Value, Value] = {}
     for value in order:
         inputs = tuple([new[item] for item in value.inputs])
-        whole = _absorbed(value, inputs) if len(inputs) == 1 else None
+        whole = _absorbed(value, inputs, sharing) if len(inputs) == 1 else None
         if whole is not None and readers[value.inputs[0]] == 1:
             weights = {**(inputs[0].weights or {}), **(value.weights or {})} or None
             new[value] = Value(whole, inputs[0].inputs, inputs[0].scope, weights=weights)
@@ -126,8 +129,8 @@ def _merge(
     return new, final
 
 
-def _absorbed(value: Value, inputs: tuple[Value, ...]) -> Op | None:
+def _absorbed(value: Value, inputs: tuple[Value, ...], sharing: Counter[object]) -> Op | None:
     producer = inputs[0]
-    if producer.group is not None or value.group is not None:
+    if sharing[producer.group] > 1 or sharing[value.group] > 1:  # a partner needs it as it is
         return None
     return producer.op.absorb(value.op)

@@ -68,7 +68,7 @@ def module_names(architecture: Architecture) -> list[str]:
     """
     from torch import nn
 
-    taken = {*dir(nn.Module), *keyword.kwlist}
+    taken = {*dir(nn.Module()), *keyword.kwlist}
     names: list[str] = []
     for number, node in enumerate(architecture.nodes):
         if node.tie is not None:
@@ -123,6 +123,12 @@ def _layers(used: Sequence[str], form: Form) -> tuple[list[str], list[str]]:
         imports.update(module.PLAIN_IMPORTS)
         objects = getattr(module, "PLAIN_SOURCE", None) or (getattr(module, name),)
         definitions += [inspect.getsource(item).rstrip() for item in objects]
+    needed = "\n".join(definitions)
+    imports = {
+        line
+        for line in imports
+        if line in _TORCH_IMPORTS or re.search(rf"\b{line.split()[-1]}\b", needed)
+    }
     return _sorted_imports(imports), definitions
 
 
@@ -153,12 +159,22 @@ def _constructor(architecture: Architecture) -> list[str]:
         if node.tie is not None or not parts:
             continue
         if len(parts) == 1:
-            lines.append(f"        self.{name} = {parts[0].source}")
+            lines += _call(f"        self.{name} = ", parts[0].source)
         else:
             lines.append(f"        self.{name} = nn.Sequential(")
-            lines += [f"            {part.source}," for part in parts]
+            for part in parts:
+                lines += _call("            ", part.source, ",")
             lines.append("        )")
     return lines
+
+
+def _call(before: str, source: str, after: str = "") -> list[str]:
+    """Write a call on one line, or its arguments on a line of their own where it is too long."""
+    if len(before) + len(source) + len(after) <= _WIDTH:
+        return [f"{before}{source}{after}"]
+    function, _, arguments = source.partition("(")
+    indent = " " * (len(before) - len(before.lstrip()))
+    return [f"{before}{function}(", f"{indent}    {arguments[:-1]}", f"{indent}){after}"]
 
 
 def _forward(architecture: Architecture) -> list[str]:
@@ -168,18 +184,20 @@ def _forward(architecture: Architecture) -> list[str]:
     last_use[len(nodes) - 1] = len(nodes)
     names = module_names(architecture)
     variables: dict[int, str] = {}
-    arguments: list[str] = []
+    for number, node in enumerate(nodes):
+        if node.op.kind == "input":
+            variables[number] = _free_variable(variables.values())
+    arguments = list(variables.values())
     lines: list[str] = []
     for number, node in enumerate(nodes):
+        if node.op.kind == "input":
+            continue
         args = tuple(variables[item] for item in node.inputs)
         for item in set(node.inputs):
             if last_use[item] == number:
                 variables[item] = ""
         variable = _free_variable(variables.values())
         variables[number] = variable
-        if node.op.kind == "input":
-            arguments.append(variable)
-            continue
         if isinstance(node.op, Zero):
             call = f"like.new_zeros({(0, *node.shape)})".replace("(0,", "(like.shape[0],")
         else:

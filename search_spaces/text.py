@@ -71,7 +71,7 @@ def _parse_node(line: str, number: int, values: list[Value]) -> Value:
 
 
 def _pick(numbers: str, values: Sequence[Value], place: str) -> list[Value]:
-    picked = [int(item) if item.isdecimal() else -1 for item in numbers.split(",")]
+    picked = [int(item) if item.isdecimal() and len(item) < 10 else -1 for item in numbers.split(",")]
     if any(not 0 <= item < len(values) for item in picked):
         raise ArchitectureError(f"{place}: {numbers!r} does not name earlier nodes")
     return [values[item] for item in picked]

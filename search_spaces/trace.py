@@ -365,7 +365,7 @@ class _Reader:
             module = self._modules[str(node.target)]
             translate = _translator_of(module)
             if translate is None:
-                known = (key if isinstance(key, str) else key.__name__ for key in _MODULES)
+                known = (_name(key).rpartition(".")[2] for key in _MODULES)
                 raise self.error(_unsupported("module", known))
             hooks = module._forward_hooks or module._forward_pre_hooks
             if hooks or "forward" in vars(module):

@@ -73,7 +73,7 @@ def enrol(config: StudyConfig, setting: Setting, repository: Repository) -> Stud
     found = repository.find_study(config.name)
     if found is None:
         return repository.add_study(
-            config.name, config.to_json(), conditions=setting.conditions, versions=_versions()
+            config.name, config.to_json(), conditions=setting.conditions, versions=versions()
         )
     settings = {key: value for key, value in config.to_json().items() if key not in _FREE}
     _check_same(config.name, settings, found.config)
@@ -91,7 +91,8 @@ def _check_same(study: str, now: Mapping[str, object], recorded: Mapping[str, ob
             )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that figures depend on."""
     found = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:

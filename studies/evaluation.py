@@ -73,12 +73,16 @@ def default_evaluators(
 
 
 def check_coverage(config: StudyConfig, evaluators: Sequence[Evaluator]) -> None:
-    """Refuse evaluators that leave an objective without a figure.
+    """Refuse evaluators that leave an objective without a figure, or give a metric twice.
 
     Raises:
-        NasError: names the objective.
+        NasError: names the metric.
     """
-    given = {name for evaluator in evaluators for name in evaluator.metrics}
+    given: set[str] = set()
+    for name in (name for evaluator in evaluators for name in evaluator.metrics):
+        if name in given:
+            raise NasError(f"The evaluators give {name!r} twice; leave one of them out.")
+        given.add(name)
     for name in config.objectives:
         if name not in given:
             raise NasError(

@@ -59,10 +59,10 @@ def _finite(
     points: Sequence[Point], directions: Sequence[Direction]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
     """Return all points as rows, and the positions of the finite ones."""
-    rows = np.array([list(point) for point in points], dtype=np.float64)
-    rows = rows.reshape(len(points), -1)
-    if len(points) and rows.shape[1] != len(directions):
-        raise NasError(f"Expected {len(directions)} objectives a point, got {rows.shape[1]}.")
+    wrong = [len(point) for point in points if len(point) != len(directions)]
+    if wrong:
+        raise NasError(f"Expected {len(directions)} objectives a point, got {wrong[0]}.")
+    rows = np.array(points, dtype=np.float64).reshape(len(points), len(directions))
     return rows, np.flatnonzero(np.isfinite(rows).all(axis=1))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from evaluators.protocol import Evaluator
 from search_spaces.space import Candidate
 from studies.config import StudyConfig
-from studies.enrol import Setting, enrol, prepare
+from studies.enrol import Setting, enrol, prepare, versions
 from studies.executors import Executor, Job, LocalExecutor
 from studies.front import FrontPoint, front_of
 from studies.samplers import Sampler, make_sampler
@@ -138,7 +138,7 @@ class _Driver:
 
     def run(self) -> StudySummary:
         start = time.perf_counter()
-        self.note("started", complete=self.count(TrialState.COMPLETE))
+        self.note("started", complete=self.count(TrialState.COMPLETE), versions=versions())
         while (end := self.ending()) is None:
             self.step()
         ending, message = end

@@ -69,7 +69,28 @@ def fields(architecture: Architecture) -> list[Field]:
     Raises:
         NasError: two inputs of a join have different jumps; names the place.
     """
-    return [Field(*item[:3]) for item in _fields(architecture, *_image(architecture))]
+    return [Field(*item[:3]) for item in _scan(architecture, None)[0]]
+
+
+def receptive_field(
+    architecture: Architecture, where: Callable[[Node], bool] | None = None
+) -> ReceptiveField:
+    """Return the 3DRF-like scores of a network.
+
+    Args:
+        architecture: the network.
+        where: which weight-carrying nodes to sum; all if left out.
+
+    Raises:
+        NasError: two inputs of a join have different jumps.
+    """
+    if not architecture.live:
+        return ReceptiveField(-inf, -inf, -inf, 0, 0, 0)
+    reached, sums = _scan(architecture, where)
+    spatial = [field for field in reached if field[2] is not _GLOBAL]
+    height = max([field[0] for field in spatial])
+    width = max([field[1] for field in spatial])
+    return ReceptiveField(*sums, height, width)
 
 
 _GLOBAL = (0, 0)
@@ -77,30 +98,41 @@ _Field = tuple[int, int, tuple[int, int], float]
 """A :class:`Field` and the log of its clipped area; plain, for candidates come by the thousand."""
 
 
-def _fields(architecture: Architecture, height: int, width: int) -> list[_Field]:
-    result: list[_Field] = []
+def _scan(
+    architecture: Architecture, where: Callable[[Node], bool] | None
+) -> tuple[list[_Field], tuple[float, float, float, int]]:
+    """Return every node's field, and the sums of gain, volume, local score and layers."""
+    height, width = _image(architecture)
     whole = log(height * width)
+    reached: list[_Field] = []
+    gain = volume = local = 0.0
+    layers = 0
     for node in architecture.nodes:
-        inputs = node.inputs
+        _, inputs, _, facts, _ = node
         if len(inputs) == 1:
-            source = result[inputs[0]]
+            before = reached[inputs[0]]
         elif inputs:
-            source = _join(node, [result[item] for item in inputs])
-        elif node.op.kind == "zero":  # has no field; a join takes the others' stride
-            source = (0, 0, _GLOBAL, 0.0)
+            before = _join(node, [reached[item] for item in inputs])
         else:
-            source = (1, 1, (1, 1), 0.0)
-        span, stride, _, _, _, everywhere = node.facts.reach
+            before = (1, 1, (1, 1), 0.0)
+        span, stride, channels, taps, weighted, everywhere = facts.reach
+        after = before
         if everywhere:
-            source = (max(source[0], height), max(source[1], width), _GLOBAL, whole)
-        elif span != (0, 0) or stride != (1, 1):
-            r_h, r_w, (j_h, j_w), _ = source
+            after = (max(before[0], height), max(before[1], width), _GLOBAL, whole)
+        elif taps > 1 or stride != (1, 1):
+            r_h, r_w, (j_h, j_w), _ = before
             r_h += span[0] * j_h
             r_w += span[1] * j_w
             seen = log(min(r_h, height) * min(r_w, width))
-            source = (r_h, r_w, (j_h * stride[0], j_w * stride[1]), seen)
-        result.append(source)
-    return result
+            after = (r_h, r_w, (j_h * stride[0], j_w * stride[1]), seen)
+        reached.append(after)
+        if weighted and (where is None or where(node)):
+            earned = log(channels)
+            gain += earned + after[3] - before[3]
+            volume += earned + after[3]
+            local += earned + (log(taps) if taps > 1 else 0.0)
+            layers += 1
+    return reached, (gain, volume, local, layers)
 
 
 def _image(architecture: Architecture) -> tuple[int, int]:
@@ -121,38 +153,6 @@ def _join(node: Node, sources: Sequence[_Field]) -> _Field:
         raise NasError(f"{node.scope or node.op.kind}: joins inputs of different strides {jumps}.")
     h, w, _, seen = (max(values) for values in zip(*sources, strict=True))
     return h, w, max(jumps), seen
-
-
-def receptive_field(
-    architecture: Architecture, where: Callable[[Node], bool] | None = None
-) -> ReceptiveField:
-    """Return the 3DRF-like scores of a network.
-
-    Args:
-        architecture: the network.
-        where: which weight-carrying nodes to sum; all if left out.
-
-    Raises:
-        NasError: two inputs of a join have different jumps.
-    """
-    if not architecture.live:
-        return ReceptiveField(-inf, -inf, -inf, 0, 0, 0)
-    reached = _fields(architecture, *_image(architecture))
-    gain = volume = local = 0.0
-    layers = 0
-    for field, node in zip(reached, architecture.nodes, strict=True):
-        _, _, channels, taps, weighted, _ = node.facts.reach
-        if not weighted or (where is not None and not where(node)):
-            continue
-        earned, seen = log(channels), field[3]
-        gain += earned + seen - reached[node.inputs[0]][3]
-        volume += earned + seen
-        local += earned + log(taps)
-        layers += 1
-    spatial = [field for field in reached if field[2] != _GLOBAL]
-    height = max([field[0] for field in spatial])
-    width = max([field[1] for field in spatial])
-    return ReceptiveField(gain, volume, local, layers, height, width)
 
 
 def mean_fields(architecture: Architecture) -> list[tuple[float, float]]:

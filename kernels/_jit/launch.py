@@ -74,12 +74,12 @@ class Kernel:
         import torch
 
         devices = {argument.device for argument in args if isinstance(argument, torch.Tensor)}
-        if len(devices) != 1 or (device := devices.pop()).type != "cuda":
-            raise NasError(
-                f"Kernel function {self.function!r} takes its device from its tensors, which must "
-                f"be on one GPU. Got {', '.join(sorted(map(str, devices))) or 'no tensor on one'}."
-            )
-        return int(device.index)
+        if len(devices) == 1 and (device := next(iter(devices))).type == "cuda":
+            return int(device.index)
+        raise NasError(
+            f"Kernel function {self.function!r} takes its device from its tensors, which must be "
+            f"on one GPU. Got {', '.join(sorted(map(str, devices))) or 'no tensor'}."
+        )
 
     def _load(self, index: int) -> Any:
         """Load on the current device, under a lock: two threads must not load at once."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 _FLUSH_BYTES = 256 << 20
-_FILL_ATTEMPTS = 3
+_FILL_ATTEMPTS = 5
 _GATE_MARGIN = 1.5
 _MIN_GATE_US = 100.0
 _MAX_GATE_US = 500_000.0
@@ -96,7 +96,8 @@ class CudaRunner:
         self._open = policy.queue == "open"
         self._host_us_per_repeat = 0.0
         self._enqueued_ns = 0
-        self._hopeless = False  # the last block starved in spite of all attempts
+        self._hopeless = False  # the last batch starved in spite of all attempts
+        self._fitting: dict[int, int] = {}  # repeats to samples that fit behind one spin
         self._flush: Call | None = None
         self._turn: Iterator[Call]
         self.calls = 0
@@ -125,23 +126,37 @@ class CudaRunner:
         self.cache_policy = describe_cache(policy.cache, functions, flush_bytes)
 
     def block(self, samples: int, repeats: int) -> Block:
-        """Take samples of ``repeats`` repeats each, after one untimed turn.
+        """Take samples of ``repeats`` repeats each, after an untimed turn."""
+        times: list[float] = []
+        starved = 0
+        while len(times) < samples:
+            batch = self._batch(samples - len(times), repeats)
+            times += batch.samples_us
+            starved += batch.starved
+        return Block(times, starved)
 
-        A block that the host could not enqueue fast enough is taken again behind a longer spin;
-        the last attempt counts.
+    def _batch(self, wanted: int, repeats: int) -> Block:
+        """Take up to ``wanted`` samples behind one spin.
+
+        A batch that the host could not enqueue in time is taken again, first behind a longer
+        spin, then with fewer samples: the launch queue holds about 1,000 launches, and beyond
+        them the host competes with the GPU however long the spin was. The last attempt counts.
         """
+        if self._open:
+            return self._enqueue(wanted, repeats, 0.0)
         block = Block([], 0)
-        work = samples * repeats
-        for attempt in range(1 if self._open or self._hopeless else _FILL_ATTEMPTS):
-            host_us = self._host_us_per_repeat * work
+        most = min(wanted, self._fitting.get(repeats, wanted))
+        for attempt in range(1 if self._hopeless else _FILL_ATTEMPTS):
+            size = max(1, most >> max(0, attempt - 1))
+            host_us = self._host_us_per_repeat * size * repeats
             gate_us = (_MIN_GATE_US + _GATE_MARGIN * host_us) * 2**attempt
             begin = perf_counter_ns()
-            block = self._enqueue(samples, repeats, min(gate_us, _MAX_GATE_US))
-            # A full launch queue blocks the host until the spin ends, which says nothing about
-            # its speed: so the estimate is kept unless the spin was too short.
+            block = self._enqueue(size, repeats, min(gate_us, _MAX_GATE_US))
             if not block.starved:
+                if size < most:
+                    self._fitting[repeats] = size
                 break
-            self._host_us_per_repeat = (self._enqueued_ns - begin) / 1e3 / work
+            self._host_us_per_repeat = (self._enqueued_ns - begin) / 1e3 / (size * repeats)
         self._hopeless = block.starved > 0
         return block
 

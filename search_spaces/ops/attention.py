@@ -23,7 +23,6 @@ class Attention(Op):
     """
 
     kind: ClassVar[str] = "attention"
-    plain: ClassVar[bool] = True
     arity: ClassVar[tuple[int, int]] = (3, 3)
 
     heads: int = attr(integer(), "h")

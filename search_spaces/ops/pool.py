@@ -45,7 +45,8 @@ class _WindowPool(Op):
         return (c, *size)
 
     def reach(self, inputs: tuple[Shape, ...]) -> Reach:
-        return Reach((self.kernel[0] - 1, self.kernel[1] - 1), self.stride)
+        kh, kw = self.kernel
+        return Reach((kh - 1, kw - 1), self.stride, taps=kh * kw)
 
     def is_identity(self, inputs: tuple[Shape, ...]) -> bool:
         return self.kernel == self.stride == (1, 1)
@@ -102,7 +103,7 @@ class AdaptivePool(Op):
     def reach(self, inputs: tuple[Shape, ...]) -> Reach:
         _, h, w = inputs[0]
         (kh, sh), (kw, sw) = self._window(h, self.size[0]), self._window(w, self.size[1])
-        return Reach((kh - 1, kw - 1), (sh, sw), everywhere=self.size == (1, 1))
+        return Reach((kh - 1, kw - 1), (sh, sw), taps=kh * kw, everywhere=self.size == (1, 1))
 
     @staticmethod
     def _window(n: int, bins: int) -> Pair:

@@ -70,7 +70,10 @@ class OptunaSampler:
 
     def ask(self, number: int) -> Candidate:
         """See :class:`~studies.samplers.Sampler`."""
-        self._study.sampler = self._fresh(ask_seed(self._seed, number))
+        sampler = self._study.sampler = self._fresh(ask_seed(self._seed, number))
+        if isinstance(sampler, NSGAIISampler):
+            # NOTE: Optuna orders a generation's parents differently the first time it wants them.
+            sampler.get_parent_population(self._study, self._complete // POPULATION)
         rejections: Counter[str] = Counter()
         for _ in range(RESAMPLES):
             trial = self._study.ask()
@@ -102,7 +105,7 @@ class OptunaSampler:
         generation = {NSGAIISampler._get_generation_key(): self._complete // POPULATION}
         self._study.add_trial(
             optuna.trial.create_trial(
-                values=list(values),
+                values=[float(value) for value in values],  # Optuna fails later on whole numbers
                 params=questions.answers,
                 distributions=questions.distributions,
                 system_attrs=generation if self._algorithm == "nsga2" else None,

@@ -6,7 +6,7 @@ from dataclasses import replace
 import plotly.graph_objects as go
 import pytest
 
-from dashboards.figure_parts import RING, hover_text, tick_label
+from dashboards.figure_parts import DENSE, RING, hover_text, plain, tick_label
 from dashboards.front_data import Metric, Point
 from dashboards.front_figure import FRONT, front_figure
 from dashboards.parallel_figure import parallel_figure
@@ -53,6 +53,15 @@ def test_bars_reach_from_low_to_high(study):
                 assert value == p.values[metric]
                 assert value - bars["arrayminus"][index] == pytest.approx(p.low[metric], abs=1e-12)
                 assert value + bars["array"][index] == pytest.approx(p.high[metric], abs=1e-12)
+
+
+def test_very_many_dominated_points_have_no_bars_and_the_figure_says_so(study):
+    data = study(count=DENSE + 40)
+    assert len(data.dominated) >= DENSE
+    figure = front_figure(data)
+    assert traces(figure, "Dominated")[0]["error_y"] == {"visible": False}
+    assert "array" in traces(figure, FRONT)[0]["error_y"]
+    assert "bars, of the front only: " in figure.layout.title.subtitle.text
 
 
 def test_exact_metrics_have_no_bars(study):
@@ -133,6 +142,12 @@ def test_hover_tells_all_and_is_escaped(study):
     assert "<a " not in words
     assert "&lt;a " in words
     assert words.count("<br>") <= 6 + 6
+
+
+def test_quotes_are_shown_as_they_are_and_long_names_cut():
+    assert plain("a \"b\" 'c' <d> & e") == "a \"b\" 'c' &lt;d&gt; &amp; e"
+    assert plain("x" * 49) == "x" * 47 + "\u2026"
+    assert plain("x" * 48) == "x" * 48
 
 
 def test_names_are_escaped_in_titles(study):

@@ -319,7 +319,8 @@ def test_span_and_stride_are_what_the_module_sees(case: Case, axis: int) -> None
 def test_taps_and_weights_of_the_reach(case: Case) -> None:
     reach = case.op.facts(case.inputs).reach
     assert reach.weighted == (case.op.kind in ("conv", "sliding", "linear"))
-    kernel = getattr(case.op, "kernel", (1, 1)) if case.op.kind == "conv" else (1, 1)
+    dilation = getattr(case.op, "dilation", (1, 1))
+    kernel = [span // d + 1 for span, d in zip(reach.span, dilation, strict=True)]
     assert reach.taps == kernel[0] * kernel[1]
 
 

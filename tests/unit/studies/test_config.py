@@ -67,10 +67,10 @@ def test_a_missing_setting_is_named():
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     path = tmp_path / "study.toml"
-    with pytest.raises(NasError, match="study.toml"):
+    with pytest.raises(NasError, match=r"study\.toml"):
         StudyConfig.from_toml(path)
     path.write_text("name = ")
-    with pytest.raises(NasError, match="study.toml"):
+    with pytest.raises(NasError, match=r"study\.toml"):
         StudyConfig.from_toml(path)
     path.write_text('nam = "a"')
     with pytest.raises(NasError, match=r"study.toml: Unknown setting 'nam'"):
