@@ -36,22 +36,23 @@ def analytic_cost(architecture: Architecture) -> Cost:
     Example:
         >>> net = Architecture.parse("input 1x8x8; conv 4 k3; gap; flatten; linear 10")
         >>> analytic_cost(net)
-        Cost(params=86, macs=2344, bytes_moved=2768, peak_activation_bytes=1280, layers=2, depth=2)
+        Cost(params=86, macs=2344, bytes_moved=2752, peak_activation_bytes=1280, layers=2, depth=2)
     """
     nodes = architecture.nodes
     last_use = list(range(len(nodes)))
     for index, node in enumerate(nodes):
         for source in node.inputs:
             last_use[source] = index
-    params = macs = elements = layers = 0
-    alive = peak = 0
+    params = macs = elements = layers = alive = peak = 0
     depths: list[int] = []
+    sizes: list[int] = []
     for index, (_, inputs, _, facts, tie) in enumerate(nodes):
         _, written, read, weights, products, reach, _ = facts
         if tie is None:
             params += weights
         macs += products
         elements += weights + read + written
+        sizes.append(written)
         alive += written
         if alive > peak:
             peak = alive
@@ -61,7 +62,7 @@ def analytic_cost(architecture: Architecture) -> Cost:
                 depth = depths[source]
             if last_use[source] == index:
                 last_use[source] = -1  # a value read twice by one node ends once
-                alive -= nodes[source].facts.elements
+                alive -= sizes[source]
         if reach.weighted:
             layers += 1
             depth += 1

@@ -22,7 +22,8 @@ def build(architecture: Architecture) -> nn.Module:
 
     The module is made by executing :func:`search_spaces.source.generate`'s text, which tracebacks
     and ``inspect.getsource`` show. Its input is (b, ...) with the architecture's input shape.
-    Weights are torch's random initial ones, or those the architecture was traced with.
+    Weights are torch's random initial ones in float32, or, in their type, those the architecture
+    was traced with.
 
     Example:
         >>> small = Architecture.parse("input 1x8x8; conv 4 k3 bn relu; gap; flatten; linear 10")
@@ -36,7 +37,8 @@ def build(architecture: Architecture) -> nn.Module:
     exec(compile(source, filename, "exec"), namespace)
     module = cast("type[nn.Module]", namespace["Network"])()
     if architecture.weights:
-        load_weights(module, architecture, _flat(architecture.weights))
+        weights = _flat(architecture.weights)
+        load_weights(module.to(_dtype(weights)), architecture, weights)
     return module
 
 
@@ -48,6 +50,11 @@ def _remember(filename: str, source: str) -> None:
         old = _sources.pop(0)
         if old not in _sources:
             linecache.cache.pop(old, None)
+
+
+def _dtype(weights: Mapping[str, Tensor]) -> torch.dtype:
+    floats = (tensor.dtype for tensor in weights.values() if tensor.is_floating_point())
+    return next(floats, torch.float32)
 
 
 def _flat(weights: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -37,6 +37,11 @@ Size = int | tuple[int, int]
 """A size per axis, or one for both."""
 
 
+def _place(name: str) -> str:
+    outer = scope.current()
+    return f"{outer}/{name}" if outer else name
+
+
 class NetworkBuilder:
     """Adds operators one by one; shapes are inferred, and checked, as they are added.
 
@@ -64,8 +69,7 @@ class NetworkBuilder:
         Raises:
             ArchitectureError: it does not accept the inputs; the message begins with the place.
         """
-        place = scope.current()
-        return Value(op, inputs, f"{place}/{name or op.kind}" if place else name or op.kind)
+        return Value(op, inputs, _place(name or op.kind))
 
     def freeze(self, output: Value) -> Architecture:
         """Return the finished network."""
@@ -107,7 +111,7 @@ class NetworkBuilder:
         op = Conv.of(
             channels, kernel, stride, dilation, padding, groups, bias, norm, eps, momentum, act
         )
-        return self.apply(op, x, name=name)
+        return Value(op, (x,), _place(name))
 
     def depthwise(
         self,
@@ -120,7 +124,7 @@ class NetworkBuilder:
         name: str = "depthwise",
     ) -> Value:
         """Add a convolution in which every channel is its own group."""
-        c = x.shape[0]
+        c = x.facts.shape[0]
         return self.conv(
             x, c, kernel=kernel, stride=stride, groups=c, norm=norm, act=act, name=name
         )

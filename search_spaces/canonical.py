@@ -2,10 +2,10 @@
 
 Nodes are numbered by a depth-first walk from the output. Inputs of commutative operators are
 visited shallow before deep; where depths are equal, by colour refinement: a hash of all that lies
-above and below, refined until no pass tells more values apart. Values that still look alike are told
-apart one at a time: each of them is marked in turn, and the mark that gives the smallest colours
-stays. (Where two marks give equal colours, the values are taken to be interchangeable; a network for
-which that is wrong could have two keys, never share one.)
+above and below, refined until no pass tells more values apart. Values that still look alike are
+told apart one at a time: each of them is marked in turn, and the mark that gives the smallest
+colours stays. (Where two marks give equal colours, the values are taken to be interchangeable; a
+network for which that is wrong could have two keys, never share one.)
 
 NOTE: a Merkle hash of the output alone cannot tell one node that is read twice from two equal nodes
 with weights of their own, so the keys hash the whole numbered list (:mod:`search_spaces.text`).
@@ -33,7 +33,26 @@ def canonical_order(output: Value) -> list[Value]:
             colours.update(_settled(in_order(output)))
         return sorted(value.inputs, key=lambda item: (item.depth, colours[item]))
 
-    return in_order(output, children)
+    order = in_order(output, children)
+    if colours:  # a network read back keeps its order, also where twins could change places
+        written = in_order(output)
+        if _wiring(written) == _wiring(order):
+            return written
+    return order
+
+
+def _wiring(order: list[Value]) -> list[tuple[str, tuple[int, ...], int]]:
+    """Return what an order makes of the values; equal for two orders that give one text."""
+    number = {value: index for index, value in enumerate(order)}
+    first: dict[object, int] = {}
+    result = []
+    for index, value in enumerate(order):
+        inputs = [number[item] for item in value.inputs]
+        tie = index if value.group is None else first.setdefault(value.group, index)
+        result.append(
+            (value.op.text, tuple(sorted(inputs) if value.op.commutative else inputs), tie)
+        )
+    return result
 
 
 _Colours = dict[Value, bytes]

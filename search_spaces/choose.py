@@ -91,8 +91,9 @@ class Chooser:
         """Loop over ``count`` scopes ``name0``, ``name1``, ...; each has questions of its own."""
         outer = scope.current()
         try:
+            stem = f"{self._path}/{name}" if self._path else name
             for index in range(count):
-                path = scope.join(self._path, f"{name}{index}")
+                path = f"{stem}{index}"
                 scope.enter(path)
                 yield index, Chooser(self._decide, path, self.decisions)
         finally:

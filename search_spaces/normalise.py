@@ -3,9 +3,8 @@
 Rules, in order:
 
 1. *Absent values.* What only depends on a :class:`Zero` carries nothing of the input. It is dropped
-   from sums; a product with it, and any operator on it, is absent too. (Such layers put out zeros
-   as initialised. A norm's bias could later turn them into a constant; they are dropped all the
-   same, since no information passes them.)
+   from sums; a product with it, and any operator on it, is absent too. This is what absent means:
+   a layer with a bias would make a constant of zeros, but no information passes it.
 2. *Identities.* An operator that returns its input is skipped.
 3. *Repeats.* Two operators without parameters or randomness on the same inputs are one.
 4. *Coarse nodes.* A normalisation or activation that alone reads a convolution, linear or norm node
@@ -57,9 +56,11 @@ def _is_identity(op: Op, inputs: tuple[Value, ...]) -> bool:
     return op.facts(tuple([value.facts.shape for value in inputs])).identity
 
 
-def _call(op: Op, inputs: tuple[Value, ...]) -> tuple[str, tuple[int, ...]]:
-    ids = [id(value) for value in inputs]
-    return op.text, tuple(sorted(ids) if op.commutative else ids)
+_Call = tuple[str, tuple[Value, ...]]
+
+
+def _call(op: Op, inputs: tuple[Value, ...]) -> _Call:
+    return op.text, tuple(sorted(inputs, key=id)) if op.commutative else inputs
 
 
 def _prune(order: list[Value]) -> tuple[dict[Value, Value], dict[Value, Value]]:
@@ -69,7 +70,7 @@ def _prune(order: list[Value]) -> tuple[dict[Value, Value], dict[Value, Value]]:
         What stands for each value now, and the same without values that became absent.
     """
     new: dict[Value, Value] = {}
-    known: dict[tuple[str, tuple[int, ...]], Value] = {}
+    known: dict[_Call, Value] = {}
     for value in order:
         inputs = tuple([new[item] for item in value.inputs])
         if isinstance(value.op, Add):

@@ -21,9 +21,9 @@ from search_spaces.ops import parse_op
 def write_nodes(nodes: Sequence[Node]) -> str:
     """Return the text form of a network without its variants."""
     lines = []
-    for number, (op, inputs, _, _, tie) in enumerate(nodes):
+    for before, (op, inputs, _, _, tie) in enumerate(nodes, start=-1):
         text = op.text
-        if inputs and inputs != (number - 1,):
+        if inputs and (inputs[0] != before or len(inputs) > 1):
             text = f"{text} @{','.join(map(str, inputs))}"
         lines.append(text if tie is None else f"{text} ~{tie}")
     return "; ".join(lines)
@@ -71,7 +71,9 @@ def _parse_node(line: str, number: int, values: list[Value]) -> Value:
 
 
 def _pick(numbers: str, values: Sequence[Value], place: str) -> list[Value]:
-    picked = [int(item) if item.isdecimal() and len(item) < 10 else -1 for item in numbers.split(",")]
+    picked = [
+        int(item) if item.isdecimal() and len(item) < 10 else -1 for item in numbers.split(",")
+    ]
     if any(not 0 <= item < len(values) for item in picked):
         raise ArchitectureError(f"{place}: {numbers!r} does not name earlier nodes")
     return [values[item] for item in picked]

@@ -7,36 +7,12 @@ from collections.abc import Sequence
 from evaluators.accuracy.data import Dataset
 from evaluators.accuracy.evaluator import AccuracyEvaluator, SaveWeights
 from evaluators.accuracy.recipe import get_recipe
-from evaluators.cost import Cost, analytic_cost
+from evaluators.analytic import AnalyticEvaluator
 from evaluators.latency.latency import LatencyEvaluator
-from evaluators.protocol import Evaluator, Measured
-from evaluators.proxies.receptive_field import receptive_field
+from evaluators.protocol import Evaluator
 from kernels.device import Device
 from kernels.errors import NasError
-from search_spaces.architecture import Architecture
 from studies.config import StudyConfig
-
-
-class AnalyticEvaluator:
-    """Costs and 3DRF scores by arithmetic on the description."""
-
-    metrics: tuple[str, ...] = (*Cost._fields, "rf_gain", "rf_volume", "rf_local")
-    exclusive = False
-
-    def cache_key(self, architecture: Architecture) -> str:
-        """Return nothing: computing again is cheaper than looking up."""
-        return ""
-
-    def evaluate(self, architecture: Architecture) -> list[Measured]:
-        """Return all figures; the scores are -inf where nothing reaches the output."""
-        field = receptive_field(architecture)
-        values = {
-            **analytic_cost(architecture)._asdict(),
-            "rf_gain": field.gain,
-            "rf_volume": field.volume,
-            "rf_local": field.local,
-        }
-        return [Measured(name, float(value)) for name, value in values.items()]
 
 
 def default_evaluators(

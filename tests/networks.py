@@ -181,14 +181,14 @@ class Interpreter(nn.Module):
         self.owner: dict[Value, int] = {}
         by_group: dict[object, int] = {}
         for value in self.order:
-            made = layer(value.op, shapes_in(value)).double()
+            made = layer(value.op, shapes_in(value))
             if value not in absent:
-                randomise(made, generator)
+                randomise(made, generator)  # in float32, as build makes its modules
             index = len(self.layers)
             if value.group is not None:
                 index = by_group.setdefault(value.group, index)
             self.owner[value] = index
-            self.layers.append(made)
+            self.layers.append(made.double())
 
     def attach(self) -> None:
         for value in self.order:
@@ -308,9 +308,9 @@ def _shuffle(draw: st.DrawFn, values: list[Value]) -> Value:
     return Value(ChannelShuffle.of(groups=2), (_pick(draw, values),), "")
 
 
-def _again(draw: st.DrawFn, values: list[Value]) -> Value:
+def _again(draw: st.DrawFn, values: list[Value]) -> Value | None:
     old = _pick(draw, values)
-    return Value(old.op, old.inputs, "")
+    return None if isinstance(old.op, Input) else Value(old.op, old.inputs, "")
 
 
 def _tied(draw: st.DrawFn, values: list[Value]) -> Value | None:

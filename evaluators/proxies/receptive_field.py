@@ -87,7 +87,7 @@ def receptive_field(
     if not architecture.live:
         return ReceptiveField(-inf, -inf, -inf, 0, 0, 0)
     reached, sums = _scan(architecture, where)
-    spatial = [field for field in reached if field[2] is not _GLOBAL]
+    spatial = [field for field in reached if field[2] != _GLOBAL]
     height = max([field[0] for field in spatial])
     width = max([field[1] for field in spatial])
     return ReceptiveField(*sums, height, width)
@@ -108,14 +108,16 @@ def _scan(
     gain = volume = local = 0.0
     layers = 0
     for node in architecture.nodes:
-        _, inputs, _, facts, _ = node
+        _, inputs, _, (_, _, _, _, _, reach, _), _ = node
         if len(inputs) == 1:
             before = reached[inputs[0]]
         elif inputs:
             before = _join(node, [reached[item] for item in inputs])
+        elif node.op.kind == "zero":  # has no field; a join takes the others' stride
+            before = (0, 0, _GLOBAL, 0.0)
         else:
             before = (1, 1, (1, 1), 0.0)
-        span, stride, channels, taps, weighted, everywhere = facts.reach
+        span, stride, channels, taps, weighted, everywhere = reach
         after = before
         if everywhere:
             after = (max(before[0], height), max(before[1], width), _GLOBAL, whole)

@@ -34,6 +34,9 @@ class Attention(Op):
         if self.kv_heads and self.heads % self.kv_heads:
             raise OpError(f"kv_heads {self.kv_heads} does not divide {self.heads} heads")
 
+    def idle(self) -> dict[str, object]:
+        return {"kv_heads": 0} if self.kv_heads == self.heads else {}
+
     @property
     def key_heads(self) -> int:
         """Heads of keys and values; an attribute of 0 stands for as many as queries have."""

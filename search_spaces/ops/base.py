@@ -107,6 +107,8 @@ class Op:
             value = getattr(self, field.name)
             value = self.default(field) if value is None else value
             object.__setattr__(self, field.name, checked(field, value))
+        for name, value in self.idle().items():
+            object.__setattr__(self, name, value)
         object.__setattr__(self, "text", " ".join([self.kind, *self._tokens()]))
         object.__setattr__(self, "_facts", {})
 
@@ -129,6 +131,10 @@ class Op:
         It may depend on attributes declared before this one.
         """
         return field.default
+
+    def idle(self) -> dict[str, object]:
+        """Return the attributes that change nothing given the others, and how they are written."""
+        return {}
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

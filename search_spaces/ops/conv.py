@@ -80,6 +80,11 @@ class Conv(Op):
         (kh, kw), (dh, dw) = self.kernel, self.dilation
         return dh * (kh - 1) // 2, dw * (kw - 1) // 2
 
+    def idle(self) -> dict[str, object]:
+        (kh, kw), (dh, dw) = self.kernel, self.dilation
+        idle: dict[str, object] = {"dilation": (1 if kh == 1 else dh, 1 if kw == 1 else dw)}
+        return idle if self.norm else {**idle, "eps": EPS, "momentum": MOMENTUM}
+
     def default(self, field: dataclasses.Field[Any]) -> object:
         return self._same_padding() if field.name == "padding" else field.default
 

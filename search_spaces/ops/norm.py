@@ -35,6 +35,9 @@ class Norm(Op):
     momentum: float = attr(number(0.0, 1.0), "mom", default=MOMENTUM)
     act: str | None = attr(activation(), default=None)
 
+    def idle(self) -> dict[str, object]:
+        return {} if self.norm == "bn" else {"momentum": MOMENTUM}
+
     def infer(self, inputs: tuple[Shape, ...]) -> Shape:
         if self.norm == "bn" and len(inputs[0]) != 3:
             raise OpError(f"batch norm needs a feature map (c, h, w), got {inputs[0]}")

@@ -83,6 +83,9 @@ class AvgPool(_WindowPool):
 
     count_padding: bool = attr(flag("padded"), default=False)
 
+    def idle(self) -> dict[str, object]:
+        return {} if self.padding != (0, 0) else {"count_padding": False}
+
     def parts(self, inputs: tuple[Shape, ...]) -> tuple[Part, ...]:
         counted = self.count_padding or self.padding == (0, 0)
         return (self._source("nn.AvgPool2d", count_include_pad=(counted, True)),)

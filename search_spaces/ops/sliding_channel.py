@@ -44,6 +44,10 @@ class SlidingChannel(Op):
     momentum: float = attr(number(0.0, 1.0), "mom", default=MOMENTUM)
     act: str | None = attr(activation(), default=None)
 
+    def idle(self) -> dict[str, object]:
+        idle: dict[str, object] = {"rule": "floor"} if self.order == "block" else {}
+        return idle if self.norm else {**idle, "eps": EPS, "momentum": MOMENTUM}
+
     def infer(self, inputs: tuple[Shape, ...]) -> Shape:
         c, h, w = image(inputs, "sliding-channel convolution")
         if c % self.cg:

@@ -61,10 +61,9 @@ def _from_file(path: Path, name: str) -> Space:
     sys.modules[spec.name] = module  # dataclasses in the file look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as problem:
-        raise SpaceError(
-            f"{path} cannot be loaded: {type(problem).__name__}: {problem}"
-        ) from problem
+    except (Exception, SystemExit) as problem:
+        why = " ".join(str(problem).split())
+        raise SpaceError(f"{path} cannot be loaded: {type(problem).__name__}: {why}") from problem
     found = {item.name: item for item in vars(module).values() if isinstance(item, Space)}
     own = {key: item for key, item in found.items() if key not in _SHIPPED} or found
     if name:

@@ -204,7 +204,9 @@ def test_base_network_of_the_organizer() -> None:
     assert score.height == 212
 
 
-def _best(scored: list[tuple[float, int, tuple[int, ...]]]) -> tuple[str, int, set[tuple[int, ...]]]:
+def _best(
+    scored: list[tuple[float, int, tuple[int, ...]]],
+) -> tuple[str, int, set[tuple[int, ...]]]:
     """Return the highest gain as printed, the fewest parameters that reach it, and the ties."""
     gain = max(item[0] for item in scored)
     top = [item for item in scored if item[0] > gain - 1e-9]
@@ -238,11 +240,24 @@ thorough = settings(
 _LAYERS = st.sampled_from(
     [
         *("conv 8 k3 bn relu", "conv 16 k5", "conv 8 k3 s2 bn", "conv 8 k3 g2", "conv 8"),
-        *("conv 8 k3 d2", "sliding 8 cg2", "sliding 16 cg4 co0.25", "maxpool k2 s2", "avgpool k3 p1"),
+        *(
+            "conv 8 k3 d2",
+            "sliding 8 cg2",
+            "sliding 16 cg4 co0.25",
+            "maxpool k2 s2",
+            "avgpool k3 p1",
+        ),
         *("conv 8 k1x5", "shuffle g2", "dropout p0.2"),
     ]
 )
-stacks = st.lists(_LAYERS, max_size=8).map(lambda ops: ["conv 8 k3", *ops])
+
+
+def _with_few_strides(ops: list[str]) -> list[str]:
+    strided = [i for i, op in enumerate(ops) if "s2" in op]
+    return ["conv 8 k3", *(op for i, op in enumerate(ops) if i not in strided[4:])]
+
+
+stacks = st.lists(_LAYERS, max_size=8).map(_with_few_strides)
 
 
 def _scores(architecture: Architecture) -> tuple[float, float, float]:
@@ -257,10 +272,7 @@ def _stack(side: int, ops: list[str]) -> Architecture:
 @thorough
 @given(stacks, st.integers(48, 96), st.integers(0, 64))
 def test_a_larger_image_never_lowers_a_score(ops: list[str], side: int, more: int) -> None:
-    try:
-        small, large = _stack(side, ops), _stack(side + more, ops)
-    except NasError:  # strided below the kernel
-        return
+    small, large = _stack(side, ops), _stack(side + more, ops)
     for low, high in zip(_scores(small), _scores(large), strict=True):
         assert high >= low - 1e-9
 
@@ -288,7 +300,9 @@ def test_scores_are_the_sums_of_their_definitions(ops: list[str]) -> None:
             j[axis] *= stride[axis]
             q[axis] = min(r[axis], 64)
         if op.kind in ("conv", "sliding"):
-            c = architecture.nodes[node.inputs[0]].shape[0] // getattr(op, "groups", getattr(op, "cg", 1))
+            c = architecture.nodes[node.inputs[0]].shape[0] // getattr(
+                op, "groups", getattr(op, "cg", 1)
+            )
             gain += log(c) + log(q[0] / before[0]) + log(q[1] / before[1])
             volume += log(c * q[0] * q[1])
             local += log(c * kernel[0] * kernel[1])
@@ -400,7 +414,9 @@ def test_joins_of_different_strides_are_refused_with_the_place() -> None:
     short = net.max_pool(short, kernel=3, stride=1)
     long = net.conv(net.input, 4, kernel=3, stride=2)
     assert short.shape == long.shape
-    architecture = net.freeze(net.add(short, long, name="join")) if short.shape == long.shape else None
+    architecture = (
+        net.freeze(net.add(short, long, name="join")) if short.shape == long.shape else None
+    )
     assert architecture is not None
     with pytest.raises(NasError, match=r"^join: .*strides"):
         receptive_field(architecture)

@@ -99,9 +99,9 @@ def test_scopes_nest_and_are_left_after_an_error() -> None:
     net = NetworkBuilder((4, 8, 8))
     with scope.inside("mobile"), scope.inside("stage2"):
         assert net.conv(net.input, 4, name="c").scope == "mobile/stage2/c"
-        with pytest.raises(ArchitectureError, match=r"^mobile/stage2/block0/conv: groups 3"):  # noqa: PT012
-            with scope.inside("block0"):
-                net.conv(net.input, 8, groups=3)
+        refused = pytest.raises(ArchitectureError, match=r"^mobile/stage2/block0/conv: groups 3")
+        with refused, scope.inside("block0"):
+            net.conv(net.input, 8, groups=3)
         assert scope.current() == "mobile/stage2"
     assert scope.current() == ""
 

@@ -32,7 +32,17 @@ CIFAR = DataSpec((3, 32, 32), 10)
 HOSTILE = [
     *("../../etc/passwd", "a'b\"c", "line\nbreak", "class", "None", "123", "0/1/2", "", "/", "___"),
     *("train", "eval", "forward", "training", "parameters", "_modules", "__init__", "__class__"),
-    *("T_destination", "call_super_init", "dump_patches", "x", "self", "nn", "torch", "super", "like"),
+    *(
+        "T_destination",
+        "call_super_init",
+        "dump_patches",
+        "x",
+        "self",
+        "nn",
+        "torch",
+        "super",
+        "like",
+    ),
     *("é", "变量", "a b", "a.b", "a-b", "a_b", "a/b", "; import os", "\0", "\ud800", "n123", "123"),
     *("x" * 10_000, "x" * 10_000 + "y", "weight", "add_module", "print", "lambda", "match", "type"),
     *("a_b_2", "a_b", "a_b", "to", "half", "_", "__", "len", "Network", "stem.", "stem"),
@@ -126,7 +136,9 @@ def test_shapes_and_costs_stand_in_the_source() -> None:
 
 def test_tracebacks_and_inspect_find_the_source() -> None:
     module = build(chain((3, 8, 8), "conv 4 k3 bn relu"))
-    assert inspect.getsource(type(module).forward).lstrip().startswith("def forward(self, x: torch.T")
+    assert (
+        inspect.getsource(type(module).forward).lstrip().startswith("def forward(self, x: torch.T")
+    )
 
 
 # Weights by canonical node number.
@@ -197,7 +209,9 @@ ODD = [
     Architecture.parse("input 64x9x9; conv 1024 k3x5 s2x1 p1x2 d2x1 g32 bias bn eps0.001 relu6"),
     Architecture.parse("input 64x9x9; sliding 1024 cg4 co1/3 shift bias bn eps0.001 mom0.01 relu6"),
     Architecture.parse("input 8x9x9; maxpool k3x5 s2x1 p1x2 ceil; avgpool k3x2 s2x3 p1x1 ceil"),
-    Architecture.parse("input 4x9x9; dropout p0.2 path; dropout p0.1; flatten; linear 7 nobias gelu"),
+    Architecture.parse(
+        "input 4x9x9; dropout p0.2 path; dropout p0.1; flatten; linear 7 nobias gelu"
+    ),
     Architecture.parse(
         f"input 4x9x9; {'; '.join(f'conv 4 k{k} @0' for k in range(1, 17, 2))}; "
         "concat @1,2,3,4,5,6,7,8; add @9,9,9,9,9"

@@ -102,7 +102,7 @@ def test_size_of_nas_bench_201_is_exact() -> None:
 
 def test_size_of_mobile_cnn_small_covers_its_closed_form() -> None:
     # A block: kinds standard and separable, 2 kernels, 3 expansions; sliding times 2 cg times 2 co.
-    # All widths divide by 4, so no draw is rejected. 3 stages: 3 widths, residual or not, 1-2 blocks.
+    # All widths divide by 4, so no draw is rejected. A stage: 3 widths, residual or not, 1-2 deep.
     block = 2 * 2 * 3 + 2 * 3 * 2 * 2
     truth = 3 * (3 * 2 * (block + block**2)) ** 3 * 2
     size = load_space("mobile-cnn-small").size(DataSpec((3, 32, 32), 10), probes=1200)

@@ -119,7 +119,7 @@ def test_params_and_flops_are_the_tables() -> None:
         assert architecture.macs == int(row["flops"]), row["arch_str"]
 
 
-DEAD_CONVOLUTIONS = 4904
+DEAD_CONVOLUTIONS = 4250
 """Cells of the 15,625 with a convolution on an edge that no path uses."""
 
 
@@ -158,19 +158,19 @@ def _distinct(cells: int) -> tuple[int, int, int]:
 
 
 def test_distinct_and_dead_cells_of_a_sample() -> None:
-    """Distinct among every 20th cell; live by graph search and by the network is the same."""
+    """Distinct among 800 of the cells; live by graph search and by the network is the same."""
     found = nas_bench_201.preset("nb201", cells=1)
     keys = set()
-    for decisions in _every_cell()[::20]:
+    for decisions in random.Random(0).sample(_every_cell(), 800):
         architecture = found.replay(decisions, CIFAR).architecture
         keys.add(architecture.topology_key)
         assert architecture.live == bool(_live_edges(decisions))
     assert len(keys) == SAMPLE_KEYS
 
 
-SAMPLE_KEYS = -1
-DISTINCT_KEYS = -1
-DEAD_CELLS = -1
+SAMPLE_KEYS = 511
+DISTINCT_KEYS = 6147
+DEAD_CELLS = 341
 
 
 @pytest.mark.slow
@@ -221,7 +221,9 @@ def test_mobile_candidates_are_within_their_settings(name: str, settings: object
             assert answers[f"stage{s}/width"] in widths
             assert ranges.depth[0] <= int(answers[f"stage{s}/blocks"] or 0) <= ranges.depth[1]
         maps = [node.shape for node in candidate.architecture.nodes if len(node.shape) == 3]
-        assert min(shape[1] for shape in maps if shape[1] > 1) == 32 // 2 ** (len(ranges.widths) - 1)
+        assert min(shape[1] for shape in maps if shape[1] > 1) == 32 // 2 ** (
+            len(ranges.widths) - 1
+        )
         assert candidate.architecture.output.shape == (10,)
         assert candidate.architecture.live
     assert kinds == set(KINDS)
@@ -278,7 +280,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         load_space("mobil-cnn")
 
 
-ONE = '''
+ONE = """
 from dataclasses import dataclass
 
 from search_spaces.builder import NetworkBuilder
@@ -295,12 +297,15 @@ def one(choose, data):
     net = NetworkBuilder(data.input_shape)
     x = net.conv(net.input, Setting(choose("width", [4, 8])).width, kernel=3)
     return net.classifier(x, data.classes)
-'''
-TWO = ONE + '''
+"""
+TWO = (
+    ONE
+    + """
 
 two = one.preset("two")
 from search_spaces.zoo.mobile_cnn import mobile_cnn
-'''
+"""
+)
 
 
 def _write(folder: Path, text: str, name: str = "mine.py") -> Path:

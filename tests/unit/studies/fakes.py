@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from evaluators.analytic import AnalyticEvaluator
 from evaluators.protocol import Measured
 from search_spaces.architecture import Architecture
 from studies.config import StudyConfig
-from studies.evaluation import AnalyticEvaluator
 
 _SPACE = """
 from search_spaces.builder import NetworkBuilder
