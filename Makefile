@@ -23,7 +23,7 @@ types: $(VENV)/.tested
 	$(BIN)/mypy
 
 unit: $(VENV)/.tested
-	$(BIN)/python -m pytest -m "not gpu and not slow"
+	$(BIN)/python -m pytest
 
 # The virtual environment is made again when what it is made of changes.
 $(VENV)/.installed: pyproject.toml

@@ -7,9 +7,9 @@ from fractions import Fraction
 
 from search_spaces import scope
 from search_spaces.architecture import Architecture
+from search_spaces.architecture.graph import Value, assign_variant, share_parameters
+from search_spaces.architecture.node import Variant
 from search_spaces.errors import ArchitectureError
-from search_spaces.graph import Value, share_parameters
-from search_spaces.node import Variant
 from search_spaces.ops import (
     Activation,
     AdaptivePool,
@@ -61,7 +61,6 @@ class NetworkBuilder:
 
     def __init__(self, input_shape: Shape) -> None:
         self.input = Value(Input.of(shape=tuple(input_shape)), (), "input")
-        self._regions: list[tuple[Sequence[Value], Variant]] = []
 
     def apply(self, op: Op, *inputs: Value, name: str = "") -> Value:
         """Add any operator.
@@ -73,12 +72,15 @@ class NetworkBuilder:
 
     def freeze(self, output: Value) -> Architecture:
         """Return the finished network."""
-        return Architecture.freeze(output, self._regions)
+        return Architecture.freeze(output)
 
     def variant(self, values: Sequence[Value], variant: Variant | str) -> None:
-        """Have a set of nodes executed by a variant, such as ``"shfl_bw(V=64,density=0.25)"``."""
-        parsed = Variant.parse(variant) if isinstance(variant, str) else variant
-        self._regions.append((tuple(values), parsed))
+        """Have a set of nodes executed by a variant, such as ``"shfl_bw(V=64,density=0.25)"``.
+
+        Raises:
+            ArchitectureError: one of them has a variant already.
+        """
+        assign_variant(values, Variant.parse(variant) if isinstance(variant, str) else variant)
 
     def share(self, value: Value, partner: Value) -> None:
         """Make two equal operators use the same parameters.

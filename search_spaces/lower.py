@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kernels.device import Device
 from kernels.workload import Scalar, Workload
 from search_spaces.architecture import Architecture
-from search_spaces.node import Node
+from search_spaces.architecture.node import Node
 
 _FREE = frozenset({"input", "zero", "flatten"})
 """Operators that no kernel executes."""

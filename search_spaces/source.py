@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from search_spaces.architecture import Architecture
-from search_spaces.node import Node
+from search_spaces.architecture.node import Node
 from search_spaces.ops import Zero
 from search_spaces.ops.base import Part
 

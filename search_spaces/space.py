@@ -12,6 +12,7 @@ from typing import Any
 
 from search_spaces import scope
 from search_spaces.architecture import Architecture
+from search_spaces.architecture.graph import Value
 from search_spaces.choose import (
     Chooser,
     Decider,
@@ -24,7 +25,6 @@ from search_spaces.choose import (
     ReplayDecider,
 )
 from search_spaces.errors import ArchitectureError, SpaceError
-from search_spaces.graph import Value
 from search_spaces.ops import Shape
 from search_spaces.size import Size, measure_size
 

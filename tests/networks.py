@@ -12,8 +12,8 @@ from torch import nn
 
 from kernels.sliding_channel.module import SlidingChannelConv2d
 from search_spaces.architecture import Architecture
+from search_spaces.architecture.graph import Value, in_order, share_parameters
 from search_spaces.builder import NetworkBuilder
-from search_spaces.graph import Value, in_order, share_parameters
 from search_spaces.ops import (
     Activation,
     Add,

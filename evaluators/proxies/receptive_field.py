@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
-from search_spaces.node import Node
+from search_spaces.architecture.node import Node
 
 if TYPE_CHECKING:
     import numpy as np

@@ -53,6 +53,11 @@ class Attention(Op):
             raise OpError(f"keys and values must be (tokens, {width}), got {key} and {value}")
         return query
 
+    def is_absent(self, absent: tuple[bool, ...]) -> bool:
+        if not absent[2]:
+            raise OpError("attention with an absent query or key is a mean; leave it out")
+        return True
+
     def macs(self, inputs: tuple[Shape, ...], output: Shape) -> int:
         return 2 * inputs[0][0] * inputs[1][0] * inputs[0][1]
 

@@ -227,6 +227,17 @@ class Op:
             for name, value in attrs.items()
         }
 
+    def is_absent(self, absent: tuple[bool, ...]) -> bool:
+        """Tell whether the output carries nothing, given which inputs (at least one) do not.
+
+        Raises:
+            OpError: the absent input would become a constant that lets the others through.
+        """
+        act = vars(self).get("act")
+        if act in ("sigmoid", "hardsigmoid"):
+            raise OpError(f"{act} of an absent value is a constant gate; leave the gate out")
+        return any(absent)
+
     # Written forms.
 
     def to_json(self) -> dict[str, Json]:

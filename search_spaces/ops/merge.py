@@ -26,6 +26,9 @@ class Add(Op):
             raise OpError(f"cannot add {' and '.join(map(str, inputs))}")
         return inputs[0]
 
+    def is_absent(self, absent: tuple[bool, ...]) -> bool:
+        return all(absent)
+
     def call(self, layer: str, args: tuple[str, ...]) -> str:
         return " + ".join(args)
 
@@ -66,6 +69,9 @@ class Concat(Op):
         if any(len(item) == 2 or item[1:] != inputs[0][1:] for item in inputs):
             raise OpError(f"cannot concatenate {' and '.join(map(str, inputs))} along channels")
         return (sum(item[0] for item in inputs), *inputs[0][1:])
+
+    def is_absent(self, absent: tuple[bool, ...]) -> bool:
+        return all(absent)
 
     def masks(self, inputs: tuple[Shape, ...]) -> tuple[Mask, ...]:
         import numpy as np

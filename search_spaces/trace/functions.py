@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from search_spaces.graph import Value
+from search_spaces.architecture.graph import Value
 from search_spaces.ops import Activation, AdaptivePool, AvgPool, Dropout, Flatten, MaxPool
 from search_spaces.trace.reader import Reader, Translator
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kernels.errors import NasError
 from kernels.sliding_channel.windows import Order, Rule, window_starts
-from search_spaces.graph import Value
+from search_spaces.architecture.graph import Value
 from search_spaces.ops import Attention, Conv, Dropout, Linear, Norm, SlidingChannel
 from search_spaces.ops import layers as modules
 from search_spaces.trace.reader import Reader

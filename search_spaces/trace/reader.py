@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, fx, nn
 
+from search_spaces.architecture.graph import Value, share_parameters
 from search_spaces.errors import ArchitectureError, OpError
-from search_spaces.graph import Value, share_parameters
 from search_spaces.ops import Add, ChannelShuffle, Concat, Dropout, Flatten, Input, Op, Shape, Zero
 from search_spaces.trace.record import WHILE_TRAINING, Network, Step, name_of, scope_of
 

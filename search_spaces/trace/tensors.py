@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from search_spaces.graph import Value
+from search_spaces.architecture.graph import Value
 from search_spaces.ops import Add, Concat, Flatten, Multiply, Zero
 from search_spaces.trace.reader import Reader, Translator
 from search_spaces.trace.record import name_of

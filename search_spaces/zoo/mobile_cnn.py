@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from search_spaces.architecture.graph import Value
 from search_spaces.builder import NetworkBuilder
 from search_spaces.choose import Chooser
-from search_spaces.graph import Value
 from search_spaces.space import DataSpec, space
 
 KINDS = ("standard", "separable", "sliding")

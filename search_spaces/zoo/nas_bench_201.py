@@ -12,10 +12,10 @@ import re
 from collections.abc import Mapping
 
 from search_spaces import scope
+from search_spaces.architecture.graph import Value
 from search_spaces.builder import NetworkBuilder
 from search_spaces.choose import Chooser, Decisions, Option
 from search_spaces.errors import SpaceError
-from search_spaces.graph import Value
 from search_spaces.space import DataSpec, space
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")

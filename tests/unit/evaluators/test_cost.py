@@ -9,9 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from evaluators.cost import Cost, analytic_cost
 from search_spaces.architecture import Architecture
+from search_spaces.architecture.graph import Value
 from search_spaces.build import build
 from search_spaces.builder import NetworkBuilder
-from search_spaces.graph import Value
 from tests.networks import chain, mobilenet, raw_graphs, resnet18, resnet50
 
 

@@ -24,8 +24,8 @@ from evaluators.proxies.receptive_field import (
 )
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
+from search_spaces.architecture.graph import Value
 from search_spaces.builder import NetworkBuilder
-from search_spaces.graph import Value
 from search_spaces.ops import Input
 from search_spaces.space import DataSpec
 from search_spaces.zoo.nas_bench_201 import EDGES, nas_bench_201

@@ -11,9 +11,11 @@ import pytest
 
 from search_spaces import scope
 from search_spaces.architecture import Architecture
+from search_spaces.architecture.graph import Value
 from search_spaces.builder import NetworkBuilder
+from search_spaces.choose import Chooser
 from search_spaces.errors import ArchitectureError
-from search_spaces.space import DataSpec
+from search_spaces.space import DataSpec, space
 from search_spaces.zoo import load_space
 from tests.networks import resnet18, resnet50
 
@@ -74,17 +76,34 @@ def test_regions_follow_what_normalisation_does_to_their_values() -> None:
     architecture = net.freeze(out)
     assert architecture.text == "input 4x8x8; conv 8 bn relu | w1a2 on 1"
     net.variant([conv], "w2a2")
-    with pytest.raises(ArchitectureError, match="node 1 is in two regions"):
-        net.freeze(out)
+    apart = net.freeze(out)
+    assert apart.text == "input 4x8x8; conv 8; norm bn relu | w2a2 on 1 | w1a2 on 2"
+    with pytest.raises(ArchitectureError, match="conv: has the variant w2a2 already"):
+        net.variant([conv], "w1a2")
 
 
-def test_regions_follow_a_repeat_that_was_merged() -> None:
+def test_a_repeat_with_another_execution_is_no_repeat() -> None:
     net = NetworkBuilder((4, 8, 8))
     x = net.conv(net.input, 4)
     first, second = (net.avg_pool(x, kernel=3, stride=1, padding=1) for _ in range(2))
     net.variant([second], "w1a2")
-    text = net.freeze(net.add(first, second)).text
-    assert text == "input 4x8x8; conv 4 bn relu; avgpool k3 p1; add @2,2 | w1a2 on 2"
+    architecture = net.freeze(net.add(first, second))
+    assert architecture.dense().text == (
+        "input 4x8x8; conv 4 bn relu; avgpool k3 p1; avgpool k3 p1 @1; add @2,3"
+    )
+    assert [str(region.variant) for region in architecture.regions] == ["w1a2"]
+
+
+def test_a_variant_set_in_a_space_reaches_the_candidate() -> None:
+    @space("varied", version=1)
+    def varied(choose: Chooser, data: DataSpec) -> Value:
+        net = NetworkBuilder(data.input_shape)
+        x = net.conv(net.input, choose("width", (4, 8)), kernel=3)
+        net.variant([x], "shfl_bw(V=64)")
+        return net.classifier(x, data.classes)
+
+    for candidate in varied.enumerate(DataSpec((3, 8, 8), 10)):
+        assert [region.nodes for region in candidate.architecture.regions] == [(1,)]
 
 
 def test_sharing_needs_equal_operators_with_parameters() -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from search_spaces import scope
+from search_spaces.architecture.graph import Value
 from search_spaces.builder import NetworkBuilder
 from search_spaces.choose import Chooser, Decisions, EnumerateDecider, Option
 from search_spaces.errors import ArchitectureError, SpaceError
-from search_spaces.graph import Value
 from search_spaces.space import RESAMPLES, Candidate, DataSpec, Space, space
 from search_spaces.zoo import load_space
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from search_spaces.architecture import Architecture
+from search_spaces.architecture.graph import Value
 from search_spaces.build import build
 from search_spaces.errors import ArchitectureError, OpError
-from search_spaces.graph import Value
 from search_spaces.ops import OPS, Input, Op, Shape, make_op, parse_op
 from search_spaces.source import generate
 from tests.networks import LAYERS, layer

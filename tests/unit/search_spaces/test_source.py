@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from search_spaces.architecture import Architecture
+from search_spaces.architecture.graph import Value
 from search_spaces.build import build, load_weights, weights_by_node
 from search_spaces.errors import ArchitectureError
-from search_spaces.graph import Value
 from search_spaces.ops import Conv, Input
 from search_spaces.source import generate, module_names
 from search_spaces.space import DataSpec

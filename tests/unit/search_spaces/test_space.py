@@ -6,10 +6,10 @@ import random
 
 import pytest
 
+from search_spaces.architecture.graph import Value
 from search_spaces.builder import NetworkBuilder
 from search_spaces.choose import Chooser
 from search_spaces.errors import SpaceError
-from search_spaces.graph import Value
 from search_spaces.space import DataSpec, Space, space
 from search_spaces.zoo import load_space
 

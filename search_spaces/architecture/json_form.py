@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kernels.errors import NasError
+from search_spaces.architecture.graph import Value, assign_variant, share_parameters
+from search_spaces.architecture.node import Node, Region, Variant
 from search_spaces.errors import ArchitectureError
-from search_spaces.graph import Value, share_parameters
-from search_spaces.node import Node, Region, Variant
 from search_spaces.ops import OPS, make_op
 
 FORMAT = "paretonas.architecture"
@@ -46,12 +46,10 @@ class Read(NamedTuple):
 
     Attributes:
         output: the last node.
-        regions: the sets of values that a variant executes.
         key: the key the document claims, if it does.
     """
 
     output: Value
-    regions: list[tuple[list[Value], Variant]]
     key: str | None
 
 
@@ -102,11 +100,10 @@ def read(document: str | Mapping[str, Any], *, schema: int) -> Read:
     values: list[Value] = []
     for number, node in enumerate(form.nodes):
         values.append(_read_node(node, number, values))
-    regions = [
-        ([_pick(item, values, "region") for item in region.nodes], Variant.parse(region.variant))
-        for region in form.regions
-    ]
-    return Read(values[-1], regions, form.key)
+    for region in form.regions:
+        members = [_pick(item, values, "region") for item in region.nodes]
+        assign_variant(members, Variant.parse(region.variant))
+    return Read(values[-1], form.key)
 
 
 def _read_node(node: _NodeForm, number: int, values: Sequence[Value]) -> Value:

@@ -7,12 +7,12 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
-from search_spaces import json_form, text
-from search_spaces.canonical import canonical_order
+from search_spaces.architecture import json_form, text
+from search_spaces.architecture.canonical import canonical_order
+from search_spaces.architecture.graph import Value, VariantRegion
+from search_spaces.architecture.node import Node, Region, Variant
+from search_spaces.architecture.normalise import is_normal, normalise
 from search_spaces.errors import ArchitectureError
-from search_spaces.graph import Value
-from search_spaces.node import Node, Region, Variant
-from search_spaces.normalise import is_normal, normalise
 from search_spaces.ops import Zero
 
 SCHEMA = 1
@@ -50,35 +50,28 @@ class Architecture:
         self.weights = weights
 
     @classmethod
-    def freeze(
-        cls, output: Value, regions: Iterable[tuple[Sequence[Value], Variant]] = ()
-    ) -> Architecture:
+    def freeze(cls, output: Value) -> Architecture:
         """Normalise a graph and number its nodes.
 
         Args:
             output: the network's output; what it does not depend on is left out.
-            regions: values to be executed by a variant; those that are normalised away drop out.
 
         Raises:
-            ArchitectureError: two regions overlap.
+            ArchitectureError: a source has a variant, or a gate reads an absent value.
         """
         order = canonical_order(output)
-        became: Mapping[Value, Value] | None = None
         if not is_normal(order):
-            output, became = normalise(output)
-            order = canonical_order(output)
+            order = canonical_order(normalise(output))
         nodes, number = _numbered(order)
-        placed = []
-        for values, variant in regions:
-            now = values if became is None else [became.get(value) for value in values]
-            kept = {number[value] for value in now if value in number}
-            if kept:
-                placed.append(Region(tuple(sorted(kept)), variant))
+        members: dict[VariantRegion, list[int]] = {}
         weights: dict[int, Mapping[str, Any]] = {}
         for value, node in zip(order, nodes, strict=True):
+            if value.region is not None:
+                members.setdefault(value.region, []).append(number[value])
             if value.weights is not None:
                 weights.setdefault(number[value] if node.tie is None else node.tie, value.weights)
-        return cls(nodes, _disjoint(placed), weights or None)
+        regions = [Region(tuple(numbers), mark.variant) for mark, numbers in members.items()]
+        return cls(nodes, _checked(regions, nodes), weights or None)
 
     @classmethod
     def parse(cls, line: str) -> Architecture:
@@ -87,7 +80,7 @@ class Architecture:
         Raises:
             ArchitectureError: the text is no valid network; names the node at fault.
         """
-        return cls.freeze(*text.parse(line))
+        return cls.freeze(text.parse(line))
 
     @classmethod
     def from_json(cls, document: str | Mapping[str, Any]) -> Architecture:
@@ -97,7 +90,7 @@ class Architecture:
             ArchitectureError: it is no valid network, of a newer schema, or its key does not fit.
         """
         read = json_form.read(document, schema=SCHEMA)
-        architecture = cls.freeze(read.output, read.regions)
+        architecture = cls.freeze(read.output)
         if read.key not in (None, architecture.key):
             raise ArchitectureError(
                 f"The document's key {read.key!r} is not that of the network in it "
@@ -113,7 +106,7 @@ class Architecture:
         """Return the network with a set of nodes executed by a variant.
 
         Raises:
-            ArchitectureError: a number names no node, or one that already has a variant.
+            ArchitectureError: a number names no node, a source, or one that has a variant already.
         """
         numbers = tuple(sorted(set(nodes)))
         if not numbers or not 0 <= numbers[0] <= numbers[-1] < len(self.nodes):
@@ -121,7 +114,7 @@ class Architecture:
                 f"{list(numbers)} are no nodes of a network of {len(self.nodes)}"
             )
         chosen = Variant.parse(variant) if isinstance(variant, str) else variant
-        regions = _disjoint([*self.regions, Region(numbers, chosen)])
+        regions = _checked([*self.regions, Region(numbers, chosen)], self.nodes)
         return Architecture(self.nodes, regions, self.weights)
 
     def dense(self) -> Architecture:
@@ -201,11 +194,13 @@ def _numbered(order: Sequence[Value]) -> tuple[list[Node], dict[Value, int]]:
     return nodes, number
 
 
-def _disjoint(regions: list[Region]) -> list[Region]:
+def _checked(regions: list[Region], nodes: Sequence[Node]) -> list[Region]:
     taken: set[int] = set()
     for region in regions:
-        twice = taken & set(region.nodes)
-        if twice:
-            raise ArchitectureError(f"node {min(twice)} is in two regions; {region} is one of them")
-        taken |= set(region.nodes)
+        for number in region.nodes:
+            if number in taken:
+                raise ArchitectureError(f"node {number} is in two regions, one of them {region}")
+            if not nodes[number].inputs:
+                raise ArchitectureError(f"node {number}, {nodes[number].op}, cannot have a variant")
+            taken.add(number)
     return regions

@@ -1,14 +1,15 @@
 """One order of nodes for every way of writing down the same network.
 
 Nodes are numbered by a depth-first walk from the output. Inputs of commutative operators are
-visited shallow before deep; where depths are equal, by colour refinement: a hash of all that lies
-above and below, refined until no pass tells more values apart. Values that still look alike are
+visited shallow before deep; where depths are equal, by a hash of all that lies below; where that is
+equal too, by colour refinement: a hash of all that lies above and below, refined until no pass
+tells more values apart. Values that still look alike are
 told apart one at a time: each of them is marked in turn, and the mark that gives the smallest
 colours stays. (Where two marks give equal colours, the values are taken to be interchangeable; a
 network for which that is wrong could have two keys, never share one.)
 
 NOTE: a Merkle hash of the output alone cannot tell one node that is read twice from two equal nodes
-with weights of their own, so the keys hash the whole numbered list (:mod:`search_spaces.text`).
+with weights of their own, so the keys hash the whole numbered list (``text.py``).
 """
 
 from __future__ import annotations
@@ -17,21 +18,29 @@ from collections import Counter
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from search_spaces.graph import Value, in_order
+from search_spaces.architecture.graph import Value, in_order
 
 
 def canonical_order(output: Value) -> list[Value]:
     """Return the values of a normalised graph in canonical order, ``output`` last."""
-    colours: dict[Value, bytes] = {}
+    shapes: _Colours = {}
+    colours: _Colours = {}
 
-    def children(value: Value) -> tuple[Value, ...] | list[Value]:
+    def children(value: Value) -> Sequence[Value]:
+        inputs = value.inputs
         if not value.op.commutative:
-            return value.inputs
-        if len({item.depth for item in value.inputs}) == len(value.inputs):
-            return sorted(value.inputs, key=lambda item: item.depth)
+            return inputs
+        distinct = len(set(inputs))
+        if len({item.depth for item in inputs}) == distinct:
+            return sorted(inputs, key=lambda item: item.depth)
+        if not shapes:
+            order = in_order(output)
+            shapes.update(_downward(order, {item: _hash(item.op.text) for item in order}))
+        if len({(item.depth, shapes[item]) for item in inputs}) == distinct:
+            return sorted(inputs, key=lambda item: (item.depth, shapes[item]))
         if not colours:
             colours.update(_settled(in_order(output)))
-        return sorted(value.inputs, key=lambda item: (item.depth, colours[item]))
+        return sorted(inputs, key=lambda item: (item.depth, colours[item]))
 
     order = in_order(output, children)
     if colours:  # a network read back keeps its order, also where twins could change places

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kernels.errors import NasError
+from search_spaces.architecture.graph import Value, assign_variant, share_parameters
+from search_spaces.architecture.node import Node, Region, Variant
 from search_spaces.errors import ArchitectureError
-from search_spaces.graph import Value, share_parameters
-from search_spaces.node import Node, Region, Variant
 from search_spaces.ops import parse_op
 
 
@@ -34,11 +34,8 @@ def write_regions(regions: Sequence[Region]) -> str:
     return "".join(f" | {region}" for region in regions)
 
 
-def parse(text: str) -> tuple[Value, list[tuple[list[Value], Variant]]]:
-    """Read the text form into a graph.
-
-    Returns:
-        The output (the last node) and the regions.
+def parse(text: str) -> Value:
+    """Read the text form into a graph and return its output, the last node.
 
     Raises:
         ArchitectureError: the text is no network; names the node that cannot be read.
@@ -47,7 +44,9 @@ def parse(text: str) -> tuple[Value, list[tuple[list[Value], Variant]]]:
     values: list[Value] = []
     for number, line in enumerate(body.split(";")):
         values.append(_parse_node(line.strip(), number, values))
-    return values[-1], [_parse_region(region, values) for region in regions]
+    for region in regions:
+        _parse_region(region, values)
+    return values[-1]
 
 
 def _parse_node(line: str, number: int, values: list[Value]) -> Value:
@@ -79,10 +78,11 @@ def _pick(numbers: str, values: Sequence[Value], place: str) -> list[Value]:
     return [values[item] for item in picked]
 
 
-def _parse_region(text: str, values: Sequence[Value]) -> tuple[list[Value], Variant]:
+def _parse_region(text: str, values: Sequence[Value]) -> None:
     variant, separator, numbers = text.rpartition(" on ")
     if not separator:
         raise ArchitectureError(
             f"cannot read the region {text.strip()!r}; expected 'variant on 1,2'"
         )
-    return _pick(numbers.strip(), values, f"region {text.strip()!r}"), Variant.parse(variant)
+    members = _pick(numbers.strip(), values, f"region {text.strip()!r}")
+    assign_variant(members, Variant.parse(variant))

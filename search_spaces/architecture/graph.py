@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from search_spaces.architecture.node import Variant
 from search_spaces.errors import ArchitectureError, OpError
 from search_spaces.ops import Facts, Op, Shape
 
@@ -20,9 +21,10 @@ class Value:
         depth: length of the longest path from a source.
         group: values with the same (non-None) group share their parameters.
         weights: tensors by role (``conv.weight``), where the value was read from a model.
+        region: the set of values that one variant executes, if it is in one.
     """
 
-    __slots__ = ("depth", "facts", "group", "inputs", "op", "scope", "weights")
+    __slots__ = ("depth", "facts", "group", "inputs", "op", "region", "scope", "weights")
     depth: int
     facts: Facts
 
@@ -34,6 +36,7 @@ class Value:
         *,
         group: object = None,
         weights: dict[str, Any] | None = None,
+        region: VariantRegion | None = None,
     ) -> None:
         try:
             if len(inputs) == 1:  # most nodes; candidates are drawn by the thousand
@@ -49,6 +52,7 @@ class Value:
         self.scope = scope
         self.group = group
         self.weights = weights
+        self.region = region
 
     @property
     def shape(self) -> Shape:
@@ -84,6 +88,30 @@ def share_parameters(value: Value, partner: Value) -> None:
     tie.members += [item for item in joined if item not in tie.members]
     for member in tie.members:
         member.group = tie
+
+
+class VariantRegion:
+    """Values that are executed together by a variant; two are never the same."""
+
+    __slots__ = ("variant",)
+
+    def __init__(self, variant: Variant) -> None:
+        self.variant = variant
+
+
+def assign_variant(values: Iterable[Value], variant: Variant) -> None:
+    """Have a set of values executed by a variant.
+
+    Raises:
+        ArchitectureError: one of them has a variant already.
+    """
+    region = VariantRegion(variant)
+    for value in values:
+        if value.region is not None:
+            raise ArchitectureError(
+                f"{value.scope or value.op.kind}: has the variant {value.region.variant} already"
+            )
+        value.region = region
 
 
 def in_order(
