@@ -35,7 +35,7 @@ def canonical_order(output: Value) -> list[Value]:
             return sorted(inputs, key=lambda item: item.depth)
         if not shapes:
             order = in_order(output)
-            shapes.update(_downward(order, {item: _hash(item.op.text) for item in order}))
+            shapes.update(_downward(order, {item: _hash(item.op.text.encode()) for item in order}))
         if len({(item.depth, shapes[item]) for item in inputs}) == distinct:
             return sorted(inputs, key=lambda item: (item.depth, shapes[item]))
         if not colours:
@@ -69,7 +69,7 @@ _Colours = dict[Value, bytes]
 
 def _settled(order: list[Value]) -> _Colours:
     """Return colours that tell all inputs of every commutative value apart."""
-    colours = _refined(order, {value: _hash(value.op.text) for value in order})
+    colours = _refined(order, {value: _hash(value.op.text.encode()) for value in order})
     while alike := _alike(order, colours):
         if _are_twins(order, alike):
             colours = _refined(order, _marked(colours, alike))
@@ -106,7 +106,10 @@ def _are_twins(order: list[Value], alike: list[Value]) -> bool:
 
 
 def _marked(colours: _Colours, chosen: Sequence[Value]) -> _Colours:
-    marks = {value: _hash(colours[value], str(number)) for number, value in enumerate(chosen)}
+    marks = {
+        value: _hash(colours[value], number.to_bytes(4, "big"))
+        for number, value in enumerate(chosen)
+    }
     return {**colours, **marks}
 
 
@@ -139,15 +142,13 @@ def _upward(order: list[Value], own: _Colours) -> _Colours:
     uses: dict[Value, list[bytes]] = {value: [] for value in order}
     result: _Colours = {}
     for value in reversed(order):
-        result[value] = _hash(own[value], *sorted(uses[value]))
+        colour = result[value] = _hash(own[value], *sorted(uses[value]))
         for slot, item in enumerate(value.inputs):
-            uses[item].append(_hash(result[value], "" if value.op.commutative else str(slot)))
+            place = 0 if value.op.commutative else slot
+            uses[item].append(colour + place.to_bytes(4, "big"))
     return result
 
 
-def _hash(*items: bytes | str) -> bytes:
-    digest = blake2b(digest_size=16)
-    for item in items:
-        data = item.encode() if isinstance(item, str) else item
-        digest.update(len(data).to_bytes(4, "big") + data)
-    return digest.digest()
+def _hash(*items: bytes) -> bytes:
+    """Hash a text, or colours that are all of one length."""
+    return blake2b(b"".join(items), digest_size=16).digest()
