@@ -39,21 +39,16 @@ def analytic_cost(architecture: Architecture) -> Cost:
         Cost(params=86, macs=2344, bytes_moved=2752, peak_activation_bytes=1280, layers=2, depth=2)
     """
     nodes = architecture.nodes
+    _, sources, _, facts, ties = zip(*nodes, strict=True)
+    _, sizes, read, params, macs, reaches, _ = zip(*facts, strict=True)
     last_use = list(range(len(nodes)))
-    for index, node in enumerate(nodes):
-        for source in node.inputs:
+    for index, inputs in enumerate(sources):
+        for source in inputs:
             last_use[source] = index
-    params = macs = elements = layers = alive = peak = 0
+    alive = peak = 0
     depths: list[int] = []
-    sizes: list[int] = []
-    for index, (_, inputs, _, facts, tie) in enumerate(nodes):
-        _, written, read, weights, products, reach, _ = facts
-        if tie is None:
-            params += weights
-        macs += products
-        elements += weights + read + written
-        sizes.append(written)
-        alive += written
+    for index, (inputs, size, reach) in enumerate(zip(sources, sizes, reaches, strict=True)):
+        alive += size
         if alive > peak:
             peak = alive
         depth = 0
@@ -63,16 +58,14 @@ def analytic_cost(architecture: Architecture) -> Cost:
             if last_use[source] == index:
                 last_use[source] = -1  # a value read twice by one node ends once
                 alive -= sizes[source]
-        if reach.weighted:
-            layers += 1
-            depth += 1
-        depths.append(depth)
-    elements -= sum(node.facts.elements for node in architecture.inputs)  # given, not written
+        depths.append(depth + reach.weighted)
+    given = sum(node.facts.elements for node in architecture.inputs)  # not written by the network
+    shared = sum(n for n, tie in zip(params, ties, strict=True) if tie is not None)
     return Cost(
-        params=params,
-        macs=macs,
-        bytes_moved=elements * BYTES_PER_ELEMENT,
+        params=sum(params) - shared,
+        macs=sum(macs),
+        bytes_moved=(sum(params) + sum(read) + sum(sizes) - given) * BYTES_PER_ELEMENT,
         peak_activation_bytes=peak * BYTES_PER_ELEMENT,
-        layers=layers,
+        layers=sum(reach.weighted for reach in reaches),
         depth=depths[-1],
     )

@@ -33,8 +33,11 @@ def search(
     """Run a study, or go on with it; progress is said line by line."""
     if config is None and "space" not in settings:
         raise NasError(f"Name a space: nas search SPACE. Known: {', '.join(space_names())}.")
-    named = {"name": out.resolve().name, "data": "digits", **settings}
-    study = StudyConfig(**named) if config is None else _from_file(config, out, settings)
+    defaults = {"name": out.resolve().name, "data": "digits"}
+    if config is None:
+        study = StudyConfig(**{**defaults, **settings})
+    else:
+        study = StudyConfig.from_toml(config, defaults, **settings)
 
     def report(progress: Progress) -> None:
         say(_progress_line(progress, study))
@@ -52,15 +55,6 @@ def search(
         "objectives": list(study.objectives),
         "front": [_point(point) for point in summary.front],
     }
-
-
-def _from_file(config: Path, out: Path, settings: Mapping[str, Any]) -> StudyConfig:
-    try:
-        return StudyConfig.from_toml(config, **settings)
-    except NasError as problem:
-        if "'name'" not in str(problem):
-            raise
-        return StudyConfig.from_toml(config, **{"name": out.resolve().name, **settings})
 
 
 def _progress_line(progress: Progress, study: StudyConfig) -> str:

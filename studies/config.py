@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -66,8 +67,10 @@ class StudyConfig(BaseModel):
             raise NasError(f"Setting {place!r}: {first['msg']}{came}.") from None
 
     @classmethod
-    def from_toml(cls, path: Path | str, **overrides: Any) -> StudyConfig:
-        """Read a TOML file of settings; keyword arguments win over it.
+    def from_toml(
+        cls, path: Path | str, defaults: Mapping[str, Any] | None = None, /, **overrides: Any
+    ) -> StudyConfig:
+        """Read a TOML file of settings; it wins over defaults, keyword arguments win over it.
 
         Raises:
             NasError: the file cannot be read, or a setting in it is wrong.
@@ -77,7 +80,7 @@ class StudyConfig(BaseModel):
         except (OSError, ValueError) as problem:
             raise NasError(f"Cannot read the settings file {path}: {problem}.") from None
         try:
-            return cls(**{**settings, **overrides})
+            return cls(**{**(defaults or {}), **settings, **overrides})
         except NasError as problem:
             raise NasError(f"{path}: {problem}") from None
 

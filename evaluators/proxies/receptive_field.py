@@ -86,11 +86,17 @@ def receptive_field(
     """
     if not architecture.live:
         return ReceptiveField(-inf, -inf, -inf, 0, 0, 0)
-    reached, sums = _scan(architecture, where)
+    reached, layers = _scan(architecture, where)
     spatial = [field for field in reached if field[2] != _GLOBAL]
     height = max([field[0] for field in spatial])
     width = max([field[1] for field in spatial])
-    return ReceptiveField(*sums, height, width)
+    if not layers:
+        return ReceptiveField(0.0, 0.0, 0.0, 0, height, width)
+    channels, taps, before, after = zip(*layers, strict=True)
+    earned = sum(map(log, channels))
+    volume = earned + sum(after)
+    local = earned + sum(map(log, taps))
+    return ReceptiveField(volume - sum(before), volume, local, len(layers), height, width)
 
 
 _GLOBAL = (0, 0)
@@ -98,15 +104,18 @@ _Field = tuple[int, int, tuple[int, int], float]
 """A :class:`Field` and the log of its clipped area; plain, for candidates come by the thousand."""
 
 
+_Layer = tuple[int, int, float, float]
+"""Channels that one output reads, taps, and the logs of the clipped area before and after."""
+
+
 def _scan(
     architecture: Architecture, where: Callable[[Node], bool] | None
-) -> tuple[list[_Field], tuple[float, float, float, int]]:
-    """Return every node's field, and the sums of gain, volume, local score and layers."""
+) -> tuple[list[_Field], list[_Layer]]:
+    """Return every node's field, and the weight-carrying layers that are to be summed."""
     height, width = _image(architecture)
     whole = log(height * width)
     reached: list[_Field] = []
-    gain = volume = local = 0.0
-    layers = 0
+    layers: list[_Layer] = []
     for node in architecture.nodes:
         _, inputs, _, (_, _, _, _, _, reach, _), _ = node
         if len(inputs) == 1:
@@ -129,12 +138,8 @@ def _scan(
             after = (r_h, r_w, (j_h * stride[0], j_w * stride[1]), seen)
         reached.append(after)
         if weighted and (where is None or where(node)):
-            earned = log(channels)
-            gain += earned + after[3] - before[3]
-            volume += earned + after[3]
-            local += earned + (log(taps) if taps > 1 else 0.0)
-            layers += 1
-    return reached, (gain, volume, local, layers)
+            layers.append((channels, taps, before[3], after[3]))
+    return reached, layers
 
 
 def _image(architecture: Architecture) -> tuple[int, int]:

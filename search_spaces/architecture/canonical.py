@@ -30,6 +30,8 @@ def canonical_order(output: Value) -> list[Value]:
         inputs = value.inputs
         if not value.op.commutative:
             return inputs
+        if len(inputs) == 2 and inputs[0].depth != inputs[1].depth:
+            return inputs if inputs[0].depth < inputs[1].depth else inputs[::-1]
         distinct = len(set(inputs))
         if len({item.depth for item in inputs}) == distinct:
             return sorted(inputs, key=lambda item: item.depth)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any
+from typing import Any, cast
 
 from search_spaces.architecture import json_form, text
 from search_spaces.architecture.canonical import canonical_order
@@ -64,12 +64,12 @@ class Architecture:
             order = canonical_order(normalise(output))
         nodes, number = _numbered(order)
         members: dict[VariantRegion, list[int]] = {}
+        for value in [value for value in order if value.region is not None]:
+            members.setdefault(cast("VariantRegion", value.region), []).append(number[value])
         weights: dict[int, Mapping[str, Any]] = {}
-        for value, node in zip(order, nodes, strict=True):
-            if value.region is not None:
-                members.setdefault(value.region, []).append(number[value])
-            if value.weights is not None:
-                weights.setdefault(number[value] if node.tie is None else node.tie, value.weights)
+        for value in [value for value in order if value.weights is not None]:
+            tie = nodes[number[value]].tie
+            weights.setdefault(number[value] if tie is None else tie, value.weights or {})
         regions = [Region(tuple(numbers), mark.variant) for mark, numbers in members.items()]
         return cls(nodes, _checked(regions, nodes), weights or None)
 

@@ -20,12 +20,14 @@ from search_spaces.ops import parse_op
 
 def write_nodes(nodes: Sequence[Node]) -> str:
     """Return the text form of a network without its variants."""
-    lines = []
-    for before, (op, inputs, _, _, tie) in enumerate(nodes, start=-1):
-        text = op.text
-        if inputs and (inputs[0] != before or len(inputs) > 1):
-            text = f"{text} @{','.join(map(str, inputs))}"
-        lines.append(text if tie is None else f"{text} ~{tie}")
+    lines = [node.op.text for node in nodes]
+    for number, (_, inputs, _, _, tie) in enumerate(nodes):
+        if len(inputs) == 1 and inputs[0] == number - 1 and tie is None:
+            continue  # most nodes
+        if inputs and inputs != (number - 1,):
+            lines[number] += f" @{','.join(map(str, inputs))}"
+        if tie is not None:
+            lines[number] += f" ~{tie}"
     return "; ".join(lines)
 
 

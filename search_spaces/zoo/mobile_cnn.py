@@ -51,8 +51,8 @@ BASE = Settings(
     head=(0, 256, 512),
 )
 SMALL = Settings(
-    stem=(8, 12, 16),
-    widths=((12, 16, 24), (16, 24, 32), (24, 32, 48)),
+    stem=(4, 8, 16),
+    widths=((4, 8, 16), (8, 16, 32), (12, 24, 48)),
     strides=(1, 2, 2),
     depth=(1, 2),
     kernels=(3, 5),
