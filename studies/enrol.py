@@ -20,7 +20,7 @@ from studies.storage import Repository, StudyRecord
 from studies.workspace import Workspace
 
 _FREE = {"trials", "max_repeats", "max_failures", "device"}
-"""Settings that may change between runs of a study; a device is held by its model's name."""
+"""Settings that may change between runs of a study; a device is held by its kind and model."""
 _LIBRARIES = ("paretonas", "torch", "optuna", "numpy")
 
 
@@ -59,7 +59,7 @@ def prepare(
     if "accuracy" in config.objectives:
         conditions["recipe"] = get_recipe(config.recipe).digest
     if any(target.metric.name == "latency_ms" for target in config.targets):
-        conditions["device"] = device.name
+        conditions["device"] = f"{device.kind} ({device.name})"
     data = DataSpec(dataset.input_shape, dataset.classes)
     return Setting(space, data, tuple(evaluators), conditions)
 
