@@ -35,7 +35,7 @@ class Size:
     def __str__(self) -> str:
         if self.exact:
             return f"{int(self.count):,} (exact)"
-        return f"about {self.count:.3g} (95 % interval {self.low:.2g} to {self.high:.2g})"
+        return f"about {self.count:.3g} (95 % interval {self.low:.3g} to {self.high:.3g})"
 
 
 def measure_size(
