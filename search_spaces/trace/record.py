@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from collections.abc import Callable
 from itertools import zip_longest
@@ -109,11 +110,9 @@ def record(network: Network, *, is_known: Callable[[nn.Module], bool]) -> list[S
 def _step(first: fx.Node | None, second: fx.Node | None) -> Step:
     """Join the records of one step in training and in evaluation."""
     if first and second and (first.op, first.target) == (second.op, second.target):
-        try:
+        with contextlib.suppress(_DiffersError):  # the error below names the place
             kwargs = _joined(dict(first.kwargs), dict(second.kwargs))
             return Step(first, _joined(first.args, second.args), kwargs)
-        except _DiffersError:
-            pass
     node = first or second
     assert node is not None
     raise ArchitectureError(

@@ -107,6 +107,7 @@ def test_whole_numbers_may_be_told():
         candidate = sampler.ask(number)
         cost = candidate.architecture.params
         sampler.tell(candidate.decisions, [cost, cost])
+    assert sampler.ask(15).architecture.live  # TPE models the whole numbers from the 11th ask on
 
 
 def test_no_trial_stays_running():
