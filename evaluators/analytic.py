@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evaluators.cost import Cost, analytic_cost
-from evaluators.protocol import Measured
+from evaluators.protocol import Measured, Slot
 from evaluators.proxies.receptive_field import receptive_field
 from search_spaces.architecture import Architecture
 
@@ -12,7 +12,7 @@ class AnalyticEvaluator:
     """Costs and 3DRF scores by arithmetic on the description."""
 
     metrics: tuple[str, ...] = (*Cost._fields, "rf_gain", "rf_volume", "rf_local")
-    exclusive = False
+    slot: Slot = "inline"
 
     def cache_key(self, architecture: Architecture) -> str:
         """Return nothing: computing again is cheaper than looking up."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
+
+
+Slot = Literal["inline", "training", "measurement"]
+"""Where an evaluator runs: in the driver, which must stay free; beside others; or alone."""
 
 
 class EvaluationError(NasError):
@@ -36,16 +40,22 @@ class Measured:
 class Evaluator(Protocol):
     """Finds out some metrics of a candidate; the same candidate and seed may be asked twice.
 
+    One whose slot is not ``inline`` runs in a process of its own, so it must be picklable.
+
     Attributes:
         metrics: names of the metrics it gives.
-        exclusive: whether nothing else may run on the device meanwhile, as for a latency.
+        slot: ``inline`` costs under a millisecond and runs in the driver; ``training`` may run
+            beside others; beside a ``measurement`` nothing else runs on the device.
     """
 
     metrics: tuple[str, ...]
-    exclusive: bool
+    slot: Slot
 
     def cache_key(self, architecture: Architecture) -> str:
-        """Name the result; equal keys mean that evaluating again could only repeat it."""
+        """Name the result; equal keys mean that evaluating again could only repeat it.
+
+        An empty name means that it must not be reused.
+        """
         ...
 
     def evaluate(self, architecture: Architecture) -> list[Measured]:

@@ -14,7 +14,7 @@ from evaluators.accuracy.initialise import initialise
 from evaluators.accuracy.recipe import Recipe
 from evaluators.accuracy.training import TrainingResult, TrainingStatus, train
 from evaluators.keys import accuracy_key, dense_key
-from evaluators.protocol import EvaluationError, Measured
+from evaluators.protocol import EvaluationError, Measured, Slot
 from search_spaces.architecture import Architecture
 from search_spaces.build import build, load_weights, weights_by_node
 
@@ -40,7 +40,7 @@ class AccuracyEvaluator:
     """
 
     metrics: tuple[str, ...] = ("accuracy",)
-    exclusive = False
+    slot: Slot = "training"
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from evaluators.keys import measure_key
-from evaluators.protocol import EvaluationError, Measured
+from evaluators.protocol import EvaluationError, Measured, Slot
 from kernels.device import Device
 from kernels.timing import TimingPolicy, time_callable
 from search_spaces.architecture import Architecture
@@ -45,7 +45,7 @@ class LatencyEvaluator:
         policy: how to time; :func:`default_policy` by default.
     """
 
-    exclusive = True
+    slot: Slot = "measurement"
 
     def __init__(
         self, device: Device, *, batch: int = 1, policy: TimingPolicy | None = None
