@@ -9,7 +9,7 @@ from pathlib import Path
 from dashboards.front_data import FrontData, Metric, Point
 from studies.config import StudyConfig
 from studies.front import front_of
-from studies.metrics import parse_metric
+from studies.metrics import Direction, parse_metric
 from studies.storage import TrialRecord, TrialState
 from studies.workspace import Workspace
 
@@ -40,26 +40,26 @@ def read_front(workspace: Workspace | Path | str, study: str) -> FrontData:
     return FrontData(
         study=study,
         device=record.conditions.get("device", "none: no measured objective"),
-        objectives=tuple(_metric(name) for name in config.objectives),
+        objectives=tuple(_metric(str(item.metric), item.direction) for item in config.targets),
         points=tuple(_point(trial, on_front=trial.number in front) for trial in complete),
         counts=Counter(str(trial.state) for trial in trials),
         created=datetime.now(UTC).date(),
         others=tuple(
             _metric(name)
             for name in _OTHERS
-            if name not in config.objectives and any(name in trial.values for trial in complete)
+            if name not in config.names and any(name in trial.values for trial in complete)
         ),
     )
 
 
-def _metric(name: str) -> Metric:
-    metric = parse_metric(name)
+def _metric(name: str, direction: Direction | None = None) -> Metric:
+    metric = parse_metric(name, own=True)
     label, unit, spread = _WORDS.get(metric.name, (metric.name.replace("_", " "), "", ""))
     conditions = ", ".join(f"{key} {value}" for key, value in metric.qualifiers)
     return Metric(
         name=name,
         label=f"{label}, {conditions}" if conditions else label,
-        direction=metric.kind.direction,
+        direction=direction or (metric.kind.direction if metric.kind else "min"),
         unit=unit,
         spread=spread,
     )

@@ -26,15 +26,21 @@ def dense_key(
     )
 
 
-def accuracy_key(architecture: Architecture, dense: str, *, variant_recipe: str = "") -> str:
+def accuracy_key(
+    architecture: Architecture, dense: str, *, variant_recipe: str = "", metric: str = "accuracy"
+) -> str:
     """Name a reported accuracy.
 
     Args:
         architecture: the network with its variants.
         dense: the :func:`dense_key` of the weights it starts from.
         variant_recipe: digest of how variants are fine-tuned; empty where there are none.
+        metric: the name the figure is recorded under: a result is found by key and metrics.
     """
-    return _digest("accuracy", network=architecture.key, dense=dense, variant=variant_recipe)
+    named = {} if metric == "accuracy" else {"metric": metric}
+    return _digest(
+        "accuracy", network=architecture.key, dense=dense, variant=variant_recipe, **named
+    )
 
 
 def measure_key(

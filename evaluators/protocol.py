@@ -41,15 +41,21 @@ class Evaluator(Protocol):
     """Finds out some metrics of a candidate; the same candidate and seed may be asked twice.
 
     One whose slot is not ``inline`` runs in a process of its own, so it must be picklable.
-
-    Attributes:
-        metrics: names of the metrics it gives.
-        slot: ``inline`` costs under a millisecond and runs in the driver; ``training`` may run
-            beside others; beside a ``measurement`` nothing else runs on the device.
     """
 
-    metrics: tuple[str, ...]
-    slot: Slot
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics it gives."""
+        ...
+
+    @property
+    def slot(self) -> Slot:
+        """Where it runs.
+
+        ``inline`` costs under a millisecond and runs in the driver; ``training`` may run beside
+        others; beside a ``measurement`` nothing else runs on the device.
+        """
+        ...
 
     def cache_key(self, architecture: Architecture) -> str:
         """Name the result; equal keys mean that evaluating again could only repeat it.

@@ -6,6 +6,8 @@
 | | ``NAS_KERNEL_SLIDING_CHANNEL=reference``; an error if it cannot run; empty means unset |
 | ``NAS_CACHE_DIR`` | folder for what can be made again, such as compiled kernels; without it |
 | | ``paretonas`` in ``XDG_CACHE_HOME`` or in ``~/.cache`` |
+| ``NAS_DATA_DIR`` | folder of the public data sets that torchvision reads and downloads; without |
+| | it ``data`` in the cache folder |
 """
 
 from __future__ import annotations
@@ -20,6 +22,18 @@ KERNEL_PREFIX = "NAS_KERNEL_"
 
 CACHE_VARIABLE = "NAS_CACHE_DIR"
 """Names the cache folder."""
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+"""Read by numerical libraries when they are loaded: how many threads they start."""
+
+DATA_VARIABLE = "NAS_DATA_DIR"
+"""Names the folder of public data sets."""
 
 
 @cache
@@ -45,3 +59,14 @@ def cache_dir() -> Path:
         return Path(named).expanduser()
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "paretonas"
+
+
+def data_dir() -> Path:
+    """Return the folder of public data sets; it need not exist."""
+    named = os.environ.get(DATA_VARIABLE)
+    return Path(named).expanduser() if named else cache_dir() / "data"
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """Return the environment of a worker process: this one, with the threads of libraries set."""
+    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}

@@ -154,10 +154,13 @@ def _docstring(architecture: Architecture) -> list[str]:
 def _constructor(architecture: Architecture) -> list[str]:
     lines = ["    def __init__(self) -> None:", "        super().__init__()"]
     names = module_names(architecture)
+    stages = _Stages()
     for node, name in zip(architecture.nodes, names, strict=True):
         parts = _parts(node, architecture)
         if node.tie is not None or not parts:
             continue
+        if stages.begins(node):
+            lines.append("")
         if len(parts) == 1:
             lines += _call(f"        self.{name} = ", parts[0].source)
         else:
@@ -187,7 +190,8 @@ def _forward(architecture: Architecture) -> list[str]:
     for number, node in enumerate(nodes):
         if node.op.kind == "input":
             variables[number] = _free_variable(variables.values())
-    arguments = list(variables.values())
+    arguments = list(variables.values()) or ["x"]
+    stages = _Stages()
     lines: list[str] = []
     for number, node in enumerate(nodes):
         if node.op.kind == "input":
@@ -202,16 +206,71 @@ def _forward(architecture: Architecture) -> list[str]:
             call = f"like.new_zeros({(0, *node.shape)})".replace("(0,", "(like.shape[0],")
         else:
             call = node.op.call(f"self.{names[number]}", args)
-        shape = " x ".join(map(str, node.shape))
-        lines.append(f"        {variable} = {call}  # {shape}")
+        lines += [""] if stages.begins(node) else []
+        lines += _statement(variable, call, " x ".join(map(str, node.shape)))
     if any(isinstance(node.op, Zero) for node in nodes):
-        lines.insert(0, f"        like = {(arguments or ['x'])[0]}")
-    signature = ", ".join(f"{argument}: torch.Tensor" for argument in arguments or ["x"])
+        lines.insert(0, f"        like = {arguments[0]}")
+    signature = ", ".join(f"{argument}: torch.Tensor" for argument in arguments)
     return [
         f"    def forward(self, {signature}) -> torch.Tensor:",
+        *_purpose(architecture, arguments),
         *lines,
         f"        return {variables[len(nodes) - 1]}",
     ]
+
+
+class _Stages:
+    """Tells where a stage of the network begins: the first part of the scopes changes there."""
+
+    def __init__(self) -> None:
+        self._last: str | None = None
+
+    def begins(self, node: Node) -> bool:
+        """Tell whether a node is the first of its stage, and not the first of all."""
+        stage, slash, _ = node.scope.partition("/")
+        last, self._last = self._last, stage if slash else ""
+        return last is not None and last != self._last
+
+
+def _purpose(architecture: Architecture, arguments: Sequence[str]) -> list[str]:
+    """Write what the forward method maps, if there is room for it on one line."""
+    given = [
+        f"{argument} {_batch(node.shape)}"
+        for argument, node in zip(arguments, architecture.inputs, strict=False)
+    ]
+    line = f'        """Map {" and ".join(given)} to {_batch(architecture.output.shape)}."""'
+    return [line] if given and len(line) <= _WIDTH else []
+
+
+def _batch(shape: Sequence[int]) -> str:
+    return f"({', '.join(map(str, ('b', *shape)))})"
+
+
+def _statement(variable: str, call: str, shape: str) -> list[str]:
+    """Write an assignment with the shape behind it, or above one that fills a line or more."""
+    line = f"        {variable} = {call}"
+    if len(line) + len(f"  # {shape}") <= _WIDTH:
+        return [f"{line}  # {shape}"]
+    above = f"        # {shape}"
+    if len(line) <= _WIDTH:
+        return [above, line]
+    if call.startswith("torch.cat(["):
+        items, _, rest = call.removeprefix("torch.cat([").rpartition("], ")
+        inner = f"            [{items}], {rest[:-1]}"
+        if len(inner) <= _WIDTH:
+            return [above, f"        {variable} = torch.cat(", inner, "        )"]
+        listed = [f"            [{items}],"]
+        if len(listed[0]) > _WIDTH:
+            many = [f"                {item}," for item in items.split(", ")]
+            listed = ["            [", *many, "            ],"]
+        return [
+            *(above, f"        {variable} = torch.cat("),
+            *listed,
+            *(f"            {rest[:-1]},", "        )"),
+        ]
+    first, *others = call.split(" + ")
+    terms = [f"            {first}", *(f"            + {item}" for item in others)]
+    return [above, f"        {variable} = (", *terms, "        )"]
 
 
 def _free_variable(taken: Iterable[str]) -> str:

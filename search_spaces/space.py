@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
 
+from kernels.errors import NasError
 from search_spaces import scope
 from search_spaces.architecture import Architecture
 from search_spaces.architecture.graph import Value
@@ -106,6 +109,25 @@ class Space:
             raise SpaceError(f"{self.name} must return the network's output, got {output!r}")
         return Candidate(Architecture.freeze(output), chooser.decisions)
 
+    def attempt(self, decider: Decider, data: DataSpec) -> Candidate:
+        """Run the function for a search: answers that make it fail are answers it rejects.
+
+        Raises:
+            Rejected: the answers break a rule, describe an invalid network, or make the function
+                raise; the rule says which.
+            SpaceError: as :meth:`run` says.
+        """
+        try:
+            return self.run(decider, data)
+        except ArchitectureError as problem:
+            raise Rejected(f"invalid network: {problem}") from problem
+        except (Rejected, NasError):
+            raise
+        except Exception as problem:  # the function is a user's
+            last = traceback.extract_tb(problem.__traceback__)[-1]
+            place = f"{Path(last.filename).name}, line {last.lineno}"
+            raise Rejected(f"{type(problem).__name__} in {place}: {problem}") from problem
+
     def sample(self, rng: Random, data: DataSpec) -> Candidate:
         """Draw a candidate uniformly over answers, drawing again where a rule rejects it.
 
@@ -191,7 +213,7 @@ class Space:
         rejections: Counter[str] = Counter()
         for _ in range(RESAMPLES):
             try:
-                found = self.run(decider(), data)
+                found = self.attempt(decider(), data)
             except Rejected as rejected:
                 rejections[rejected.rule] += 1
                 continue

@@ -6,15 +6,45 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from evaluators.accuracy.recipe import get_recipe
 from kernels.errors import NasError, UnknownNameError
-from studies.metrics import Objective, parse_objective
+from studies.metrics import Constraint, Objective, parse_constraint, parse_metric, parse_objective
+from studies.samplers import SAMPLERS
 
-SamplerName = Literal["tpe", "random", "nsga2"]
+_STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class GateConfig(BaseModel):
+    """A stage of the funnel: of the candidates that reach it, the better share goes on.
+
+    Attributes:
+        by: metric that the stage judges by, beside the objectives that are known by then.
+        keep: share of the candidates that goes on, in (0, 1].
+        after: candidates that go on unjudged first.
+        limit: how many candidates may go on in all; then the study ends.
+    """
+
+    model_config = _STRICT
+
+    by: str
+    keep: float = Field(gt=0, le=1, strict=False)
+    after: int = Field(default=10, ge=1)
+    limit: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:
+        if not isinstance(given, str):
+            return given
+        by, colon, keep = given.rpartition(":")
+        try:
+            return {"by": by.strip(), "keep": float(keep)} if colon else {"by": given}
+        except ValueError:
+            raise NasError(f"Setting 'funnel': write METRIC:SHARE, got {given!r}.") from None
 
 
 class StudyConfig(BaseModel):
@@ -26,34 +56,63 @@ class StudyConfig(BaseModel):
         data: name of a data set, or ``npz:PATH``.
         objectives: metrics to search for, at least one, in the metric grammar; the batch of a
             latency is part of its name: ``latency_ms[batch=256]``.
-        trials: how many candidates to evaluate in full; repeats and failures do not count.
+        constraints: bounds that candidates must keep: ``latency_ms<=2.5``.
+        funnel: stages that judge candidates before the dearer ones: ``rf_gain:0.5``.
+        trials: how many candidates to evaluate in full; repeats, failures and those that a
+            stage drops do not count.
+        minutes: wall time of one run, after which no candidate is begun; None: no limit.
+        device_minutes: time spent evaluating, over all runs, after which none is begun.
         recipe: how candidates are trained.
+        repeat: how often each measurement and training is made, each training with a seed of its
+            own; the objective is the mean.
         seed: of the search and of every training.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None takes a GPU when there is one.
         threads: CPU threads of a training; sums round differently with their number.
-        sampler: who proposes candidates.
+        sampler: who proposes candidates; a name, or ``FILE.py:NAME`` of an Optuna sampler.
+        workers: processes that train; 0 evaluates in the driver itself.
+        lookahead: candidates in flight; what is proposed follows from it, not from who is done
+            first. None: as many as workers when the study begins.
+        trial_minutes: limit of one evaluation.
+        trial_memory_mb: limit of a worker's memory.
+        baselines: networks to compare with, ``torchvision:NAME``.
+        enqueue: files of architectures (JSON) to evaluate first.
+        evaluators: user evaluators, ``FILE.py:NAME`` or ``module:NAME``.
         max_repeats: candidates in a row that were met before, after which the space counts as
             exhausted and the study ends.
         max_failures: failed candidates in a row after which the study ends.
+        max_drops: candidates in a row that were dropped, after which the study ends.
 
     Raises:
         NasError: a setting is missing, unknown or wrong; one line that says which.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = _STRICT
 
     name: str
     space: str = Field(min_length=1)
     data: str = Field(min_length=1)
     objectives: tuple[str, ...] = Field(default=("accuracy", "latency_ms"), strict=False)
+    constraints: tuple[str, ...] = Field(default=(), strict=False)
+    funnel: tuple[GateConfig, ...] = Field(default=(), strict=False)
     trials: int = Field(default=20, ge=1)
+    minutes: float | None = Field(default=None, gt=0, strict=False)
+    device_minutes: float | None = Field(default=None, gt=0, strict=False)
     recipe: str = "digits-short"
+    repeat: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
     device: str | None = None
     threads: int = Field(default=1, ge=1)
-    sampler: SamplerName = "tpe"
+    sampler: str = "evolution"
+    workers: int = Field(default=1, ge=0)
+    lookahead: int | None = Field(default=None, ge=1)
+    trial_minutes: float | None = Field(default=None, gt=0, strict=False)
+    trial_memory_mb: int | None = Field(default=None, ge=1)
+    baselines: tuple[str, ...] = Field(default=(), strict=False)
+    enqueue: tuple[str, ...] = Field(default=(), strict=False)
+    evaluators: tuple[str, ...] = Field(default=(), strict=False)
     max_repeats: int = Field(default=50, ge=1)
     max_failures: int = Field(default=20, ge=1)
+    max_drops: int = Field(default=1000, ge=1)
 
     def __init__(self, **settings: Any) -> None:
         for name in settings.keys() - type(self).model_fields.keys():
@@ -94,12 +153,12 @@ class StudyConfig(BaseModel):
     @field_validator("objectives")
     @classmethod
     def _known_objectives(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
-        names = tuple(str(parse_objective(text).metric) for text in texts)
-        if not names or len(set(names)) != len(names):
+        found = [parse_objective(text) for text in texts]
+        if not found or len({item.metric for item in found}) != len(found):
             raise NasError(
                 f"Setting 'objectives': name at least one metric, each once, got {list(texts)}."
             )
-        return names
+        return tuple(map(str, found))
 
     @field_validator("recipe")
     @classmethod
@@ -107,17 +166,40 @@ class StudyConfig(BaseModel):
         get_recipe(name)
         return name
 
-    @field_validator("sampler", mode="before")
+    @field_validator("sampler")
     @classmethod
-    def _known_sampler(cls, name: object) -> object:
-        if isinstance(name, str) and name not in get_args(SamplerName):
-            raise UnknownNameError("sampler", name, get_args(SamplerName))
+    def _known_sampler(cls, name: str) -> str:
+        if name not in SAMPLERS and ":" not in name:
+            raise UnknownNameError("sampler", name, SAMPLERS)
         return name
+
+    @model_validator(mode="after")
+    def _known_metrics(self) -> StudyConfig:
+        for text in self.constraints:
+            parse_constraint(text, own=self.has_own_metrics)
+        for gate in self.funnel:
+            parse_metric(gate.by, own=self.has_own_metrics)
+        return self
+
+    @property
+    def has_own_metrics(self) -> bool:
+        """Whether metrics that the tool does not know may be given by a user's evaluator."""
+        return bool(self.evaluators) or any(item.metric.kind is None for item in self.targets)
 
     @property
     def targets(self) -> tuple[Objective, ...]:
         """The objectives with their directions."""
         return tuple(parse_objective(text) for text in self.objectives)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the objectives' metrics, as figures are recorded under."""
+        return tuple(str(item.metric) for item in self.targets)
+
+    @property
+    def bounds(self) -> tuple[Constraint, ...]:
+        """The constraints."""
+        return tuple(parse_constraint(text, own=True) for text in self.constraints)
 
     def to_json(self) -> dict[str, Any]:
         """Return all settings as plain JSON values; ``StudyConfig(**...)`` reads them back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
 from evaluators.accuracy.data import load_dataset
@@ -15,11 +15,26 @@ from kernels.errors import NasError
 from search_spaces.space import DataSpec, Space
 from search_spaces.zoo import load_space
 from studies.config import StudyConfig
-from studies.evaluation import check_coverage, default_evaluators
+from studies.evaluation import Means, check_coverage, default_evaluators, wanted_metrics
+from studies.funnel import Stage, make_stages
+from studies.metrics import parse_metric
+from studies.presets import Preset, presets
 from studies.storage import Repository, StudyRecord
 from studies.workspace import Workspace
 
-_FREE = {"trials", "max_repeats", "max_failures", "device"}
+_FREE = {
+    "trials",
+    "minutes",
+    "device_minutes",
+    "trial_minutes",
+    "trial_memory_mb",
+    "max_repeats",
+    "max_failures",
+    "max_drops",
+    "device",
+    "workers",
+    "lookahead",
+}
 """Settings that may change between runs of a study; a device is held by its kind and model."""
 _LIBRARIES = ("paretonas", "torch", "optuna", "numpy")
 
@@ -31,37 +46,66 @@ class Setting:
     Attributes:
         space: the search space.
         data: what it must know of the data.
-        evaluators: in the order they run.
+        stages: what a candidate passes, in order.
+        presets: what is evaluated before anything is asked for.
+        wanted: metrics without which a trial has failed.
+        lookahead: how many trials may be in flight.
         conditions: what must not change while the study goes on.
     """
 
     space: Space
     data: DataSpec
-    evaluators: tuple[Evaluator, ...]
+    stages: tuple[Stage, ...]
+    presets: tuple[Preset, ...]
+    wanted: frozenset[str]
+    lookahead: int
     conditions: Mapping[str, str]
+
+    def recorded(self, study: StudyRecord) -> Setting:
+        """Return the setting with what the record holds on to."""
+        return replace(self, lookahead=int(study.conditions["lookahead"]))
+
+    def sign(self, metric: str) -> float:
+        """Return 1 where more of a metric is better, -1 where less is."""
+        kind = parse_metric(metric, own=True).kind
+        return -1.0 if kind is not None and kind.direction == "min" else 1.0
 
 
 def prepare(
-    config: StudyConfig, place: Workspace, evaluators: Sequence[Evaluator] | None
+    config: StudyConfig,
+    place: Workspace,
+    evaluators: Sequence[Evaluator] | None,
+    space: Space | None = None,
 ) -> Setting:
-    """Load what the settings name.
+    """Load what the settings name; a space that is given stands for the one they name.
 
     Raises:
         NasError: something cannot be found, or an objective has no evaluator.
     """
-    space = load_space(config.space)
+    space = load_space(config.space) if space is None else space
     dataset = load_dataset(config.data)
     device = detect(config.device)
     if evaluators is None:
-        evaluators = default_evaluators(config, dataset, device, save=place.weights.save)
+        evaluators = default_evaluators(Means(config, dataset, device, place))
     check_coverage(config, evaluators)
+    stages = make_stages(config, evaluators)
     conditions = {"space": f"{space.name} version {space.version}", "data": dataset.fingerprint}
-    if "accuracy" in config.objectives:
+    wanted = wanted_metrics(config)
+    if any(name.startswith("accuracy") for name in wanted):
         conditions["recipe"] = get_recipe(config.recipe).digest
-    if any(target.metric.name == "latency_ms" for target in config.targets):
+    if any(item.slot == "measurement" for item in evaluators):
         conditions["device"] = f"{device.kind} ({device.name})"
     data = DataSpec(dataset.input_shape, dataset.classes)
-    return Setting(space, data, tuple(evaluators), conditions)
+    lookahead = config.lookahead or max(1, config.workers)
+    return Setting(
+        space=space,
+        data=data,
+        stages=stages,
+        presets=presets(config, data),
+        wanted=frozenset(wanted),
+        lookahead=lookahead,
+        conditions=conditions | {"lookahead": str(lookahead)},
+    )
 
 
 def enrol(config: StudyConfig, setting: Setting, repository: Repository) -> StudyRecord:
@@ -77,9 +121,14 @@ def enrol(config: StudyConfig, setting: Setting, repository: Repository) -> Stud
         )
     settings = {key: value for key, value in config.to_json().items() if key not in _FREE}
     _check_same(config.name, settings, found.config)
-    _check_same(config.name, setting.conditions, found.conditions)
+    held = setting.conditions if config.lookahead else _without(setting.conditions, "lookahead")
+    _check_same(config.name, held, found.conditions)
     repository.set_config(found.id, config.to_json())
     return found
+
+
+def _without(conditions: Mapping[str, str], name: str) -> dict[str, str]:
+    return {key: value for key, value in conditions.items() if key != name}
 
 
 def _check_same(study: str, now: Mapping[str, object], recorded: Mapping[str, object]) -> None:

@@ -1,11 +1,12 @@
-"""The evaluators that a study's settings ask for, cheapest first."""
+"""The evaluators that a study's settings ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from evaluators.accuracy.data import Dataset
-from evaluators.accuracy.evaluator import AccuracyEvaluator, SaveWeights
+from evaluators.accuracy.evaluator import AccuracyEvaluator
 from evaluators.accuracy.recipe import get_recipe
 from evaluators.analytic import AnalyticEvaluator
 from evaluators.latency.latency import LatencyEvaluator
@@ -13,43 +14,101 @@ from evaluators.protocol import Evaluator
 from kernels.device import Device
 from kernels.errors import NasError
 from studies.config import StudyConfig
+from studies.metrics import Metric, parse_metric
+from studies.own import load_own_evaluator
+from studies.repeat import RepeatedEvaluator
+from studies.workspace import Workspace
 
 
-def default_evaluators(
-    config: StudyConfig, dataset: Dataset, device: Device, *, save: SaveWeights
-) -> list[Evaluator]:
-    """Return the analytic evaluator, one per latency asked for, and training if asked for.
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What evaluators are made from."""
 
-    Args:
-        config: the settings.
-        dataset: already loaded.
-        device: where latencies are measured and candidates trained.
-        save: keeps trained weights.
+    config: StudyConfig
+    dataset: Dataset
+    device: Device
+    place: Workspace
+
+
+def default_evaluators(means: Means) -> list[Evaluator]:
+    """Return what gives every metric that objectives, constraints and the funnel name.
+
+    Raises:
+        NasError: a user's evaluator cannot be loaded.
     """
-    metrics = [target.metric for target in config.targets]
-    evaluators: list[Evaluator] = [
-        AnalyticEvaluator(),
-        *(
-            LatencyEvaluator(device, batch=metric.qualifier("batch"))
-            for metric in metrics
-            if metric.name == "latency_ms"
-        ),
+    wanted = list(wanted_metrics(means.config))
+    found: list[Evaluator] = [AnalyticEvaluator()]
+    own = tuple(name for name in wanted if parse_metric(name, own=True).kind is None)
+    found += [
+        load_own_evaluator(reference, means.dataset, metrics=own, seed=means.config.seed)
+        for reference in means.config.evaluators
     ]
-    if any(metric.name == "accuracy" for metric in metrics):
-        training = AccuracyEvaluator(
-            dataset,
-            get_recipe(config.recipe),
-            seed=config.seed,
-            device=device.torch_name,
-            threads=config.threads,
-            save=save,
-        )
-        evaluators.append(training)
-    return evaluators
+    given = {name for evaluator in found for name in evaluator.metrics}
+    for name in wanted:
+        metric = parse_metric(name, own=True)
+        if name not in given and metric.name in _FAMILIES:
+            found.append(_repeated(means, metric))
+            given.add(name)
+    return found
+
+
+def wanted_metrics(config: StudyConfig) -> dict[str, None]:
+    """Return the names of all metrics the settings ask for, in order, once each."""
+    names = [*config.names]
+    names += [str(bound.metric) for bound in config.bounds]
+    names += [str(parse_metric(gate.by, own=True)) for gate in config.funnel]
+    return dict.fromkeys(names)
+
+
+def _repeated(means: Means, metric: Metric) -> Evaluator:
+    make = _FAMILIES[metric.name]
+    count = means.config.repeat
+    if count == 1:
+        return make(means, metric, 0)
+    return RepeatedEvaluator(tuple(make(means, metric, index) for index in range(count)))
+
+
+def _latency(means: Means, metric: Metric, _: int) -> Evaluator:
+    return LatencyEvaluator(means.device, **dict(metric.qualifiers))  # type: ignore[arg-type]
+
+
+def _energy(means: Means, metric: Metric, _: int) -> Evaluator:
+    from evaluators.energy import EnergyEvaluator
+
+    return EnergyEvaluator(means.device, **dict(metric.qualifiers))  # type: ignore[arg-type]
+
+
+def _memory(means: Means, metric: Metric, _: int) -> Evaluator:
+    from evaluators.memory import PeakMemoryEvaluator
+
+    return PeakMemoryEvaluator(means.device, **dict(metric.qualifiers))  # type: ignore[arg-type]
+
+
+def _accuracy(means: Means, metric: Metric, index: int) -> Evaluator:
+    recipe = str(metric.qualifier("recipe")) or means.config.recipe
+    return AccuracyEvaluator(
+        means.dataset,
+        get_recipe(recipe),
+        seed=means.config.seed + index,
+        device=means.device.torch_name,
+        threads=means.config.threads,
+        save=means.place.weights.save,
+        checkpoints=means.place.root / "checkpoints",
+        metric=str(metric),
+    )
+
+
+_FAMILIES: dict[str, Callable[[Means, Metric, int], Evaluator]] = {
+    "latency_ms": _latency,
+    "energy_mj": _energy,
+    "peak_memory_mb": _memory,
+    "accuracy": _accuracy,
+}
+"""What makes the evaluator of a metric that costs something, by the metric's name."""
 
 
 def check_coverage(config: StudyConfig, evaluators: Sequence[Evaluator]) -> None:
-    """Refuse evaluators that leave an objective without a figure, or give a metric twice.
+    """Refuse evaluators that leave a metric without a figure, or give one twice.
 
     Raises:
         NasError: names the metric.
@@ -59,8 +118,9 @@ def check_coverage(config: StudyConfig, evaluators: Sequence[Evaluator]) -> None
         if name in given:
             raise NasError(f"The evaluators give {name!r} twice; leave one of them out.")
         given.add(name)
-    for name in config.objectives:
+    for name in wanted_metrics(config):
         if name not in given:
             raise NasError(
-                f"No evaluator gives the objective {name!r}; they give {', '.join(sorted(given))}."
+                f"No evaluator gives {name!r}; they give {', '.join(sorted(given))}. "
+                "A metric of your own needs an evaluator (--evaluator FILE.py:NAME)."
             )

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from evaluators.accuracy.data import load_dataset
 from evaluators.accuracy.evaluator import measure_test_accuracy
 from kernels.device import detect
@@ -16,6 +19,9 @@ from studies.config import StudyConfig
 from studies.pareto import non_dominated
 from studies.storage import Repository, StudyRecord, TrialRecord, TrialState, Value
 from studies.workspace import Workspace
+
+Ids = npt.NDArray[np.int64]
+Points = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +46,38 @@ class FrontPoint:
 
 
 def front_of(trials: Sequence[TrialRecord], config: StudyConfig) -> list[FrontPoint]:
-    """Return the front of complete trials, best in the first objective first."""
-    names = config.objectives
+    """Return the front of complete trials that keep the constraints, baselines left out.
+
+    Returns:
+        the best in the first objective first.
+    """
+    names = _read_metrics(config)
     complete = [
         trial
         for trial in trials
-        if trial.state is TrialState.COMPLETE and trial.values.keys() >= set(names)
+        if trial.state is TrialState.COMPLETE
+        and trial.origin.get("by") != "baseline"
+        and trial.values.keys() >= set(names)
     ]
-    points = [[trial.values[name].value for name in names] for trial in complete]
-    directions = [target.direction for target in config.targets]
-    sign = -1.0 if directions[0] == "max" else 1.0
-    order = sorted(non_dominated(points, directions), key=lambda index: sign * points[index][0])
-    return [_point(complete[index]) for index in order]
+    figures = [[trial.values[name].value for name in names] for trial in complete]
+    rows = np.array(figures, dtype=np.float64).reshape(len(complete), len(names))
+    kept, points = _feasible(rows, config)
+    return [_point(complete[kept[index]]) for index in _best_first(points, config)]
+
+
+def feasible_points(repository: Repository, record: StudyRecord) -> tuple[Ids, Points]:
+    """Return the complete trials of a study that keep its constraints, baselines left out.
+
+    Returns:
+        their ids (n,) and objectives (n, objectives), in order of number.
+
+    Raises:
+        NasError: the study's settings cannot be read.
+    """
+    config = StudyConfig(**record.config)
+    ids, _, rows = repository.objective_rows(record.id, _read_metrics(config))
+    kept, points = _feasible(rows, config)
+    return ids[kept], points
 
 
 def front(workspace: Workspace | Path | str, study: str) -> list[FrontPoint]:
@@ -74,7 +100,7 @@ def finish_front(workspace: Workspace | Path | str, study: str) -> list[FrontPoi
     with place.open(create=False) as repository:
         record = repository.study(study)
         config = StudyConfig(**record.config)
-        if "accuracy" not in config.objectives:
+        if "accuracy" not in config.names:
             raise NasError(
                 f"Study {study!r} trained nothing: 'accuracy' is not an objective of it."
             )
@@ -152,7 +178,39 @@ _COUNTS = {"params", "macs", "bytes_moved"}
 
 
 def _front(repository: Repository, record: StudyRecord) -> list[FrontPoint]:
-    return front_of(repository.trials(record.id), StudyConfig(**record.config))
+    """Find the front from the objectives alone, and read only its trials."""
+    ids, points = feasible_points(repository, record)
+    chosen = [int(ids[index]) for index in _best_first(points, StudyConfig(**record.config))]
+    return [_point(trial) for trial in repository.trials_of(chosen)]
+
+
+def _read_metrics(config: StudyConfig) -> list[str]:
+    """Return what a front is found by: the objectives, then what else constraints bound."""
+    bounded = [str(bound.metric) for bound in config.bounds]
+    return list(dict.fromkeys([*config.names, *bounded]))
+
+
+def _feasible(rows: Points, config: StudyConfig) -> tuple[Ids, Points]:
+    """Return the positions of the rows that keep the constraints, and their objectives.
+
+    Args:
+        rows: (trials, metrics), the metrics as :func:`_read_metrics` orders them.
+        config: the settings.
+    """
+    metrics = _read_metrics(config)
+    kept = np.arange(len(rows))
+    for bound in config.bounds:
+        column = rows[kept, metrics.index(str(bound.metric))].tolist()
+        kept = kept[[bound.violation(value) <= 0 for value in column]]
+    return kept, rows[kept, : len(config.names)]
+
+
+def _best_first(points: Points, config: StudyConfig) -> list[int]:
+    """Return the positions of the points on the front, the best in the first objective first."""
+    directions = [target.direction for target in config.targets]
+    sign = -1.0 if directions[0] == "max" else 1.0
+    front = non_dominated(points.tolist(), directions)
+    return sorted(front, key=lambda index: sign * points[index, 0])
 
 
 def _point(trial: TrialRecord) -> FrontPoint:

@@ -90,5 +90,25 @@ def _flip(
     return torch.where(chosen.to(images.device), images.flip(-1), images)
 
 
+def _cutout(
+    images: torch.Tensor, side: float, black: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Grey out a square of ``side`` pixels in each image; its centre is any pixel of the image.
+
+    Grey is the mean of the training images: 0, as images are normalised.
+    """
+    import torch
+
+    b, _, h, w = images.shape
+    hidden = []
+    for length in (h, w):
+        start = torch.randint(0, length, (b, 1), generator=generator) - int(side) // 2
+        pixel = torch.arange(length)
+        hidden.append((pixel >= start) & (pixel < start + int(side)))
+    square = (hidden[0][:, :, None] & hidden[1][:, None, :])[:, None]
+    return images.masked_fill(square.to(images.device), 0.0)
+
+
 AUGMENTATIONS.add("shift", Operation(_shift, most=64, whole=True))
 AUGMENTATIONS.add("flip", Operation(_flip, most=1.0))
+AUGMENTATIONS.add("cutout", Operation(_cutout, most=64, whole=True))

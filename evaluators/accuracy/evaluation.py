@@ -38,11 +38,12 @@ def evaluate(
     correct = torch.zeros((), dtype=torch.int64, device=target)
     with in_mode(module, training=False), torch.inference_mode():
         for start in range(0, len(split), batch_size):
-            images = split.images[start : start + batch_size].to(target)
-            labels = split.labels[start : start + batch_size].to(target)
+            rows = slice(start, start + batch_size)
+            part = Split(split.images[rows], split.labels[rows], split.levels).to(target)
+            images = part.batch(slice(None))
             logits = module(images)
             check_logits(logits, images)
-            hit = logits.argmax(1) == labels
+            hit = logits.argmax(1) == part.labels
             # NOTE: argmax takes a NaN for the largest value.
             correct += (hit & ~logits.isnan().any(1)).sum()
     return Accuracy(correct=int(correct), total=len(split))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -25,10 +27,12 @@ SaveWeights = Callable[[str, Weights], None]
 
 
 class AccuracyEvaluator:
-    """Trains a candidate and returns its ``accuracy`` on the validation split.
+    """Trains a candidate and returns its accuracy on the validation split.
 
     Low and high are the ends of the Wilson 95 % interval. The weights depend on topology, recipe,
     data and seed only, so they are handed to ``save`` under the :func:`~evaluators.keys.dense_key`.
+    It can be pickled if ``save`` can; a data set that is loaded by name travels as its name and
+    fingerprint, and is loaded where it is first used.
 
     Args:
         dataset: what to train on and to select by; its test split is not touched.
@@ -37,9 +41,11 @@ class AccuracyEvaluator:
         device: a torch device name.
         threads: CPU threads of the training.
         save: keeps the trained weights; None drops them.
+        metric: the name of the figure: an evaluator by another recipe, such as a shorter training
+            that comes first, gives it another one, ``accuracy[recipe=cifar-short]``.
+        checkpoints: a folder where trainings that are killed leave their state; None: nowhere.
     """
 
-    metrics: tuple[str, ...] = ("accuracy",)
     slot: Slot = "training"
 
     def __init__(
@@ -51,10 +57,34 @@ class AccuracyEvaluator:
         device: str = "cpu",
         threads: int = 1,
         save: SaveWeights | None = None,
+        metric: str = "accuracy",
+        checkpoints: Path | None = None,
     ) -> None:
-        self.dataset, self.recipe, self.seed = dataset, recipe, seed
+        self._dataset: Dataset | bytes = dataset
+        self.recipe, self.seed = recipe, seed
         self.device, self.threads = device, threads
-        self._save = save
+        self.metrics: tuple[str, ...] = (metric,)
+        self._save, self._checkpoints = save, checkpoints
+
+    @property
+    def dataset(self) -> Dataset:
+        """What it trains on and selects by.
+
+        Raises:
+            NasError: this is another process than the data set was loaded in, and it cannot be
+                loaded here or has changed.
+        """
+        dataset = self._dataset
+        if isinstance(dataset, bytes):
+            dataset = self._dataset = cast("Dataset", pickle.loads(dataset))
+        return dataset
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Pickled within the pickle: unpickling an evaluator must neither take long nor fail.
+        state = self.__dict__.copy()
+        if not isinstance(self._dataset, bytes):
+            state["_dataset"] = pickle.dumps(self._dataset, pickle.HIGHEST_PROTOCOL)
+        return state
 
     def dense_key(self, architecture: Architecture) -> str:
         """Name the weights that training the architecture here gives."""
@@ -67,15 +97,17 @@ class AccuracyEvaluator:
 
     def cache_key(self, architecture: Architecture) -> str:
         """See :class:`evaluators.protocol.Evaluator`."""
-        return accuracy_key(architecture, self.dense_key(architecture))
+        return accuracy_key(architecture, self.dense_key(architecture), metric=self.metrics[0])
 
     def evaluate(self, architecture: Architecture) -> list[Measured]:
         """Train and validate.
 
         Raises:
-            EvaluationError: the training failed, as with a loss that is not finite.
+            EvaluationError: the training failed, as with a loss that is not finite or a device
+                out of memory.
         """
         _refuse_variants(architecture)
+        key = self.dense_key(architecture)
         module = build(architecture)
         initialise(module, self.seed)
         result = train(
@@ -85,16 +117,16 @@ class AccuracyEvaluator:
             seed=self.seed,
             device=self.device,
             threads=self.threads,
+            checkpoint=None if self._checkpoints is None else self._checkpoints / f"{key}.pt",
         )
         if result.status is TrainingStatus.FAILED or result.validation is None:
             raise EvaluationError(f"The training failed: {result.reason}")
-        key = self.dense_key(architecture)
         if self._save is not None:
             state = weights_by_node(module, architecture)
             self._save(key, {name: tensor.detach().cpu() for name, tensor in state.items()})
         accuracy = result.validation
         detail = {**self._detail(result), "dense_key": key, "correct": accuracy.correct}
-        return [Measured("accuracy", accuracy.value, accuracy.low, accuracy.high, detail)]
+        return [Measured(self.metrics[0], accuracy.value, accuracy.low, accuracy.high, detail)]
 
     def _detail(self, result: TrainingResult) -> dict[str, Any]:
         return {

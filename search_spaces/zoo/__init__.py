@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from kernels.errors import UnknownNameError
+from kernels.errors import NasError, UnknownNameError
+from kernels.references import is_file_reference, load_file, split_reference
 from search_spaces.errors import SpaceError
 from search_spaces.space import Space
 
@@ -36,8 +35,8 @@ def load_space(reference: str) -> Space:
         SpaceError: the file cannot be read or does not hold the space.
         UnknownNameError: there is no space of that name.
     """
-    path, _, name = reference.rpartition(":") if ".py:" in reference else (reference, "", "")
-    if path.endswith(".py"):
+    if is_file_reference(reference):
+        path, name = split_reference(reference)
         return _from_file(Path(path), name)
     if reference in _SHIPPED:
         module, _, attribute = _SHIPPED[reference].partition(":")
@@ -54,16 +53,10 @@ def _checked(found: object, reference: str) -> Space:
 
 
 def _from_file(path: Path, name: str) -> Space:
-    spec = importlib.util.spec_from_file_location(f"_space_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise SpaceError(f"There is no space file {path}.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses in the file look their module up
     try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as problem:
-        why = " ".join(str(problem).split())
-        raise SpaceError(f"{path} cannot be loaded: {type(problem).__name__}: {why}") from problem
+        module = load_file(path)
+    except NasError as problem:
+        raise SpaceError(str(problem)) from problem
     found = {item.name: item for item in vars(module).values() if isinstance(item, Space)}
     own = {key: item for key, item in found.items() if key not in _SHIPPED} or found
     if name:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
 
-from evaluators.protocol import Measured
-from kernels.errors import NasError
 from studies.executors.protocol import Job, Outcome
-
-_log = logging.getLogger(__name__)
+from studies.executors.run import run
 
 
 class LocalExecutor:
-    """See :class:`~studies.executors.Executor`; a job runs when its outcome is asked for."""
+    """See :class:`~studies.executors.Executor`; :meth:`wait` runs the next queued job.
+
+    Nothing can stop a job that runs in this process, so a timeout is not looked at.
+    """
 
     def __init__(self) -> None:
         self._queue: deque[Job] = deque()
@@ -24,22 +23,21 @@ class LocalExecutor:
         """See :class:`~studies.executors.Executor`."""
         self._queue.append(job)
 
-    def results(self) -> Iterator[Outcome]:
+    def wait(self, timeout: float | None = None) -> list[Outcome]:
         """See :class:`~studies.executors.Executor`."""
-        while self._queue:
-            yield _run(self._queue.popleft())
+        return [run(self._queue.popleft())] if self._queue else []
 
+    def close(self) -> None:
+        """See :class:`~studies.executors.Executor`."""
+        self._queue.clear()
 
-def _run(job: Job) -> Outcome:
-    started = datetime.now(UTC)
-    measured: tuple[Measured, ...] = ()
-    reason = None
-    try:
-        measured = tuple(job.evaluator.evaluate(job.architecture))
-    except NasError as problem:
-        reason = str(problem)
-    except Exception as problem:
-        # An evaluator may be a user's: whatever it raises fails its candidate, not the study.
-        _log.exception("Evaluating %s failed", job.architecture.key)
-        reason = f"{type(problem).__name__}: {problem}"
-    return Outcome(measured, reason, started, datetime.now(UTC))
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

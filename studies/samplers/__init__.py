@@ -1,22 +1,84 @@
 """Who proposes candidates: one small protocol, and a factory by name."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kernels.errors import UnknownNameError
 from search_spaces.space import DataSpec, Space
-from studies.config import StudyConfig
-from studies.samplers.optuna_sampler import OptunaDecider, OptunaSampler
-from studies.samplers.protocol import Sampler
-from studies.samplers.random_sampler import RandomSampler
+from studies.metrics import Direction
+from studies.samplers.drafts import Draft, Drafter, DraftingSampler
+from studies.samplers.evolution import Evolution
+from studies.samplers.protocol import Lesson, Proposal, Sampler, ask_seed
+from studies.samplers.random_sampler import RandomSearch
 
-__all__ = ["OptunaDecider", "OptunaSampler", "RandomSampler", "Sampler", "make_sampler"]
+__all__ = [
+    "SAMPLERS",
+    "Draft",
+    "Drafter",
+    "DraftingSampler",
+    "Lesson",
+    "Proposal",
+    "Sampler",
+    "ask_seed",
+    "make_sampler",
+]
+
+SAMPLERS = {
+    "evolution": "children of the best so far, by mutation and crossover within scopes",
+    "tpe": "Optuna's tree-structured Parzen estimator",
+    "nsga2": "Optuna's NSGA-II",
+    "nsga3": "Optuna's NSGA-III, for three objectives and more",
+    "gp": "Optuna's Gaussian processes, for few and expensive trials",
+    "random": "uniformly at random over answers",
+}
+"""The samplers by name, with what each does in a line."""
 
 
-def make_sampler(config: StudyConfig, space: Space, data: DataSpec) -> Sampler:
-    """Return the sampler that a study asks for, with nothing told yet."""
-    if config.sampler == "random":
-        return RandomSampler(space, data, config.seed)
-    return OptunaSampler(
-        config.sampler,
-        space,
-        data,
-        directions=[target.direction for target in config.targets],
-        seed=config.seed,
-    )
+def make_sampler(
+    name: str,
+    space: Space,
+    data: DataSpec,
+    *,
+    directions: Sequence[Direction],
+    constraints: Sequence[str],
+    seed: int,
+) -> Sampler:
+    """Return a sampler that was told nothing yet.
+
+    Args:
+        name: one of :data:`SAMPLERS`; or ``module:Name`` or ``path/to/file.py:Name``, where
+            ``Name`` is an ``optuna.samplers.BaseSampler`` or makes one when called with ``seed=``.
+        space: what is searched.
+        data: what the space must know of the data.
+        directions: of the objectives.
+        constraints: their texts, as lessons name them.
+        seed: of the study.
+
+    Raises:
+        NasError: there is no such sampler, or it cannot be made.
+    """
+    if name not in SAMPLERS and ":" not in name:
+        raise UnknownNameError("sampler", name, SAMPLERS)
+    drafter = _drafter(name, space, data, directions, constraints, seed)
+    return DraftingSampler(drafter, space, data, seed)
+
+
+def _drafter(
+    name: str,
+    space: Space,
+    data: DataSpec,
+    directions: Sequence[Direction],
+    constraints: Sequence[str],
+    seed: int,
+) -> Drafter:
+    if name == "random":
+        return RandomSearch(space, data)
+    if name == "evolution":
+        return Evolution(space, data, directions=directions, constraints=constraints)
+    # Optuna is loaded only where it is asked for.
+    from studies.samplers.guided import Problem
+    from studies.samplers.models import make_model
+
+    problem = Problem(space, data, tuple(directions), tuple(constraints), seed)
+    return make_model(name, problem)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 
 from search_spaces.choose import Option
-from search_spaces.space import Candidate, DataSpec, Space
-from studies.samplers.protocol import ask_seed
+from search_spaces.space import DataSpec, Space
+from studies.samplers.drafts import Draft, random_drafts
+from studies.samplers.protocol import Lesson
+
+_TRIES = 100
 
 
-class RandomSampler:
-    """Draws uniformly over answers and learns nothing; see :class:`~studies.samplers.Sampler`."""
+class RandomSearch:
+    """Draws uniformly over answers and learns nothing; see :class:`~studies.samplers.Drafter`."""
 
-    def __init__(self, space: Space, data: DataSpec, seed: int) -> None:
-        self._space, self._data, self._seed = space, data, seed
+    def __init__(self, space: Space, data: DataSpec) -> None:
+        self._space, self._data = space, data
 
-    def ask(self, number: int) -> Candidate:
-        """See :class:`~studies.samplers.Sampler`."""
-        return self._space.sample(Random(ask_seed(self._seed, number)), self._data)
-
-    def tell(self, decisions: Mapping[str, Option], values: Sequence[float] | None) -> None:
+    def learn(self, lesson: Lesson) -> None:
         """Do nothing."""
+
+    def drafts(
+        self, rng: Random, number: int, pending: Sequence[Mapping[str, Option]]
+    ) -> Iterator[Draft]:
+        """See :class:`~studies.samplers.Drafter`."""
+        yield from random_drafts(self._space, self._data, rng, _TRIES)

@@ -1,16 +1,43 @@
-"""The tables. Values are narrow rows; what list views do not need stands in tables of its own."""
+"""The tables. Values are narrow rows; what list views do not need stands last, or elsewhere."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, Float, ForeignKey, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_VERSION = 1
-"""Version of the tables; a record of a newer one is refused."""
+REVISIONS = ("v1", "v2")
+"""Revisions of the tables, oldest first, as in ``migrations/versions``; the last one is below."""
+
+VERSION_TABLE = "nas_alembic_version"
+"""Holds a record's revision. Optuna, whose studies may share the database, takes the usual name."""
+
+version = Table(
+    VERSION_TABLE,
+    MetaData(),  # of its own: it is Alembic's, and no table of a record
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
+)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -37,14 +64,6 @@ class Base(DeclarativeBase):
     type_annotation_map = {dict[str, Any]: JSON, datetime: UtcDateTime}  # noqa: RUF012
 
 
-class Meta(Base):
-    """Facts on the record itself."""
-
-    __tablename__ = "meta"
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    value: Mapped[str] = mapped_column(String(255))
-
-
 class Study(Base):
     """A study."""
 
@@ -55,6 +74,7 @@ class Study(Base):
     conditions: Mapped[dict[str, Any]]
     versions: Mapped[dict[str, Any]]
     created: Mapped[datetime]
+    archived: Mapped[bool] = mapped_column(server_default=false())
 
 
 class ArchitectureRow(Base):
@@ -68,10 +88,13 @@ class ArchitectureRow(Base):
 
 
 class Trial(Base):
-    """A candidate in a study."""
+    """A candidate in a study; the index answers what is counted and where objectives are read."""
 
     __tablename__ = "trial"
-    __table_args__ = (UniqueConstraint("study_id", "number"),)
+    __table_args__ = (
+        UniqueConstraint("study_id", "number"),
+        Index("ix_trial_state", "study_id", "state", "baseline", "number"),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
     number: Mapped[int]
@@ -82,27 +105,41 @@ class Trial(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     started: Mapped[datetime]
     ended: Mapped[datetime | None]
+    stage: Mapped[str | None] = mapped_column(String(255))
+    baseline: Mapped[bool] = mapped_column(server_default=false())
+    origin: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+
+
+class EvaluationRow(Base):
+    """What an evaluator found, once for all studies where it has a key.
+
+    The document holds for each metric its ``value``, ``low``, ``high`` and ``detail``.
+    """
+
+    __tablename__ = "evaluation"
+    __table_args__ = (Index("ix_evaluation_paid", "trial_id", "evaluator", "seconds"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str | None] = mapped_column(String(255), unique=True)
+    evaluator: Mapped[str] = mapped_column(String(255))
+    trial_id: Mapped[int | None] = mapped_column(ForeignKey("trial.id"))  # that it was paid for
+    started: Mapped[datetime]
+    ended: Mapped[datetime]
+    seconds: Mapped[float] = mapped_column(Float(53))
+    worker: Mapped[str] = mapped_column(String(255))
+    document: Mapped[dict[str, Any]]
 
 
 class ValueRow(Base):
-    """One figure of a trial."""
+    """One figure of a trial; the rows of a trial lie together."""
 
     __tablename__ = "value"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
     trial_id: Mapped[int] = mapped_column(ForeignKey("trial.id"), primary_key=True)
     metric: Mapped[str] = mapped_column(String(255), primary_key=True)
     value: Mapped[float] = mapped_column(Float(53))
     low: Mapped[float | None] = mapped_column(Float(53))
     high: Mapped[float | None] = mapped_column(Float(53))
-    cache_key: Mapped[str | None] = mapped_column(String(255), index=True)
-
-
-class Detail(Base):
-    """How a figure came about."""
-
-    __tablename__ = "detail"
-    trial_id: Mapped[int] = mapped_column(ForeignKey("trial.id"), primary_key=True)
-    metric: Mapped[str] = mapped_column(String(255), primary_key=True)
-    document: Mapped[dict[str, Any]]
+    evaluation_id: Mapped[int | None] = mapped_column(ForeignKey("evaluation.id"), index=True)
 
 
 class Event(Base):
@@ -114,3 +151,42 @@ class Event(Base):
     time: Mapped[datetime]
     kind: Mapped[str] = mapped_column(String(64))
     data: Mapped[dict[str, Any]]
+
+
+class ArtifactRow(Base):
+    """A file that a trial made; its content lies in the workspace under its hash."""
+
+    __tablename__ = "artifact"
+    __table_args__ = (UniqueConstraint("trial_id", "name"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trial.id"))
+    name: Mapped[str] = mapped_column(String(255))
+    kind: Mapped[str] = mapped_column(String(64))
+    content_hash: Mapped[str] = mapped_column(String(64), index=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+
+
+class _Held:
+    """Columns that say who holds something, and until when unless it is renewed."""
+
+    token: Mapped[str] = mapped_column(String(64))
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    process_started: Mapped[str] = mapped_column(String(64))
+    since: Mapped[datetime]
+    expires: Mapped[datetime]
+
+
+class Claim(_Held, Base):
+    """An evaluation that somebody is paying for."""
+
+    __tablename__ = "claim"
+    __table_args__ = (Index("ix_claim_token", "token"),)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+
+
+class Lease(_Held, Base):
+    """The driver that runs a study."""
+
+    __tablename__ = "lease"
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), primary_key=True)

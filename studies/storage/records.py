@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from evaluators.protocol import Measured
+from kernels.errors import NasError
 from search_spaces.choose import Option
+
+
+class StudyBusyError(NasError):
+    """Another driver runs the study; or took it over, where it was this one's."""
 
 
 class TrialState(StrEnum):
@@ -18,6 +24,7 @@ class TrialState(StrEnum):
     COMPLETE = "complete"
     FAILED = "failed"
     REPEAT = "repeat"
+    DROPPED = "dropped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,7 @@ class StudyRecord:
         conditions: what must not change while it goes on: data, recipe, space version, device.
         versions: of the libraries it was started with.
         created: when, UTC.
+        archived: whether lists leave it out.
     """
 
     id: int
@@ -48,6 +56,54 @@ class StudyRecord:
     conditions: Mapping[str, str]
     versions: Mapping[str, str]
     created: datetime
+    archived: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who runs a study: a process of a host, and since when (UTC)."""
+
+    host: str
+    pid: int
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluator found on a candidate.
+
+    Attributes:
+        evaluator: its name.
+        key: what other studies find it by; None where it must not be reused.
+        figures: one a metric; those not finite are recorded with their details, but are no values.
+        started: UTC.
+        ended: UTC.
+        worker: where it ran.
+    """
+
+    evaluator: str
+    key: str | None
+    figures: tuple[Measured, ...]
+    started: datetime
+    ended: datetime
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file that a trial made.
+
+    Attributes:
+        name: of the file, once a trial.
+        kind: what it is, such as ``weights``.
+        content_hash: what the workspace finds its content by.
+        size: bytes.
+    """
+
+    name: str
+    kind: str
+    content_hash: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +118,13 @@ class TrialRecord:
         text: one-line form of its architecture.
         decisions: the answers that lead to it.
         values: by metric name.
-        reason: why it failed, or what it repeats; None otherwise.
+        reason: why it failed or was dropped, or what it repeats; None otherwise.
         rejections: how often each rule rejected a draw before it.
         started: UTC.
         ended: UTC; None while it runs.
+        stage: of the funnel at which it was dropped; None otherwise.
+        origin: who proposed it under ``by`` (``sampler``, ``enqueued``, ``baseline``), and what
+            that one said of it.
     """
 
     id: int
@@ -79,6 +138,8 @@ class TrialRecord:
     rejections: Mapping[str, int]
     started: datetime
     ended: datetime | None
+    stage: str | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

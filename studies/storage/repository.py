@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Engine, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Engine, RowMapping, insert, select, update
 
 from evaluators.protocol import Measured
 from kernels.errors import NasError, UnknownNameError
 from search_spaces.architecture import Architecture
 from search_spaces.space import Candidate
-from studies.storage.database import open_engine, session
-from studies.storage.models import ArchitectureRow, Detail, Event, Study, Trial, ValueRow
-from studies.storage.records import EventRecord, StudyRecord, TrialRecord, TrialState, Value
+from studies.storage import claims, reading, writing
+from studies.storage import database as db
+from studies.storage.claims import CLAIMS, LEASES
+from studies.storage.models import ArchitectureRow, ArtifactRow, Event, Study, Trial
+from studies.storage.owner import Owner
+from studies.storage.reading import Objectives
+from studies.storage.records import (
+    Artifact,
+    Evaluation,
+    EventRecord,
+    Holder,
+    StudyRecord,
+    TrialRecord,
+    TrialState,
+)
+from studies.storage.schema import ensure_schema
+
+_STUDY = Study.metadata.tables[Study.__tablename__]
 
 
 class Repository:
@@ -30,16 +43,22 @@ class Repository:
 
     @classmethod
     def open(cls, target: Path | str, *, create: bool = True) -> Repository:
-        """Open a record.
+        """Open a record; one of an older schema is upgraded.
 
         Args:
             target: path of a SQLite file, or a database URL.
             create: whether to make it where there is none.
 
         Raises:
-            NasError: it is no such record, or one of another schema.
+            NasError: it is no such record, one of a newer schema, or it cannot be used.
         """
-        return cls(open_engine(target, create=create))
+        engine = db.open_engine(target, create=create)
+        try:
+            ensure_schema(engine, create=create)
+        except NasError:
+            engine.dispose()
+            raise
+        return cls(engine)
 
     def close(self) -> None:
         """Give back the connections."""
@@ -56,6 +75,8 @@ class Repository:
     ) -> None:
         self.close()
 
+    # Studies
+
     def add_study(
         self,
         name: str,
@@ -69,171 +90,193 @@ class Repository:
         Raises:
             NasError: the name is taken.
         """
-        with session(self._engine) as db:
-            row = Study(
-                name=name,
-                config=dict(config),
-                conditions=dict(conditions),
-                versions=dict(versions),
-                created=_now(),
-            )
-            db.add(row)
-            db.flush()
-            return _study(row)
+        with db.writing(self._engine) as connection:
+            row = {
+                "name": name,
+                "config": dict(config),
+                "conditions": dict(conditions),
+                "versions": dict(versions),
+                "created": datetime.now(UTC),
+            }
+            added = connection.execute(insert(_STUDY).values(row).returning(_STUDY))
+            return _study(added.mappings().one())
 
     def set_config(self, study_id: int, config: Mapping[str, Any]) -> None:
         """Replace the settings of a study, as when it is given more trials."""
-        with session(self._engine) as db:
-            db.get_one(Study, study_id).config = dict(config)
+        self._set(study_id, config=dict(config))
 
-    def studies(self) -> list[StudyRecord]:
-        """Return all studies, oldest first."""
-        with session(self._engine) as db:
-            return [_study(row) for row in db.scalars(select(Study).order_by(Study.id))]
+    def archive(self, study_id: int, archived: bool = True) -> None:
+        """Put a study where lists leave it out, or take it back."""
+        self._set(study_id, archived=archived)
+
+    def studies(self, *, archived: bool = False) -> list[StudyRecord]:
+        """Return the studies, oldest first; those in the archive only if they are wanted."""
+        query = select(_STUDY).order_by(_STUDY.c.id)
+        if not archived:
+            query = query.where(_STUDY.c.archived.is_(False))
+        with db.reading(self._engine) as connection:
+            return [_study(row) for row in connection.execute(query).mappings()]
 
     def find_study(self, name: str) -> StudyRecord | None:
-        """Return the study of that name, if there is one."""
-        with session(self._engine) as db:
-            row = db.scalar(select(Study).where(Study.name == name))
+        """Return the study of that name, archived or not, if there is one."""
+        with db.reading(self._engine) as connection:
+            found = connection.execute(select(_STUDY).where(_STUDY.c.name == name))
+            row = found.mappings().first()
             return None if row is None else _study(row)
 
     def study(self, name: str) -> StudyRecord:
-        """Return the study of that name.
+        """Return the study of that name, archived or not.
 
         Raises:
             UnknownNameError: there is none; lists those there are.
         """
         found = self.find_study(name)
         if found is None:
-            raise UnknownNameError("study", name, [item.name for item in self.studies()])
+            names = [item.name for item in self.studies(archived=True)]
+            raise UnknownNameError("study", name, names)
         return found
 
-    def add_trial(self, study_id: int, number: int, candidate: Candidate) -> int:
+    def delete_study(self, study_id: int) -> None:
+        """Delete a study, its trials and events; evaluations that others may find stay."""
+        with db.writing(self._engine) as connection:
+            writing.delete_study(connection, study_id)
+
+    # Trials
+
+    def add_trial(
+        self, study_id: int, number: int, candidate: Candidate, *, origin: Mapping[str, Any]
+    ) -> int:
         """Record that a trial begins, and its architecture if it is new; return the trial's id.
 
         Raises:
             NasError: the study has a trial of that number.
         """
-        architecture = candidate.architecture
-        with session(self._engine) as db:
-            if db.get(ArchitectureRow, architecture.key) is None:
-                row = ArchitectureRow(
-                    key=architecture.key,
-                    topology_key=architecture.topology_key,
-                    text=architecture.text,
-                    document=architecture.to_json(),
-                )
-                db.add(row)
-                db.flush()
-            trial = Trial(
-                study_id=study_id,
-                number=number,
-                architecture_key=architecture.key,
-                decisions=dict(candidate.decisions),
-                rejections=dict(candidate.rejections),
-                state=TrialState.RUNNING,
-                started=_now(),
-            )
-            db.add(trial)
-            db.flush()
-            return trial.id
+        with db.writing(self._engine) as connection:
+            return writing.add_trial(connection, study_id, number, candidate, origin)
 
-    def add_values(
-        self, trial_id: int, figures: Iterable[Measured], *, cache_key: str | None = None
+    def finish_trial(
+        self,
+        trial_id: int,
+        state: TrialState,
+        reason: str | None = None,
+        *,
+        stage: str | None = None,
     ) -> None:
-        """Record figures of a trial, each metric once.
+        """Record how a trial ended.
 
         Args:
             trial_id: of the trial.
-            figures: all finite.
-            cache_key: what :meth:`cached` finds them by.
+            state: how far it came.
+            reason: why it failed or was dropped, or what it repeats.
+            stage: of the funnel at which it was dropped.
+        """
+        with db.writing(self._engine) as connection:
+            writing.finish_trial(connection, trial_id, state, reason, stage)
+
+    def trials(
+        self, study_id: int, *, number: int | None = None, since: int | None = None
+    ) -> list[TrialRecord]:
+        """Return trials of a study in order, without details.
+
+        Args:
+            study_id: of the study.
+            number: of the only trial wanted.
+            since: number of the first trial wanted.
+        """
+        where = [Trial.study_id == study_id]
+        if number is not None:
+            where.append(Trial.number == number)
+        if since is not None:
+            where.append(Trial.number >= since)
+        with db.reading(self._engine) as connection:
+            return reading.trials(connection, *where)
+
+    def trials_of(self, ids: Sequence[int]) -> list[TrialRecord]:
+        """Return trials by their ids, in the order of these, without details."""
+        with db.reading(self._engine) as connection:
+            return reading.trials_of(connection, ids)
+
+    def objective_rows(self, study_id: int, metrics: Sequence[str]) -> Objectives:
+        """Return the figures of the complete trials, but for baselines and gaps.
+
+        Returns:
+            in order of number, the n trials' ids (n,), their numbers (n,) and values (n, metrics).
+        """
+        with db.reading(self._engine) as connection:
+            return reading.objective_rows(connection, study_id, metrics)
+
+    def count_states(self, study_id: int) -> dict[TrialState, int]:
+        """Return how many trials of a study are in each state."""
+        with db.reading(self._engine) as connection:
+            return reading.count_states(connection, study_id)
+
+    def reasons(self, study_id: int) -> Counter[str]:
+        """Return how often each reason failed a trial, and each ``dropped at STAGE``."""
+        with db.reading(self._engine) as connection:
+            return reading.reasons(connection, study_id)
+
+    def seconds_spent(self, study_id: int) -> dict[str, float]:
+        """Return how long each evaluator ran for a study, in s; what was reused cost nothing."""
+        with db.reading(self._engine) as connection:
+            return reading.seconds_spent(connection, study_id)
+
+    def last_activity(self, study_id: int) -> datetime | None:
+        """Return when something last happened in a study; None where nothing did."""
+        with db.reading(self._engine) as connection:
+            return reading.last_activity(connection, study_id)
+
+    # Figures
+
+    def add_evaluation(self, trial_id: int, evaluation: Evaluation) -> None:
+        """Record what an evaluator found, and its finite figures as values of the trial.
+
+        Raises:
+            NasError: the trial has a figure of one of the metrics already.
+        """
+        with db.writing(self._engine) as connection:
+            writing.add_evaluation(connection, trial_id, evaluation)
+
+    def reuse(self, trial_id: int, key: str, metrics: Sequence[str]) -> list[Measured] | None:
+        """Give a trial the figures that any study recorded under a key.
+
+        Returns:
+            them, in the order of the metrics; None, and nothing happens, unless there are all.
+
+        Raises:
+            NasError: the trial has a figure of one of the metrics already.
+        """
+        with db.reading(self._engine) as connection:
+            found = writing.known_figures(connection, key, metrics)
+        if found is None:
+            return None
+        evaluation_id, figures = found
+        with db.writing(self._engine) as connection:
+            writing.give_values(connection, trial_id, figures, evaluation_id)
+        return figures
+
+    def add_values(self, trial_id: int, figures: Iterable[Measured]) -> None:
+        """Record figures of a trial that no evaluator of its study gave, each metric once.
 
         Raises:
             NasError: a figure is not finite, or the trial has the metric already.
         """
-        with session(self._engine) as db:
-            for item in figures:
-                if not math.isfinite(item.value):
-                    raise NasError(f"{item.metric} must be finite to be recorded: {item.value}.")
-                db.add(
-                    ValueRow(
-                        trial_id=trial_id,
-                        metric=item.metric,
-                        value=float(item.value),
-                        low=_finite(item.low),
-                        high=_finite(item.high),
-                        cache_key=cache_key,
-                    )
-                )
-                if item.detail:
-                    document = _plain(item.detail)
-                    db.add(Detail(trial_id=trial_id, metric=item.metric, document=document))
+        with db.writing(self._engine) as connection:
+            writing.add_values(connection, trial_id, list(figures))
 
     def copy_values(self, source_id: int, trial_id: int) -> None:
-        """Give a trial the figures of another; their details stay with that one."""
-        with session(self._engine) as db:
-            for row in db.scalars(select(ValueRow).where(ValueRow.trial_id == source_id)).all():
-                db.add(
-                    ValueRow(
-                        trial_id=trial_id,
-                        metric=row.metric,
-                        value=row.value,
-                        low=row.low,
-                        high=row.high,
-                    )
-                )
-
-    def finish_trial(self, trial_id: int, state: TrialState, reason: str | None = None) -> None:
-        """Record how a trial ended."""
-        with session(self._engine) as db:
-            trial = db.get_one(Trial, trial_id)
-            trial.state, trial.reason, trial.ended = state, reason, _now()
-
-    def fail_running(self, study_id: int, reason: str) -> int:
-        """Close the trials that a dead driver left running; return how many there were."""
-        with session(self._engine) as db:
-            running = Trial.study_id == study_id, Trial.state == TrialState.RUNNING
-            rows = db.scalars(select(Trial).where(*running)).all()
-            for row in rows:
-                row.state, row.reason, row.ended = TrialState.FAILED, reason, _now()
-            return len(rows)
-
-    def trials(self, study_id: int, *, number: int | None = None) -> list[TrialRecord]:
-        """Return the trials of a study in order, or the one of that number, without details."""
-        where = [Trial.study_id == study_id]
-        if number is not None:
-            where.append(Trial.number == number)
-        with session(self._engine) as db:
-            values: defaultdict[int, dict[str, Value]] = defaultdict(dict)
-            found = select(ValueRow).join(Trial, ValueRow.trial_id == Trial.id).where(*where)
-            for item in db.scalars(found.order_by(ValueRow.metric)):
-                values[item.trial_id][item.metric] = Value(item.value, item.low, item.high)
-            rows = db.execute(
-                select(Trial, ArchitectureRow.text)
-                .join(ArchitectureRow, Trial.architecture_key == ArchitectureRow.key)
-                .where(*where)
-                .order_by(Trial.number)
-            )
-            return [_trial(row, text, values[row.id]) for row, text in rows]
+        """Give a trial the figures of another."""
+        with db.writing(self._engine) as connection:
+            writing.copy_values(connection, source_id, trial_id)
 
     def detail(self, trial_id: int, metric: str) -> Mapping[str, Any]:
         """Return how a figure came about; empty where nothing was recorded."""
-        with session(self._engine) as db:
-            row = db.get(Detail, (trial_id, metric))
-            return {} if row is None else row.document
+        with db.reading(self._engine) as connection:
+            return reading.detail(connection, trial_id, metric)
 
-    def cached(self, cache_key: str, metrics: Sequence[str]) -> list[Measured] | None:
-        """Return the figures that any study recorded under a key; None unless it has them all."""
-        with session(self._engine) as db:
-            rows = db.scalars(
-                select(ValueRow)
-                .where(ValueRow.cache_key == cache_key)
-                .order_by(ValueRow.trial_id.desc())
-            )
-            found = {row.metric: row for row in rows}  # the oldest wins
-            if not found.keys() >= set(metrics):
-                return None
-            return [_measured(db, found[name]) for name in metrics]
+    def evaluations(self, trial_id: int) -> list[Evaluation]:
+        """Return what a trial's figures come from, paid for it or not, oldest first."""
+        with db.reading(self._engine) as connection:
+            return reading.evaluations(connection, trial_id)
 
     def architecture(self, key: str) -> Architecture:
         """Return a recorded network.
@@ -241,71 +284,97 @@ class Repository:
         Raises:
             NasError: the record has no network of that key.
         """
-        with session(self._engine) as db:
-            row = db.get(ArchitectureRow, key)
-            if row is None:
-                raise NasError(f"The record has no architecture {key!r}.")
-            document = row.document
+        query = select(ArchitectureRow.document).where(ArchitectureRow.key == key)
+        with db.reading(self._engine) as connection:
+            document = connection.execute(query).scalar()
+        if document is None:
+            raise NasError(f"The record has no architecture {key!r}.")
         return Architecture.from_json(document)
+
+    # What happened, and what was made
 
     def add_event(self, study_id: int, kind: str, data: Mapping[str, Any]) -> None:
         """Record that something happened now."""
-        with session(self._engine) as db:
-            db.add(Event(study_id=study_id, time=_now(), kind=kind, data=_plain(data)))
+        row = {"study_id": study_id, "time": datetime.now(UTC), "kind": kind}
+        with db.writing(self._engine) as connection:
+            connection.execute(insert(Event).values(**row, data=writing.plain(data)))
 
     def events(self, study_id: int) -> list[EventRecord]:
         """Return what happened in a study, in order."""
-        with session(self._engine) as db:
-            rows = db.scalars(select(Event).where(Event.study_id == study_id).order_by(Event.id))
-            return [EventRecord(row.time, row.kind, row.data) for row in rows]
+        query = select(Event.time, Event.kind, Event.data).where(Event.study_id == study_id)
+        with db.reading(self._engine) as connection:
+            return [EventRecord(*row) for row in connection.execute(query.order_by(Event.id))]
+
+    def add_artifact(self, trial_id: int, artifact: Artifact) -> None:
+        """Record a file that a trial made.
+
+        Raises:
+            NasError: the trial has one of that name.
+        """
+        row = {name: getattr(artifact, name) for name in Artifact.__slots__}
+        with db.writing(self._engine) as connection:
+            connection.execute(insert(ArtifactRow).values(trial_id=trial_id, **row))
+
+    def artifacts(self, trial_id: int) -> list[Artifact]:
+        """Return the files that a trial made, by name."""
+        with db.reading(self._engine) as connection:
+            return reading.artifacts(connection, trial_id)
+
+    # Claims and leases
+
+    def claim(self, key: str, owner: Owner, seconds: float) -> bool:
+        """Say that an evaluation is being paid for, for so long unless it is renewed.
+
+        Returns:
+            whether it is this owner's now; False while another one, that lives, holds it.
+        """
+        with db.writing(self._engine) as connection:
+            return claims.take(connection, CLAIMS, key, owner, seconds) is None
+
+    def release(self, key: str, owner: Owner) -> None:
+        """Give up a claim; nothing happens where it is another's."""
+        with db.writing(self._engine) as connection:
+            claims.give_up(connection, CLAIMS, key, owner)
+
+    def renew_claims(self, owner: Owner, seconds: float) -> None:
+        """Keep all claims of an owner for so long from now."""
+        with db.writing(self._engine) as connection:
+            claims.renew(connection, CLAIMS, owner, seconds)
+
+    def take_lease(self, study_id: int, owner: Owner, seconds: float) -> None:
+        """Become the one driver of a study, for so long unless it is renewed.
+
+        Raises:
+            StudyBusyError: another one runs it; says where and since when.
+        """
+        with db.writing(self._engine) as connection:
+            claims.take_lease(connection, study_id, owner, seconds)
+
+    def renew_lease(self, study_id: int, owner: Owner, seconds: float) -> None:
+        """Stay the driver of a study for so long from now.
+
+        Raises:
+            StudyBusyError: the lease ran out and is another's now, or was given up.
+        """
+        with db.writing(self._engine) as connection:
+            claims.renew_lease(connection, study_id, owner, seconds)
+
+    def drop_lease(self, study_id: int, owner: Owner) -> None:
+        """Stop being the driver of a study; nothing happens where another is."""
+        with db.writing(self._engine) as connection:
+            claims.give_up(connection, LEASES, study_id, owner)
+
+    def driver(self, study_id: int) -> Holder | None:
+        """Return who runs a study now."""
+        with db.reading(self._engine) as connection:
+            return claims.driver(connection, study_id)
+
+    def _set(self, study_id: int, **values: Any) -> None:
+        with db.writing(self._engine) as connection:
+            there = update(_STUDY).where(_STUDY.c.id == study_id)
+            if not connection.execute(there.values(values)).rowcount:
+                raise NasError(f"The record has no study {study_id}; was it deleted?")
 
 
-def _study(row: Study) -> StudyRecord:
-    return StudyRecord(row.id, row.name, row.config, row.conditions, row.versions, row.created)
-
-
-def _trial(row: Trial, text: str, values: Mapping[str, Value]) -> TrialRecord:
-    return TrialRecord(
-        id=row.id,
-        number=row.number,
-        state=TrialState(row.state),
-        key=row.architecture_key,
-        text=text,
-        decisions=row.decisions,
-        values=values,
-        reason=row.reason,
-        rejections=row.rejections,
-        started=row.started,
-        ended=row.ended,
-    )
-
-
-def _measured(db: Session, row: ValueRow) -> Measured:
-    detail = db.get(Detail, (row.trial_id, row.metric))
-    document = {} if detail is None else detail.document
-    return Measured(row.metric, row.value, row.low, row.high, document)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _finite(bound: float | None) -> float | None:
-    return float(bound) if bound is not None and math.isfinite(bound) else None
-
-
-def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring details to what JSON holds: other figures become None, other things their text."""
-    return {str(key): _plain_value(value) for key, value in data.items()}
-
-
-def _plain_value(value: Any) -> Any:
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return _plain(value)
-    if isinstance(value, list | tuple):
-        return [_plain_value(item) for item in value]
-    return str(value)
+def _study(row: RowMapping) -> StudyRecord:
+    return StudyRecord(**row)

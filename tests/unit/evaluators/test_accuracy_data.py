@@ -117,13 +117,16 @@ def test_importing_data_and_recipes_loads_no_torch() -> None:
         (_images(0), BALANCED[:0], "none empty"),
         (_images()[:, 0], BALANCED, r"\(n, c, h, w\)"),
         (_images() * 16, BALANCED, r"0\.\.1"),
-        (_images() * np.float32("nan"), BALANCED, r"0\.\.1"),
-        ((_images() * 255).astype(np.uint8), BALANCED, "float images"),
+        (_images() * np.float32("nan"), BALANCED, "40 of 40 images have NaN pixels"),
+        ((_images() * 255).astype(np.int32), BALANCED, "uint8 or float images, got int32"),
+        (np.array([None] * 40), BALANCED, "array of objects"),
+        ([np.zeros((1, 4, 4)), np.zeros((1, 5, 5))], [0, 1], "arrays of one size"),
         (_images(), BALANCED[:-1], "40 images but 39 labels"),
         (_images(), BALANCED * 0, "at least two classes"),
-        (_images(), BALANCED - 1, "labels 0, 1"),
+        (_images(), BALANCED - 1, r"labels 0, 1, .*got \[-1, 0\]"),
         (_images(), BALANCED + 0.5, "integer labels"),
-        (_images(), BALANCED * 2, "at least 3 images in each"),
+        (_images(), BALANCED * 2, "from 0 to 2 without a gap, but no training image has label 1;"),
+        (_images(), (np.arange(40) < 2).astype(int), "at least 3 images in each"),
         (_images() * 0, BALANCED, "must vary"),
     ],
 )
@@ -140,8 +143,11 @@ def test_more_labels_than_names_is_an_error() -> None:
 
 
 def test_split_refuses_unmatched_tensors() -> None:
+    labels = torch.zeros(3, dtype=torch.int64)
     with pytest.raises(NasError, match="A split needs"):
-        Split(torch.zeros(3, 1, 2, 2), torch.zeros(2, dtype=torch.int64))
+        Split(torch.zeros(3, 1, 2, 2), labels[:2])
+    with pytest.raises(NasError, match=r"levels to normalise them by, got torch\.uint8"):
+        Split(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), labels)
 
 
 @pytest.mark.parametrize("layout", ["nhw", "nhwc", "nchw"])
@@ -152,8 +158,11 @@ def test_npz_layouts_and_uint8(tmp_path: Path, layout: str) -> None:
     loaded = load_dataset(f"npz:{tmp_path / 'x.npz'}")
     direct = raw[:, :1] if layout == "nhw" else raw
     expected = make_dataset("d", direct.astype(np.float32) / 255, BALANCED)
-    assert loaded.fingerprint == expected.fingerprint
-    assert torch.equal(loaded.test.images, expected.test.images)
+    assert loaded.test.images.dtype == torch.uint8
+    assert (loaded.mean, loaded.std) == (pytest.approx(expected.mean), pytest.approx(expected.std))
+    got = loaded.test.batch(slice(None))
+    torch.testing.assert_close(got, expected.test.images, atol=1e-5, rtol=0)
+    assert torch.equal(loaded.test.labels, expected.test.labels)
 
 
 @pytest.mark.parametrize("shape", [(40, 3, 4, 4), (40, 9, 9, 9), (40, 9)])
@@ -167,9 +176,9 @@ def test_unreadable_npz_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("hello")
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 torn")
     (tmp_path / "empty.npz").write_bytes(b"")
-    np.savez(tmp_path / "other.npz", a=1)
+    np.savez(tmp_path / "objects.npz", x=np.array([None, 1]), y=BALANCED, allow_pickle=True)
     np.save(tmp_path / "one.npy", BALANCED)
-    for name in ("text.npz", "torn.npz", "empty.npz", "other.npz", "one.npy", "missing.npz"):
+    for name in ("text.npz", "torn.npz", "empty.npz", "objects.npz", "one.npy", "missing.npz"):
         with pytest.raises(NasError, match="not a readable"):
             load_dataset(f"npz:{tmp_path / name}")
 

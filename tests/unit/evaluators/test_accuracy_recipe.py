@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from evaluators.accuracy.augment import AUGMENTATIONS, augment
-from evaluators.accuracy.recipe import RECIPES, Augmentation, Recipe, get_recipe
+from evaluators.accuracy.recipe import RECIPES, Augmentation, Recipe, get_recipe, scaled
 from kernels.errors import NasError, UnknownNameError
 
 BASE = Recipe(
@@ -36,6 +36,9 @@ OTHER: dict[str, Any] = {
     "augmentation": (Augmentation("shift", 1),),
     "ema_decay": 0.9,
     "gradient_clip": 1.0,
+    "mixed_precision": "bf16",
+    "channels_last": True,
+    "epoch_images": 1000,
 }
 
 
@@ -56,6 +59,26 @@ def test_digest_sees_strength_and_order_of_augmentation() -> None:
 def test_digest_is_stable() -> None:
     # Stored accuracies are named by it: a change here must come with a new RECIPE_VERSION.
     assert BASE.digest == "dc44d2cb5f21629b0b55ad0ce5f8e850"
+
+
+def test_digests_from_before_later_fields_still_name_the_same_trainings() -> None:
+    assert get_recipe("digits-short").digest == "34b16ad3918978095757033053e23ffd"
+    assert get_recipe("digits-full").digest == "e68bd311cdb79bff1c9dd451a177b5ac"
+
+
+@pytest.mark.parametrize(("optimiser", "rate"), [("sgd", 0.4), ("adamw", 0.2)])
+def test_a_batch_four_times_as_large_scales_the_rate(optimiser: Any, rate: float) -> None:
+    recipe = dataclasses.replace(BASE, optimiser=optimiser)
+    larger = scaled(recipe, 128)
+    assert (larger.batch_size, larger.learning_rate) == (128, pytest.approx(rate))
+    assert larger.name == "base[batch=128]"
+    back = dataclasses.replace(larger, batch_size=32, learning_rate=0.1, name="base")
+    assert back == scaled(recipe, 32) == recipe
+
+
+def test_scaling_to_no_batch_is_an_error() -> None:
+    with pytest.raises(NasError, match="batch_size must be 2 or more"):
+        scaled(BASE, 1)
 
 
 def test_equal_numbers_of_other_types_give_one_digest() -> None:
@@ -95,7 +118,7 @@ def test_bad_json_gives_one_clear_error(text: str, message: str) -> None:
     [
         ("optimiser", "adam", "Unknown optimiser 'adam'. Known: adamw, sgd"),
         ("schedule", "step", "Unknown schedule 'step'. Known: constant, cosine, one-cycle"),
-        ("augmentation", (("blur", 1),), "Unknown augmentation 'blur'. Known: flip, shift"),
+        ("augmentation", (("blur", 1),), "Unknown augmentation 'blur'. Known: cutout, flip, shift"),
         ("augmentation", (("shift", 1.5),), "strength 1.5 is out of range"),
         ("augmentation", (("flip", 1.5),), "strength 1.5 is out of range"),
         ("augmentation", (("flip", math.nan),), "strength nan is out of range"),
@@ -110,6 +133,10 @@ def test_bad_json_gives_one_clear_error(text: str, message: str) -> None:
         ("label_smoothing", 1, "label_smoothing must be"),
         ("ema_decay", 1, "ema_decay must be"),
         ("gradient_clip", 0, "gradient_clip must be"),
+        ("mixed_precision", "fp16", "Unknown mixed precision 'fp16'. Known: bf16, none"),
+        ("channels_last", 1, "channels_last must be true or false"),
+        ("epoch_images", 31, "epoch_images must be"),
+        ("epoch_images", 64.0, "epoch_images must be"),
     ],
 )
 def test_values_out_of_range_are_refused(field: str, value: object, message: str) -> None:
@@ -125,7 +152,9 @@ def test_nesterov_needs_sgd_with_momentum() -> None:
 
 
 def test_unknown_recipe_lists_known_ones() -> None:
-    with pytest.raises(UnknownNameError, match="Known: digits-full, digits-short"):
+    with pytest.raises(
+        UnknownNameError, match="Known: cifar-full, cifar-short, digits-full, digits-short"
+    ):
         get_recipe("digits")
 
 
@@ -173,11 +202,29 @@ def test_flip_mirrors_about_its_share() -> None:
     assert abs(int(flipped.sum()) - 250) < 55
 
 
+def test_cutout_hides_a_square_about_any_pixel() -> None:
+    images = torch.ones(2000, 2, 5, 4)
+    out = augment(
+        images,
+        [("cutout", 3)],
+        black=-torch.ones(2, 1, 1),
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert torch.equal(out[:, 0], out[:, 1])
+    squares = set()
+    for y in range(5):
+        for x in range(4):
+            square = torch.ones(5, 4)
+            square[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2] = 0
+            squares.add(square.numpy().tobytes())
+    assert {image.numpy().tobytes() for image in out[:, 0]} == squares
+
+
 @pytest.mark.parametrize("name", AUGMENTATIONS.names())
 def test_augmentation_depends_on_its_generator_only(name: str) -> None:
     images = torch.rand(32, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     before, kept = torch.get_rng_state(), images.clone()
-    strength = min(1.0, AUGMENTATIONS.get(name).most) / (1 if name == "shift" else 2)
+    strength = 1.0 if AUGMENTATIONS.get(name).whole else 0.5
     outs = [
         augment(
             images,

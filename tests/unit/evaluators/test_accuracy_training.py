@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +12,10 @@ import torch
 from torch import nn
 
 from evaluators.accuracy.data import Dataset, Split, load_dataset, make_dataset
+from evaluators.accuracy.loop import parameter_groups
 from evaluators.accuracy.recipe import Augmentation, Recipe, get_recipe
 from evaluators.accuracy.score import Accuracy
-from evaluators.accuracy.training import (
-    Epoch,
-    TrainingStatus,
-    _parameter_groups,
-    evaluate,
-    initialise,
-    train,
-)
+from evaluators.accuracy.training import Epoch, TrainingStatus, evaluate, initialise, train
 from kernels.errors import NasError
 
 QUICK = Recipe(
@@ -96,6 +92,8 @@ VARIATIONS = {
     "adamw": dataclasses.replace(QUICK, optimiser="adamw", nesterov=False, learning_rate=0.01),
     "average": dataclasses.replace(QUICK, ema_decay=0.9),
     "clip": dataclasses.replace(QUICK, gradient_clip=0.1),
+    "bf16": dataclasses.replace(QUICK, mixed_precision="bf16"),
+    "layout": dataclasses.replace(QUICK, channels_last=True),
 }
 
 
@@ -111,6 +109,78 @@ def test_same_seed_gives_bit_equal_weights(data: Dataset, recipe: Recipe) -> Non
     assert results[0].validation == results[0].history[-1].validation
     assert (results[0].status, results[0].reason, results[0].epochs) == ("ok", None, 2)
     assert results[0].validation == evaluate(modules[0], data.validation)
+
+
+class Spy(nn.Module):
+    """Notes what it is given while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen.append(x.detach().clone())
+        return x
+
+
+def spied(data: Dataset, **changes: object) -> tuple[list[torch.Tensor], nn.Module, nn.Module]:
+    """Return what the first and the last layer got in each step, and the trained module."""
+    first, last = Spy(), Spy()
+    layers = list(small_net())
+    module = nn.Sequential(first, *layers[:-1], last, layers[-1])
+    initialise(module, 0)
+    recipe = dataclasses.replace(QUICK, **{"augmentation": (), **changes})  # type: ignore[arg-type]
+    assert train(module, data, recipe, seed=0, threads=1).status is TrainingStatus.OK
+    return first.seen, last, module
+
+
+def test_bf16_computes_inside_and_keeps_float32_weights(data: Dataset) -> None:
+    _, last, module = spied(data, mixed_precision="bf16")
+    assert {x.dtype for x in last.seen} == {torch.bfloat16}
+    assert {p.dtype for p in module.parameters()} == {torch.float32}
+    _, last, _ = spied(data)
+    assert {x.dtype for x in last.seen} == {torch.float32}
+
+
+def test_channels_last_is_for_training_only(data: Dataset) -> None:
+    four = make_dataset("four", np.random.default_rng(0).random((40, 4, 4, 4)), np.arange(40) % 2)
+    module = nn.Sequential(
+        Spy(), conv(4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    plain = dataclasses.replace(QUICK, augmentation=())
+    results = []
+    for recipe in (plain, dataclasses.replace(plain, channels_last=True)):
+        initialise(module, 0)
+        module[0].seen.clear()
+        train(module, four, recipe, seed=0, threads=1)
+        strides = {x.stride()[1] for x in module[0].seen}
+        assert strides == ({1} if recipe.channels_last else {16})
+        assert all(p.is_contiguous() for p in module.parameters())
+        results.append([p.detach().clone() for p in module.parameters()])
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
+
+
+def test_an_epoch_of_fewer_images_draws_them_anew(data: Dataset) -> None:
+    seen, _, _ = spied(data, epoch_images=16, epochs=3)
+    assert [len(x) for x in seen] == [8] * 6
+    epochs = [{row.numpy().tobytes() for row in torch.cat(seen[i : i + 2])} for i in (0, 2, 4)]
+    assert [len(epoch) for epoch in epochs] == [16] * 3
+    assert len(epochs[0] | epochs[1] | epochs[2]) > 16
+
+
+def test_images_of_bytes_train_as_the_same_images_in_floats() -> None:
+    raw = np.random.default_rng(0).integers(0, 256, (40, 3, 4, 4), dtype=np.uint8)
+    labels = np.arange(40) % 2
+    states = []
+    for images in (raw, raw / 255):
+        module = nn.Sequential(conv(3, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        initialise(module, 0)
+        train(module, make_dataset("d", images, labels), QUICK, seed=0, threads=1)
+        states.append(module.state_dict())
+    for key in states[0]:
+        torch.testing.assert_close(states[0][key], states[1][key], atol=1e-4, rtol=1e-4)
 
 
 def test_training_leaves_global_state_alone(data: Dataset) -> None:
@@ -229,13 +299,33 @@ def test_a_nan_statistic_is_a_recorded_failure_and_an_infinite_mask_is_none(data
     assert result.reason == "A weight or statistic is not finite after epoch 1."
 
 
-def test_out_of_memory_is_a_recorded_failure(data: Dataset) -> None:
-    class Greedy(nn.Linear):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            raise torch.OutOfMemoryError("no room")
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("no room"),
+        MemoryError("no room"),
+        RuntimeError("[alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: no room"),
+    ],
+)
+def test_out_of_memory_is_a_recorded_failure(data: Dataset, error: Exception) -> None:
+    result = train(raising(error), data, QUICK, seed=0, threads=1)
+    assert result.status is TrainingStatus.FAILED
+    assert result.reason is not None
+    assert result.reason.startswith("Out of memory on cpu with batches of 8 images: ")
+    assert "no room; a smaller batch_size" in result.reason
 
-    result = train(Greedy(1, 1), data, QUICK, seed=0, threads=1)
-    assert (result.status, result.reason) == ("failed", "Out of memory: no room")
+
+def test_an_error_of_the_network_is_no_lack_of_memory(data: Dataset) -> None:
+    with pytest.raises(RuntimeError, match="shapes"):
+        train(raising(RuntimeError("shapes do not match")), data, QUICK, seed=0)
+
+
+def raising(error: Exception) -> nn.Module:
+    class Raising(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise error
+
+    return Raising(1, 1)
 
 
 def test_a_listener_sees_each_epoch_and_may_stop(data: Dataset) -> None:
@@ -273,7 +363,7 @@ def test_norms_and_biases_are_not_decayed_and_shared_weights_counted_once() -> N
     first, second = nn.Linear(3, 3), nn.Linear(3, 3)
     second.weight = first.weight
     module.extend([first, second])
-    decayed, plain = _parameter_groups(module)
+    decayed, plain = parameter_groups(module)
     assert {id(p) for p in decayed} == {id(module[0].weight), id(first.weight)}
     assert len(decayed) == 2
     assert len(plain) == 1 + 2 + 2 + 2
@@ -390,3 +480,55 @@ def test_digits_short_is_good() -> None:
     result = train(module, digits, get_recipe("digits-short"), seed=0, threads=1)
     assert result.status is TrainingStatus.OK
     assert evaluate(module, digits.test).value >= 0.97
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("changes", [{}, {"mixed_precision": "bf16", "channels_last": True}])
+def test_digits_on_a_gpu(changes: dict[str, Any], tmp_path: Path) -> None:
+    """Bytes as they come, so that normalisation runs on the device as well."""
+    floats = load_dataset("digits")
+    images = floats.train.images * floats.std[0] + floats.mean[0]
+    raw = (images * 255).round().to(torch.uint8).numpy()
+    digits = make_dataset("bytes", raw, floats.train.labels.numpy())
+    recipe = dataclasses.replace(get_recipe("digits-short"), ema_decay=0.98, **changes)
+    module = reference_net()
+    initialise(module, 0)
+
+    def interrupt(epoch: Epoch) -> None:
+        if epoch.number == 12 and stops:
+            stops.pop()
+            raise KeyboardInterrupt
+
+    seen: list[Epoch] = []
+    stops, file = [1], tmp_path / "file.pt"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evaluators.accuracy.checkpoint.SAVE_SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            train(
+                *(module, digits, recipe),
+                seed=0,
+                device="cuda",
+                on_epoch=interrupt,
+                checkpoint=file,
+            )
+        module = reference_net()
+        initialise(module, 0)
+        listen = seen.append
+        result = train(
+            module, digits, recipe, seed=0, device="cuda", on_epoch=listen, checkpoint=file
+        )
+    assert [epoch.number for epoch in seen] == list(range(12, 25))
+    assert (result.status, result.epochs, result.device) == ("ok", 24, "cuda")
+    assert evaluate(module, digits.test).value >= 0.85
+    assert all(p.is_contiguous() and p.dtype == torch.float32 for p in module.parameters())
+
+
+@pytest.mark.gpu
+def test_a_gpu_without_room_is_a_recorded_failure(data: Dataset) -> None:
+    class Greedy(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.empty(1 << 42, device=x.device)
+
+    result = train(Greedy(1, 1), data, QUICK, seed=0, device="cuda")
+    assert result.reason is not None
+    assert result.reason.startswith("Out of memory on cuda with batches of 8 images: CUDA out of")

@@ -192,10 +192,29 @@ def test_errors_of_the_network_name_the_space_and_the_place() -> None:
                 x = net.conv(x, 64, groups=3 if stage("bad", [True]) and b == 0 else 1)
         return x
 
-    with pytest.raises(ArchitectureError) as caught:
-        broken.sample(random.Random(0), DATA)
-    assert str(caught.value).startswith("broken/stage0/block0/conv: groups 3 does not divide 64")
+    place = "broken/stage0/block0/conv: groups 3 does not divide 64"
+    with pytest.raises(ArchitectureError, match=f"^{place}"):
+        broken.run(RandomDecider(random.Random(0)), DATA)
     assert scope.current() == ""
+    with pytest.raises(SpaceError, match=f"1000 by the rule 'invalid network: {place}"):
+        broken.sample(random.Random(0), DATA)
+
+
+def test_a_function_that_raises_rejects_its_answers_and_says_where() -> None:
+    @space("fragile", version=1)
+    def fragile(choose: Chooser, data: DataSpec) -> Value:
+        net = NetworkBuilder(data.input_shape)
+        width = choose("width", [0, 8])
+        return net.classifier(net.conv(net.input, 16 // width), data.classes)
+
+    drawn = [fragile.sample(random.Random(seed), DATA) for seed in range(20)]
+    assert {found.decisions["width"] for found in drawn} == {8}
+    rules = {rule for found in drawn for rule in found.rejections}
+    assert len(rules) == 1
+    assert re.fullmatch(
+        r"ZeroDivisionError in test_choose.py, line \d+: integer division or modulo by zero",
+        rules.pop(),
+    )
 
 
 def test_scopes_name_the_nodes() -> None:

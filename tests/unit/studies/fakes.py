@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.analytic import AnalyticEvaluator
-from evaluators.protocol import Measured
+from evaluators.protocol import Measured, Slot
 from search_spaces.architecture import Architecture
 from studies.config import StudyConfig
+from studies.workspace import Workspace
 
 _SPACE = """
 from search_spaces.builder import NetworkBuilder
@@ -39,6 +40,8 @@ def cheap_config(**settings: Any) -> StudyConfig:
         "objectives": ["macs", "params"],
         "trials": 12,
         "device": "cpu",
+        "sampler": "random",
+        "workers": 0,
     }
     return StudyConfig(**{**defaults, **settings})
 
@@ -46,7 +49,7 @@ def cheap_config(**settings: Any) -> StudyConfig:
 class FakeEvaluator:
     """Gives ``accuracy`` by a function and notes which networks it was paid for."""
 
-    exclusive = False
+    slot: Slot = "training"
 
     def __init__(
         self, function: Callable[[Architecture], float], *, metric: str = "accuracy"
@@ -71,3 +74,26 @@ def size_score(architecture: Architecture) -> float:
 
 def with_costs(evaluator: FakeEvaluator) -> list[Any]:
     return [AnalyticEvaluator(), evaluator]
+
+
+def recorded(place, name="cheap"):
+    with Workspace.of(place).open(create=False) as repository:
+        return repository.trials(repository.study(name).id)
+
+
+def counted(trials):
+    """What an interruption must not change: everything but times and row numbers."""
+    return [
+        (
+            trial.number,
+            trial.state,
+            trial.reason,
+            trial.stage,
+            trial.key,
+            dict(trial.decisions),
+            dict(trial.values),
+            dict(trial.rejections),
+            dict(trial.origin),
+        )
+        for trial in trials
+    ]

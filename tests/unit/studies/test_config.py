@@ -19,7 +19,7 @@ def test_a_file_is_read_and_overridden(tmp_path):
     path.write_text('name="a"\nspace="x"\ndata="digits"\nobjectives=["params"]\ntrials=3\n')
     config = StudyConfig.from_toml(path, trials=4)
     assert (config.objectives, config.trials) == (("params",), 4)
-    assert [str(target) for target in config.targets] == ["params (min)"]
+    assert [str(target) for target in config.targets] == ["params"]
 
 
 def test_it_is_frozen():
@@ -50,6 +50,17 @@ def test_unknown_settings_come_with_a_suggestion():
         ({"threads": 0}, "'threads'"),
         ({"recipe": "digits-shrt"}, "Did you mean 'digits-short'"),
         ({"sampler": "tpee"}, "Did you mean 'tpe'"),
+        ({"sampler": 3}, "'sampler'"),
+        ({"workers": -1}, "'workers'"),
+        ({"lookahead": 0}, "'lookahead'"),
+        ({"minutes": 0}, "'minutes'"),
+        ({"constraints": ["params<5"]}, "metric<=number"),
+        ({"constraints": ["prams<=5"]}, "Did you mean 'params'"),
+        ({"constraints": ["test_accuracy>=0.5"]}, "spoil"),
+        ({"funnel": ["rf_gan:0.5"]}, "Did you mean 'rf_gain'"),
+        ({"funnel": ["rf_gain:half"]}, "METRIC:SHARE"),
+        ({"funnel": [{"by": "rf_gain", "keep": 1.5}]}, "'funnel.0.keep'"),
+        ({"funnel": [{"by": "rf_gain", "kep": 0.5}]}, "'funnel.0"),
         ({"sampler": 3}, "'sampler'"),
         ({"max_repeats": 0}, "'max_repeats'"),
     ],

@@ -59,8 +59,8 @@ def test_nothing_else_runs_while_a_latency_is_measured(place):
         (datetime.fromisoformat(run["started"]), datetime.fromisoformat(run["ended"]), run)
         for run in runs
     ]
-    assert [run["metrics"][0] for run in runs] == ["params", "latency_ms", "accuracy"] * 2
-    measured = [span for span in spans if span[2]["exclusive"]]
+    assert [run["metrics"][0] for run in runs] == ["latency_ms", "accuracy"] * 2
+    measured = [span for span in spans if span[2]["slot"] == "measurement"]
     assert [run["metrics"] for _, _, run in measured] == [["latency_ms"]] * 2
     for begin, end, run in measured:
         others = [span for span in spans if span[2] is not run]
@@ -81,7 +81,7 @@ def test_every_figure_is_recorded_with_its_conditions(place):
     assert len(details["latency_ms"]["samples_us"]) >= 30
     assert details["latency_ms"]["threads"] == 1
     assert len(details["accuracy"]["history"]) == 1
-    assert study.conditions.keys() == {"space", "data", "recipe", "device"}
+    assert study.conditions.keys() == {"space", "data", "recipe", "device", "lookahead"}
     assert study.versions["torch"] != "unknown"
 
 
@@ -122,7 +122,7 @@ def test_a_second_study_reuses_figures_and_weights(place):
     with Workspace.of(place).open() as repository:
         events = repository.events(repository.study("again").id)
     paid = [event.data["metrics"] for event in events if event.kind == "evaluated"]
-    assert all("params" in metrics for metrics in paid)  # arithmetic only
+    assert not paid
     found = [(point.key, point.values["latency_ms"]) for point in finish_front(place, "again")]
     first = [(point.key, point.values["latency_ms"]) for point in front(place, "real")]
     assert found == first

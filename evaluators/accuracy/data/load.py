@@ -1,0 +1,129 @@
+"""Finding a data set by its reference, once per process; and sending one to another process."""
+
+from __future__ import annotations
+
+import copyreg
+from collections.abc import Callable
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from evaluators.accuracy.data.folder import read_folder
+from evaluators.accuracy.data.npz import read_npz
+from evaluators.accuracy.data.prepare import prepare
+from evaluators.accuracy.data.raw import RawSet, channels_first, checked
+from evaluators.accuracy.data.reference import Options, parse_reference
+from evaluators.accuracy.data.values import Dataset
+from evaluators.accuracy.data.vision import VISION_SETS, read_vision
+from kernels.errors import NasError
+from kernels.references import load_reference
+from kernels.registry import Registry
+
+_NPZ, _FOLDER = "npz:", "folder:"
+
+DATASETS: Registry[Callable[[], RawSet]] = Registry("data set")
+"""Data sets by name; each function reads the raw images."""
+
+
+@cache
+def load_dataset(name: str) -> Dataset:
+    """Load a data set, once per process.
+
+    Args:
+        name: a registered name; ``npz:PATH`` (see ``npz.read_npz``); ``folder:PATH`` (see
+            ``folder.read_folder``); or ``file.py:function`` or ``module:function``, a function
+            without arguments that returns images and labels, or a :class:`Dataset`. Options may
+            follow: ``?train=5000&validation=1000&test=1000`` keeps that many images of a split,
+            the same ones each time, ``folder:PATH?size=64`` brings images to one size. A file is
+            not read again in this process if it changes.
+
+    Example:
+        >>> load_dataset("digits").input_shape
+        (1, 8, 8)
+
+    Raises:
+        NasError: the name is unknown, or what it names cannot make a data set.
+    """
+    place, options = parse_reference(name)
+    if options.size is not None and not place.startswith(_FOLDER):
+        raise NasError(f"Data set {name!r}: size is for folder:PATH only; leave it out.")
+    mark = name[len(place) :]
+    for prefix in (_NPZ, _FOLDER):
+        if place.startswith(prefix):
+            path = Path(place.removeprefix(prefix)).expanduser()
+            raw = read_npz(name, path) if prefix == _NPZ else read_folder(name, path, options.size)
+            # Absolute: another process may run in another folder.
+            source = f"{prefix}{path.absolute()}{mark}"
+            return replace(prepare(name, raw, options=options), source=source)
+    if ":" in place:
+        return _from_function(name, place, options)
+    return replace(prepare(name, DATASETS.get(place)(), options=options), source=name)
+
+
+@DATASETS.register("digits")
+def _digits() -> RawSet:
+    from sklearn.datasets import load_digits
+
+    bunch: Any = load_digits()
+    return RawSet(checked("digits", bunch.images[:, None] / 16.0, bunch.target))
+
+
+def _register_vision(name: str) -> None:
+    DATASETS.add(name, lambda: read_vision(name))
+
+
+for _name in VISION_SETS:
+    _register_vision(_name)
+
+
+def _from_function(name: str, place: str, options: Options) -> Dataset:
+    function = load_reference(place, "data set")
+    try:
+        made = function()
+    except NasError:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())
+        raise NasError(
+            f"Data set {name!r}: {place} raised {type(error).__name__}: {why}"
+        ) from error
+    if isinstance(made, Dataset):
+        if options != Options():
+            raise NasError(
+                f"Data set {name!r}: {place} returns a Dataset, which is taken as it is; let it "
+                "return (images, labels), or select in the function."
+            )
+        return replace(made, name=name)
+    if not isinstance(made, tuple | list) or len(made) != 2:
+        raise NasError(
+            f"Data set {name!r}: {place} must return (images, labels) or a Dataset, "
+            f"got {type(made).__name__}."
+        )
+    raw = RawSet(checked(name, channels_first(name, made[0]), made[1]))
+    return prepare(name, raw, options=options)
+
+
+def _reload(name: str, source: str, fingerprint: str) -> Dataset:
+    """Load in this process what another process loaded.
+
+    Raises:
+        NasError: it cannot be loaded here, or is another one than there.
+    """
+    dataset = load_dataset(source)
+    if dataset.fingerprint != fingerprint:
+        raise NasError(
+            f"Data set {source!r} has changed: its fingerprint was {fingerprint} where it was "
+            f"loaded first and is {dataset.fingerprint} here; put the old files back or start anew."
+        )
+    return replace(dataset, name=name)
+
+
+def _reduce(dataset: Dataset) -> tuple[Callable[..., Dataset], tuple[Any, ...]]:
+    if dataset.source:
+        return _reload, (dataset.name, dataset.source, dataset.fingerprint)
+    return Dataset, tuple(getattr(dataset, entry.name) for entry in fields(dataset))
+
+
+# Here and not as a method: the value must not know how it is loaded.
+copyreg.pickle(Dataset, _reduce)

@@ -1,0 +1,56 @@
+"""An exported folder read back, with this package's kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kernels.errors import NasError
+from search_spaces.architecture import Architecture
+from search_spaces.export.write import checksum, read_manifest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_NEEDED = ("architecture.json", "model.safetensors")
+
+
+def load_export(directory: Path | str) -> nn.Module:
+    """Return the trained network of an export as a module in evaluation mode, on the CPU.
+
+    It is built anew from the description, so that it runs on this package's kernels whatever form
+    it was exported in, and no code of the folder is executed.
+
+    Raises:
+        NasError: the folder holds no export, or a file is missing, damaged or of another network.
+    """
+    place = Path(directory)
+    manifest = read_manifest(place)
+    contents = {name: _content(place, name, manifest["files"]) for name in _NEEDED}
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    from search_spaces.build import build
+
+    architecture = Architecture.from_json(contents["architecture.json"].decode())
+    try:
+        state = load(contents["model.safetensors"])
+        module = build(architecture)
+        floats = [item.dtype for item in state.values() if item.is_floating_point()]
+        module.to(floats[0] if floats else None)
+        module.load_state_dict(state)
+    except (SafetensorError, RuntimeError) as problem:
+        first = str(problem).strip().splitlines()[0]
+        raise NasError(f"The weights in {place} do not fit its network: {first}") from None
+    return module.eval()
+
+
+def _content(place: Path, name: str, files: dict[str, dict[str, object]]) -> bytes:
+    try:
+        content = (place / name).read_bytes()
+    except OSError as problem:
+        raise NasError(f"{place / name} cannot be read: {problem.strerror}.") from None
+    if checksum(content) != files.get(name, {}).get("sha256"):
+        raise NasError(f"{place / name} was changed or damaged; export again.")
+    return content

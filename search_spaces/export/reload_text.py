@@ -1,0 +1,198 @@
+"""The script that travels with an exported model: loads it, checks it, classifies images."""
+
+from __future__ import annotations
+
+from search_spaces.export.values import Form
+
+_RELOAD = '''"""Loads the model in this folder.
+
+    python reload.py               checks every format here against the example
+    python reload.py --image FILE  classifies an image
+
+From Python: ``from reload import load_model``. @NEEDS@
+"""
+
+import argparse
+import importlib.util
+import json
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+FORMATS = {"python": "model.py", "pt2": "model.pt2", "onnx": "model.onnx"}
+TOLERANCE = 1e-4  # of the largest output; another processor rounds otherwise
+TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "U8": torch.uint8,
+}
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file: the header's length, a JSON header, then raw data."""
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    tensors = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            dtype = TYPES[entry["dtype"]]
+            start, end = (8 + length + offset for offset in entry["data_offsets"])
+            raw = bytearray(data[start:end])
+            if len(raw) != end - start:
+                raise ValueError(f"{path.name} is damaged: {name} ends beyond the file")
+            flat = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+            tensors[name] = flat.reshape(entry["shape"])
+    return tensors
+
+
+def load_model(kind: str = "") -> Callable[..., torch.Tensor]:
+    """Return the trained model, ready for inference.
+
+    Args:
+        kind: "python" (an nn.Module), "pt2" or "onnx"; the first that is here by default.
+    """
+@REQUIRE@    kind = kind or present()[0]
+    if kind == "pt2":
+        return torch.export.load(HERE / "model.pt2").module()
+    if kind == "onnx":
+        return load_onnx()
+    spec = importlib.util.spec_from_file_location("model", HERE / "model.py")
+    source = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(source)
+    weights = load_tensors(HERE / "model.safetensors")
+    model = source.Network()
+    for tensor in weights.values():
+        if tensor.is_floating_point():
+            model.to(tensor.dtype)
+            break
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def load_onnx() -> Callable[..., torch.Tensor]:
+    """Return the ONNX model as a function of tensors; it runs on the CPU."""
+    try:
+        import onnxruntime
+    except ImportError:
+        sys.exit("model.onnx needs onnxruntime: pip install onnxruntime")
+    session = onnxruntime.InferenceSession(
+        HERE / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    names = [item.name for item in session.get_inputs()]
+
+    def run(*inputs: torch.Tensor) -> torch.Tensor:
+        given = {name: item.numpy() for name, item in zip(names, inputs, strict=False)}
+        return torch.from_numpy(session.run(None, given)[0])
+
+    return run
+
+
+def present() -> list[str]:
+    """Return the formats that this folder holds."""
+    found = [kind for kind, file in FORMATS.items() if (HERE / file).is_file()]
+    if not found:
+        sys.exit("This folder holds weights alone; export again with --to python.")
+    return found
+
+
+def preprocessing() -> dict:
+    """Return the input's size, mean and deviation per channel, and the names of the classes."""
+    path = HERE / "preprocessing.json"
+    if not path.is_file():
+        sys.exit("Nothing is known of this model's images: there is no preprocessing.json.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """Map images (b, c, h, w) in 0..1 to inputs of the model."""
+    facts = preprocessing()
+    mean, std = (torch.tensor(facts[name]).reshape(-1, 1, 1) for name in ("mean", "std"))
+    return (images - mean) / std
+
+
+def read_image(path: str) -> torch.Tensor:
+    """Read an image file as an input (1, c, h, w): scaled, cropped in the middle, normalised."""
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        sys.exit("--image needs Pillow: pip install pillow")
+    channels, height, width = preprocessing()["size"]
+    if channels not in (1, 3):
+        sys.exit(f"The model's input has {channels} channels; an image has 1 or 3.")
+    try:
+        with Image.open(path) as file:
+            image = file.convert("L" if channels == 1 else "RGB")
+    except OSError as problem:
+        sys.exit(f"Cannot read the image: {problem}")
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    pixels = pixels.reshape(height, width, channels).permute(2, 0, 1)
+    return normalise(pixels[None].float() / 255)
+
+
+def classify(path: str, kind: str) -> None:
+    """Print the most likely classes of an image and their probabilities."""
+    with torch.inference_mode():
+        shares = load_model(kind)(read_image(path))[0].softmax(0)
+    classes = preprocessing()["classes"]
+    for share, index in zip(*shares.topk(min(5, len(classes))), strict=True):
+        print(f"{share:7.2%}  {classes[int(index)]}")
+
+
+def check(kinds: list[str]) -> bool:
+    """Compare each format with the example; print and return what came of it."""
+    example = load_tensors(HERE / "example.safetensors")
+    inputs = [example[name] for name in sorted(example) if name != "output"]
+    scale = example["output"].abs().max().item()
+    passed = True
+    for kind in kinds:
+        with torch.inference_mode():
+            output = load_model(kind)(*inputs)
+        difference = (output - example["output"]).abs().max().item()
+        same = difference <= TOLERANCE * scale
+        passed = passed and same
+        verdict = "same outputs" if same else "OTHER OUTPUTS"
+        print(f"{kind}: {verdict}, largest difference {difference:.1e} at scale {scale:.1e}")
+    return passed
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Check the model in this folder, or use it.")
+    parser.add_argument("--image", metavar="FILE", help="classify this image")
+    parser.add_argument("--format", choices=FORMATS, default="", help="use this format only")
+    options = parser.parse_args()
+    if options.image:
+        classify(options.image, options.format)
+    else:
+        sys.exit(0 if check([options.format] if options.format else present()) else 1)
+'''
+
+_NEEDS: dict[Form, str] = {
+    "plain": "Needs torch and nothing else.",
+    "packed": "Needs torch and paretonas.",
+}
+_REQUIRE: dict[Form, str] = {
+    "plain": "",
+    "packed": """    try:
+        import kernels.sliding_channel.module  # noqa: F401
+    except ImportError:
+        sys.exit("This model keeps its kernels and needs their package: pip install paretonas")
+    device = json.loads((HERE / "export.json").read_text(encoding="utf-8"))["device"]
+    if device == "cuda" and not torch.cuda.is_available():
+        sys.exit("This model was packed for a CUDA device, and there is none here.")
+""",
+}
+
+
+def reload_text(form: Form) -> str:
+    """Return ``reload.py`` of a form."""
+    return _RELOAD.replace("@NEEDS@", _NEEDS[form]).replace("@REQUIRE@", _REQUIRE[form])

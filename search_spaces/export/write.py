@@ -1,0 +1,257 @@
+"""A folder that holds a trained network in the formats asked for, and all that belongs to it.
+
+Every folder has ``model.safetensors`` (the state dict), ``architecture.json`` (the network for this
+package), ``example.safetensors`` (inputs and the outputs they must give), ``model_card.md``,
+``reload.py`` and ``export.json`` (what was asked for, and the checksum of each file);
+``preprocessing.json`` where the data is known. Formats add ``model.py``, ``model.pt2``, ``model.onnx``.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from kernels.errors import NasError
+from search_spaces.architecture import Architecture
+from search_spaces.export.card import write_card
+from search_spaces.export.reload_text import reload_text
+from search_spaces.export.values import (
+    Facts,
+    Form,
+    Format,
+    Preprocessing,
+    checked_form,
+    checked_formats,
+)
+from search_spaces.source import generate
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SCHEMA = 1
+"""Version of what ``export.json`` says."""
+EXAMPLE_BATCH = 7
+_OLD_EXPORT = {"reload.py", "architecture.json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an export is to be; equal orders of equal weights give equal files.
+
+    Attributes:
+        form: ``plain`` or ``packed``.
+        to: formats, in the order of ``values.FORMATS``.
+        facts: where the model comes from.
+        preprocessing: from an image to the input; None where the data is not known.
+        device: that a packed model is made for, a torch device name; a plain one is made on the CPU.
+    """
+
+    form: Form = "plain"
+    to: tuple[Format, ...] = ("python",)
+    facts: Facts = field(default_factory=Facts)
+    preprocessing: Preprocessing | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "form", checked_form(self.form))
+        object.__setattr__(self, "to", checked_formats(self.to))
+        if self.form == "packed" and "onnx" in self.to:
+            raise NasError(
+                "ONNX cannot hold this package's kernels; use --form plain, or --to python, pt2."
+            )
+
+    def card(self, architecture: Architecture) -> str:
+        """Return the model card of a network exported so."""
+        return write_card(
+            architecture,
+            self.facts,
+            form=self.form,
+            to=self.to,
+            preprocessing=self.preprocessing,
+        )
+
+
+def export_network(
+    architecture: Architecture, module: nn.Module, directory: Path, order: Order | None = None
+) -> None:
+    """Write a trained network to a folder.
+
+    The folder is made whole or not at all; an export that stands there is replaced.
+
+    Args:
+        architecture: the network.
+        module: a trained module of it, as :func:`search_spaces.build.build` makes; left unchanged.
+        directory: where to; its parent is made if needed.
+        order: what to write; a plain Python file by default.
+
+    Raises:
+        NasError: the network has a variant, a format cannot be written or needs a package that is
+            not there, or the folder holds something that is no export.
+    """
+    order = order or Order()
+    if architecture.regions:
+        raise NasError(
+            f"Variants cannot be exported yet; this network has {architecture.regions[0]}. "
+            "Export its dense form: Architecture.dense()."
+        )
+    _check_free(directory)
+    files = _files(architecture, module, order)
+    manifest = _manifest(architecture, order, files)
+    files["export.json"] = _json(manifest)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".export-") as scratch:
+        stage = Path(scratch) / "stage"
+        stage.mkdir()
+        for name, content in files.items():
+            (stage / name).write_bytes(content)
+        if directory.exists():
+            directory.replace(Path(scratch) / "replaced")
+        stage.replace(directory)
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Return what ``export.json`` of a folder says.
+
+    Raises:
+        NasError: there is none, or it cannot be read.
+    """
+    path = directory / "export.json"
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["schema"] != SCHEMA:
+            raise NasError(
+                f"{path} is of schema {manifest['schema']!r}, this package reads {SCHEMA}; "
+                "export again."
+            )
+        return manifest
+    except FileNotFoundError:
+        raise NasError(f"{directory} holds no export: it has no export.json.") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise NasError(f"{path} cannot be read; export again.") from None
+
+
+def checksum(content: bytes) -> str:
+    """Return the SHA-256 sum of a file's content."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def example_inputs(architecture: Architecture, batch: int = EXAMPLE_BATCH) -> list[Tensor]:
+    """Return N(0, 1) inputs (batch, ...), the same each time; one for a network without inputs."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    shapes = [node.shape for node in architecture.inputs] or [()]
+    return [torch.randn(batch, *shape, generator=generator) for shape in shapes]
+
+
+def plain_module(source: str) -> nn.Module:
+    """Return a new module of a generated source, as whoever has only the file gets it."""
+    namespace: dict[str, object] = {"__name__": "model"}
+    exec(compile(source, "model.py", "exec"), namespace)
+    return cast("type[nn.Module]", namespace["Network"])()
+
+
+def _files(architecture: Architecture, module: nn.Module, order: Order) -> dict[str, bytes]:
+    from safetensors.torch import save
+
+    source = generate(architecture, form="plain" if order.form == "plain" else "native")
+    state = {name: item.detach().cpu().contiguous() for name, item in module.state_dict().items()}
+    dtype = _dtype(state)
+    inputs = [x.to(dtype) for x in example_inputs(architecture)]
+    example = {f"input_{i}": x for i, x in enumerate(inputs)}
+    example["output"] = _outputs(module, inputs)
+    files = {
+        "model.safetensors": save(state),
+        "example.safetensors": save(example),
+        "architecture.json": _json(architecture.to_json()),
+        "model_card.md": order.card(architecture).encode(),
+        "reload.py": reload_text(order.form).encode(),
+    }
+    if order.preprocessing is not None:
+        files["preprocessing.json"] = _json(order.preprocessing.to_json())
+    if "python" in order.to:
+        files["model.py"] = source.encode()
+    if {"pt2", "onnx"} & {*order.to}:
+        made = plain_module(source).to(dtype)
+        made.load_state_dict(state)
+        files |= _programs(made, inputs, order)
+    return files
+
+
+def _programs(module: nn.Module, inputs: Sequence[Tensor], order: Order) -> dict[str, bytes]:
+    from search_spaces.export import programs
+
+    if "onnx" in order.to:
+        programs.require_onnx()
+    device = order.device if order.form == "packed" else "cpu"
+    placed = [x.to(device) for x in inputs]
+    program = programs.trace_program(module.to(device), placed)
+    files = {}
+    if "pt2" in order.to:
+        files["model.pt2"] = programs.program_bytes(program)
+    if "onnx" in order.to:
+        files["model.onnx"] = programs.onnx_bytes(program, placed)
+    return files
+
+
+def _outputs(module: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
+    import torch
+
+    twin = copy.deepcopy(module).eval().cpu()
+    with torch.inference_mode():
+        output: Tensor = twin(*inputs)
+    return output.clone().contiguous()
+
+
+def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:  # noqa: F821
+    import torch
+
+    return next((x.dtype for x in state.values() if x.is_floating_point()), torch.float32)
+
+
+def _manifest(
+    architecture: Architecture, order: Order, files: Mapping[str, bytes]
+) -> dict[str, Any]:
+    import torch
+
+    return {
+        "schema": SCHEMA,
+        "form": order.form,
+        "to": list(order.to),
+        "key": architecture.key,
+        "device": order.device.split(":")[0] if order.form == "packed" else "any",
+        "made_with": {"paretonas": _version(), "torch": torch.__version__},
+        "files": {
+            name: {"sha256": checksum(content), "bytes": len(content)}
+            for name, content in sorted(files.items())
+        },
+    }
+
+
+def _version() -> str:
+    try:
+        return version("paretonas")
+    except PackageNotFoundError:  # run from the source tree
+        return "unknown"
+
+
+def _check_free(directory: Path) -> None:
+    """Refuse a place that holds something of the user's: what stands there is replaced whole."""
+    if not directory.exists():
+        return
+    names = {item.name for item in directory.iterdir()} if directory.is_dir() else {"a file"}
+    if names and "export.json" not in names and not names >= _OLD_EXPORT:
+        raise NasError(
+            f"{directory} holds something that is no export; name another place, or empty it."
+        )
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()

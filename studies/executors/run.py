@@ -1,0 +1,51 @@
+"""How a job becomes an outcome, in whatever process it runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from datetime import UTC, datetime
+
+from evaluators.protocol import Measured
+from kernels.errors import NasError
+from studies.executors.protocol import Job, Outcome
+
+_log = logging.getLogger(__name__)
+
+
+def run(job: Job, *, attempts: int = 1) -> Outcome:
+    """Evaluate; whatever the evaluator raises becomes the reason, but for an interrupt or exit.
+
+    Args:
+        job: what to do.
+        attempts: how often it was begun, this time included.
+    """
+    started = datetime.now(UTC)
+    measured: tuple[Measured, ...] = ()
+    reason = None
+    try:
+        measured = tuple(job.evaluator.evaluate(job.architecture))
+    except NasError as problem:
+        reason = str(problem)
+    except Exception as problem:
+        # An evaluator may be a user's: whatever it raises fails its candidate, not the study.
+        _log.exception("Evaluating %s failed", job.architecture.key)
+        reason = _describe(problem)
+    ended = datetime.now(UTC)
+    return Outcome(job.id, measured, reason, started, ended, this_worker(), attempts)
+
+
+def this_worker() -> str:
+    """Name this process in an outcome: ``host:pid``."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _describe(problem: Exception) -> str:
+    # torch is asked for its error only where an evaluator imported it: loading it takes seconds.
+    torch = sys.modules.get("torch")
+    kinds = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
+    if isinstance(problem, kinds):
+        return f"out of memory: {str(problem) or type(problem).__name__}"
+    return f"{type(problem).__name__}: {problem}"

@@ -1,0 +1,187 @@
+"""The stages a candidate passes, cheapest first, and what each of them lets through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from evaluators.protocol import Evaluator
+from kernels.errors import NasError
+from studies.config import GateConfig, StudyConfig
+from studies.metrics import Constraint, Direction, parse_metric
+
+_WINDOW = 500
+"""Newest candidates that a gate compares with."""
+_TRAINED_ENOUGH = 20
+"""Trained candidates from which the use of a proxy is judged."""
+_RANK = {"latency_ms": 1, "peak_memory_mb": 2, "energy_mj": 4, "accuracy": 5}
+_SLOT_RANK = {"inline": 0, "measurement": 2, "training": 5}
+
+
+class Gate:
+    """Lets the better share of the candidates through; see :class:`~studies.config.GateConfig`.
+
+    A candidate is compared with those that came here before it: its place is the share of them
+    that fewer candidates dominate, by the gate's metric and the objectives known by then. One
+    that none dominates always goes on. What is looked at follows from trial numbers alone, so
+    that a study is the same however its trials were interleaved.
+
+    Attributes:
+        config: the settings.
+        names: metrics that are compared, the gate's own first.
+        passed: how many candidates went on.
+    """
+
+    def __init__(self, config: GateConfig, names: Sequence[str], directions: Sequence[Direction]):
+        self.config = config
+        self.names, self._directions = tuple(names), tuple(directions)
+        self.passed = 0
+        self._came: dict[int, tuple[float, ...]] = {}
+
+    def arrive(self, number: int, figures: Mapping[str, float]) -> None:
+        """Note a candidate that came here."""
+        signs = [1.0 if item == "min" else -1.0 for item in self._directions]
+        row = (sign * figures[name] for sign, name in zip(signs, self.names, strict=True))
+        self._came[number] = tuple(row)
+
+    def came(self, before: int) -> list[int]:
+        """Return the numbers of the candidates below ``before`` that came here."""
+        return sorted(number for number in self._came if number < before)
+
+    def verdict(self, number: int, before: int) -> str | None:
+        """Return why a candidate that came is dropped; None where it goes on.
+
+        Args:
+            number: of the candidate.
+            before: only candidates of lower numbers are compared with.
+        """
+        others = self.came(before)[-_WINDOW:]
+        if len(others) < self.config.after:
+            return None
+        rows = np.array([self._came[item] for item in [*others, number]])
+        counts = _dominators(rows)
+        place = float(np.mean(counts[:-1] < counts[-1]))
+        if counts[-1] == 0 or place < self.config.keep:
+            return None
+        return (
+            f"{self.names[0]} {abs(self._came[number][0]):.4g}: {100 * place:.0f} % of "
+            f"{len(others)} candidates before it are better; the stage keeps "
+            f"{100 * self.config.keep:.0f} %"
+        )
+
+
+def _dominators(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    """Return by how many of the rows each is dominated; smaller is better."""
+    no_worse = (rows[:, None] <= rows[None]).all(axis=2)
+    better = (rows[:, None] < rows[None]).any(axis=2)
+    return np.asarray((no_worse & better).sum(axis=0), dtype=np.intp)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Evaluators of one price, and what a candidate must keep to go on.
+
+    Attributes:
+        name: its first metric, or ``"cost"`` of what is found by arithmetic.
+        evaluators: all of them are run.
+        bounds: constraints that can be checked by then.
+        gates: judged in order.
+    """
+
+    name: str
+    evaluators: tuple[Evaluator, ...]
+    bounds: tuple[Constraint, ...] = ()
+    gates: tuple[Gate, ...] = field(default=())
+
+
+def make_stages(config: StudyConfig, evaluators: Sequence[Evaluator]) -> tuple[Stage, ...]:
+    """Order evaluators by price; constraints and gates stand where their metric becomes known.
+
+    Raises:
+        NasError: the direction of a gate's metric is not known.
+    """
+    groups: dict[float, list[Evaluator]] = {}
+    final = set(config.names)
+    for position, evaluator in enumerate(evaluators):
+        groups.setdefault(_price(evaluator, final, position), []).append(evaluator)
+    known: set[str] = set()
+    stages = []
+    for price in sorted(groups):
+        new = {name for evaluator in groups[price] for name in evaluator.metrics}
+        known |= new
+        stages.append(
+            Stage(
+                name=groups[price][0].metrics[0] if price else "cost",
+                evaluators=tuple(groups[price]),
+                bounds=tuple(item for item in config.bounds if str(item.metric) in new),
+                gates=tuple(
+                    _gate(config, gate, known)
+                    for gate in config.funnel
+                    if str(parse_metric(gate.by, own=True)) in new
+                ),
+            )
+        )
+    return tuple(stages)
+
+
+def _price(evaluator: Evaluator, final: set[str], position: int) -> float:
+    """Return the place in the order; trainings are stages of their own, the judged ones last."""
+    if evaluator.slot == "inline":
+        return 0.0
+    metric = parse_metric(evaluator.metrics[0], own=True)
+    rank = _RANK.get(metric.name, _SLOT_RANK[evaluator.slot])
+    if evaluator.slot == "training":
+        rank = 5 if evaluator.metrics[0] in final else 3
+        return rank + position / 1000
+    return float(rank)
+
+
+def _gate(config: StudyConfig, gate: GateConfig, known: set[str]) -> Gate:
+    metric = parse_metric(gate.by, own=True)
+    directions = {str(item.metric): item.direction for item in config.targets}
+    if metric.kind is not None:
+        directions.setdefault(str(metric), metric.kind.direction)
+    if str(metric) not in directions:
+        raise NasError(
+            f"Setting 'funnel': which way is {metric} better? Make it an objective, or judge by "
+            "another metric."
+        )
+    names = [str(metric), *(name for name in config.names if name in known and name != str(metric))]
+    return Gate(gate, names, [directions[name] for name in names])
+
+
+def misleads(
+    proxy: Sequence[float], params: Sequence[float], accuracy: Sequence[float]
+) -> str | None:
+    """Tell why a proxy should not drop candidates: it ranks the trained ones worse than size does.
+
+    Args:
+        proxy: its figures for trained candidates, larger meaning better.
+        params: their parameter counts.
+        accuracy: their accuracies.
+
+    Returns:
+        The two rank correlations in a sentence; None while the proxy is the better one or fewer
+        than 20 candidates are trained.
+    """
+    if len(accuracy) < _TRAINED_ENOUGH:
+        return None
+    mine, plain = _spearman(proxy, accuracy), _spearman(params, accuracy)
+    if mine >= plain:
+        return None
+    return (
+        f"rank correlation with accuracy {mine:.2f} on {len(accuracy)} trained candidates, "
+        f"that of params {plain:.2f}"
+    )
+
+
+def _spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Return the rank correlation; 0 where one of the two is constant."""
+    ranks = np.vstack([rankdata(a), rankdata(b)])
+    if (np.ptp(ranks, axis=1) == 0).any():
+        return 0.0
+    return float(np.corrcoef(ranks)[0, 1])

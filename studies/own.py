@@ -1,0 +1,158 @@
+"""Evaluators that users bring: a function of a built network, or an object that is one."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from torch import nn
+
+from evaluators.accuracy.data import Dataset
+from evaluators.accuracy.initialise import initialise
+from evaluators.protocol import EvaluationError, Evaluator, Measured, Slot
+from kernels.errors import NasError
+from kernels.references import load_reference
+from search_spaces.architecture import Architecture
+from search_spaces.build import build
+
+ENTRY_POINTS = "paretonas.evaluators"
+"""The entry-point group under which other distributions offer evaluators."""
+
+OwnFunction = Callable[[nn.Module, Dataset], Mapping[str, float] | float]
+"""Takes a fresh network and the data; returns a figure, or figures by metric name."""
+
+
+@dataclass(frozen=True)
+class FunctionEvaluator:
+    """Evaluates a fresh network by a user's function.
+
+    Its results are reused as long as the function's source, data and seed are the same; those of
+    a function without source text never are.
+
+    Attributes:
+        function: what the user wrote.
+        dataset: handed to it.
+        metrics: names of what it returns.
+        seed: of the initial weights.
+        reference: how another process finds the function; None: it is sent as it is.
+    """
+
+    function: OwnFunction
+    dataset: Dataset
+    metrics: tuple[str, ...]
+    seed: int
+    reference: str | None = None
+    slot: Slot = "training"
+
+    def __reduce__(self) -> tuple[Callable[..., Evaluator], tuple[Any, ...]]:
+        settings = (self.dataset, self.metrics, self.seed)
+        if self.reference is None:
+            return FunctionEvaluator, (self.function, *settings)
+        return _function_evaluator, (self.reference, *settings)
+
+    def cache_key(self, architecture: Architecture) -> str:
+        """See :class:`evaluators.protocol.Evaluator`."""
+        try:
+            source = inspect.getsource(inspect.unwrap(self.function))
+        except (OSError, TypeError):
+            return ""
+        parts = (source, architecture.key, self.dataset.fingerprint, str(self.seed))
+        return blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+
+    def evaluate(self, architecture: Architecture) -> list[Measured]:
+        """Build, initialise by seed, and call the function.
+
+        Raises:
+            EvaluationError: it returned something else than the figures it should.
+        """
+        module = build(architecture)
+        initialise(module, self.seed)
+        found: Any = self.function(module, self.dataset)
+        if not isinstance(found, Mapping):
+            found = {self.metrics[0]: found} if len(self.metrics) == 1 else {}
+        missing = [name for name in self.metrics if name not in found]
+        if missing:
+            raise EvaluationError(f"The evaluator returned no {', '.join(missing)}.")
+        try:
+            values = {name: float(found[name]) for name in self.metrics}
+        except (TypeError, ValueError) as problem:
+            raise EvaluationError(f"The evaluator returned no number: {problem}.") from None
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise EvaluationError(f"The evaluator returned {value} for {name}.")
+        return [Measured(name, value) for name, value in values.items()]
+
+
+def _function_evaluator(
+    reference: str, dataset: Dataset, metrics: tuple[str, ...], seed: int
+) -> FunctionEvaluator:
+    return FunctionEvaluator(_load(reference), dataset, metrics, seed, reference)
+
+
+class ReferredEvaluator:
+    """A user's evaluator object, which other processes find by its reference.
+
+    Args:
+        reference: as :func:`load_own_evaluator` takes it.
+    """
+
+    def __init__(self, reference: str) -> None:
+        self._reference = reference
+        found = _load(reference)
+        self._evaluator: Evaluator = found() if isinstance(found, type) else found
+
+    def __reduce__(self) -> tuple[type[ReferredEvaluator], tuple[str]]:
+        return ReferredEvaluator, (self._reference,)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those of the user's evaluator."""
+        return tuple(self._evaluator.metrics)
+
+    @property
+    def slot(self) -> Slot:
+        """That of the user's evaluator."""
+        return self._evaluator.slot
+
+    def cache_key(self, architecture: Architecture) -> str:
+        """See :class:`evaluators.protocol.Evaluator`."""
+        return self._evaluator.cache_key(architecture)
+
+    def evaluate(self, architecture: Architecture) -> list[Measured]:
+        """See :class:`evaluators.protocol.Evaluator`."""
+        return self._evaluator.evaluate(architecture)
+
+
+def load_own_evaluator(
+    reference: str, dataset: Dataset, *, metrics: tuple[str, ...], seed: int
+) -> Evaluator:
+    """Return a user's evaluator.
+
+    Args:
+        reference: ``FILE.py:NAME``, ``module:NAME`` or the name of an entry point; it names a
+            function ``(model, data) -> figures`` or an object of the evaluators' protocol.
+        dataset: for a function.
+        metrics: names of the figures that a function returns.
+        seed: for a function.
+
+    Raises:
+        NasError: it cannot be loaded, or is no evaluator.
+    """
+    found = _load(reference)
+    if all(hasattr(found, name) for name in ("metrics", "slot", "cache_key", "evaluate")):
+        return ReferredEvaluator(reference)
+    if not callable(found):
+        raise NasError(f"{reference} is neither a function nor an evaluator.")
+    if not metrics:
+        raise NasError(
+            f"What does {reference} return? Name it as an objective: --objectives NAME:min,..."
+        )
+    return FunctionEvaluator(found, dataset, metrics, seed, reference)
+
+
+def _load(reference: str) -> Any:
+    return load_reference(reference, "evaluator", group=ENTRY_POINTS)

@@ -1,0 +1,1 @@
+"""Alembic scripts that bring an older record to the schema of this release."""

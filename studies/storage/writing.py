@@ -1,0 +1,215 @@
+"""What changes trials: rows as values come, in the transaction of the caller."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
+
+from evaluators.protocol import Measured
+from kernels.errors import NasError
+from search_spaces.space import Candidate
+from studies.storage.claims import LEASES
+from studies.storage.database import insert_if_absent
+from studies.storage.models import (
+    ArchitectureRow,
+    ArtifactRow,
+    Base,
+    EvaluationRow,
+    Event,
+    Study,
+    Trial,
+    ValueRow,
+)
+from studies.storage.records import Evaluation, TrialState
+
+_EVALUATIONS = Base.metadata.tables[EvaluationRow.__tablename__]
+_ARCHITECTURES = Base.metadata.tables[ArchitectureRow.__tablename__]
+# Made once: to build a statement takes longer than SQLite takes to run it.
+_KNOWN = select(ArchitectureRow.key).where(ArchitectureRow.key == bindparam("wanted"))
+_ADD_TRIAL = insert(Trial).returning(Trial.id)
+_FINISH = (
+    update(Trial)
+    .where(Trial.id == bindparam("wanted"))
+    .values({name: bindparam(name) for name in ("state", "reason", "stage", "ended")})
+)
+_ADD_VALUES = insert(ValueRow)
+_VALUE = ("metric", "value", "low", "high", "evaluation_id")
+
+
+def add_trial(
+    connection: Connection,
+    study_id: int,
+    number: int,
+    candidate: Candidate,
+    origin: Mapping[str, Any],
+) -> int:
+    """Insert a running trial, and its architecture if it is new; return the trial's id."""
+    architecture = candidate.architecture
+    if connection.execute(_KNOWN, {"wanted": architecture.key}).first() is None:
+        network = {
+            "key": architecture.key,
+            "topology_key": architecture.topology_key,
+            "text": architecture.text,
+            "document": architecture.to_json(),
+        }
+        insert_if_absent(connection, _ARCHITECTURES, network)
+    row = {
+        "study_id": study_id,
+        "number": number,
+        "architecture_key": architecture.key,
+        "decisions": dict(candidate.decisions),
+        "rejections": dict(candidate.rejections),
+        "state": TrialState.RUNNING,
+        "started": datetime.now(UTC),
+        "baseline": origin.get("by") == "baseline",
+        "origin": plain(origin),
+    }
+    return connection.execute(_ADD_TRIAL, row).scalar_one()
+
+
+def finish_trial(
+    connection: Connection, trial_id: int, state: TrialState, reason: str | None, stage: str | None
+) -> None:
+    """Say how a trial ended, now."""
+    ended = {"state": state, "reason": reason, "stage": stage, "ended": datetime.now(UTC)}
+    if not connection.execute(_FINISH, {"wanted": trial_id, **ended}).rowcount:
+        raise NasError(f"The record has no trial {trial_id}; was its study deleted?")
+
+
+def add_evaluation(connection: Connection, trial_id: int, evaluation: Evaluation) -> None:
+    """Insert an evaluation and the trial's figures.
+
+    NOTE: where the key is there already, two were paid at once. The one that came first is what
+    others find; this one is kept without a key, so that each figure has its own details.
+    """
+    row = {
+        "key": evaluation.key or None,
+        "evaluator": evaluation.evaluator,
+        "trial_id": trial_id,
+        "started": evaluation.started,
+        "ended": evaluation.ended,
+        "seconds": (evaluation.ended - evaluation.started).total_seconds(),
+        "worker": evaluation.worker,
+        "document": {item.metric: _document(item) for item in evaluation.figures},
+    }
+    number = insert_if_absent(connection, _EVALUATIONS, row)
+    if number is None:
+        number = insert_if_absent(connection, _EVALUATIONS, {**row, "key": None})
+    finite = [item for item in evaluation.figures if math.isfinite(item.value)]
+    _add_values(connection, trial_id, finite, number)
+
+
+def add_values(connection: Connection, trial_id: int, figures: Sequence[Measured]) -> None:
+    """Insert figures that no evaluator of the study gave, with their details."""
+    wrong = [item for item in figures if not math.isfinite(item.value)]
+    if wrong:
+        raise NasError(f"{wrong[0].metric} must be finite to be recorded: {wrong[0].value}.")
+    now = datetime.now(UTC)
+    name = ",".join(item.metric for item in figures)[:255]
+    add_evaluation(connection, trial_id, Evaluation(name, None, tuple(figures), now, now))
+
+
+def known_figures(
+    connection: Connection, key: str, metrics: Sequence[str]
+) -> tuple[int, list[Measured]] | None:
+    """Return an evaluation's id and figures by its key, if it has all of the metrics, finite."""
+    query = select(EvaluationRow.id, EvaluationRow.document).where(EvaluationRow.key == key)
+    row = connection.execute(query).first()
+    if row is None:
+        return None
+    number, document = row
+    found = []
+    for name in metrics:
+        figure = document.get(name)
+        if figure is None or figure["value"] is None:
+            return None
+        found.append(Measured(name, **figure))
+    return number, found
+
+
+def give_values(
+    connection: Connection, trial_id: int, figures: Sequence[Measured], evaluation_id: int
+) -> None:
+    """Give a trial the figures of an evaluation that was paid for another."""
+    _add_values(connection, trial_id, figures, evaluation_id)
+
+
+def copy_values(connection: Connection, source_id: int, trial_id: int) -> None:
+    """Give a trial the figures of another."""
+    columns = [getattr(ValueRow, name) for name in _VALUE]
+    rows = connection.execute(select(*columns).where(ValueRow.trial_id == source_id)).all()
+    if rows:
+        connection.execute(
+            _ADD_VALUES,
+            [{"trial_id": trial_id, **dict(zip(_VALUE, row, strict=True))} for row in rows],
+        )
+
+
+def delete_study(connection: Connection, study_id: int) -> None:
+    """Delete a study and all of its own; evaluations that others can find stay."""
+    trials = select(Trial.id).where(Trial.study_id == study_id)
+    paid = EvaluationRow.trial_id.in_(trials)
+    used = exists().where(ValueRow.evaluation_id == EvaluationRow.id)
+    for statement in (
+        delete(ArtifactRow).where(ArtifactRow.trial_id.in_(trials)),
+        delete(ValueRow).where(ValueRow.trial_id.in_(trials)),
+        delete(EvaluationRow).where(paid, EvaluationRow.key.is_(None), ~used),
+        update(EvaluationRow).where(paid).values(trial_id=None),
+        delete(Trial).where(Trial.study_id == study_id),
+        delete(Event).where(Event.study_id == study_id),
+        delete(LEASES).where(LEASES.c.study_id == study_id),
+        delete(Study).where(Study.id == study_id),
+    ):
+        connection.execute(statement)
+
+
+def plain(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring details to what JSON holds: other figures become None, other things their text."""
+    return {str(key): _plain_value(value) for key, value in data.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return plain(value)
+    if isinstance(value, list | tuple):
+        return [_plain_value(item) for item in value]
+    return str(value)
+
+
+def _document(item: Measured) -> dict[str, Any]:
+    return {
+        "value": _finite(item.value),
+        "low": _finite(item.low),
+        "high": _finite(item.high),
+        "detail": plain(item.detail),
+    }
+
+
+def _add_values(
+    connection: Connection, trial_id: int, figures: Iterable[Measured], evaluation_id: int | None
+) -> None:
+    rows = [
+        {
+            "trial_id": trial_id,
+            "metric": item.metric,
+            "value": float(item.value),
+            "low": _finite(item.low),
+            "high": _finite(item.high),
+            "evaluation_id": evaluation_id,
+        }
+        for item in figures
+    ]
+    if rows:
+        connection.execute(_ADD_VALUES, rows)
+
+
+def _finite(bound: float | None) -> float | None:
+    return float(bound) if bound is not None and math.isfinite(bound) else None
