@@ -12,13 +12,16 @@ from evaluators.accuracy.data import Split
 from evaluators.accuracy.score import Accuracy
 from kernels.errors import NasError
 
+_GPU_BATCH = 1024
+_CPU_BATCH = 32
+
 
 def evaluate(
     module: nn.Module,
     split: Split,
     *,
     device: str | torch.device | None = None,
-    batch_size: int = 1024,
+    batch_size: int | None = None,
 ) -> Accuracy:
     """Classify a split in evaluation mode; every submodule's mode is restored afterwards.
 
@@ -26,7 +29,9 @@ def evaluate(
         module: images ``(b, c, h, w)`` to logits ``(b, classes)``; not moved.
         split: moved batch by batch to ``device``.
         device: where the module is; that of its first parameter or buffer by default.
-        batch_size: images a forward pass.
+        batch_size: images a forward pass; by default 1,024 on a GPU and 32 on a CPU, where the maps
+            of 1,024 images leave the caches (`mobile-cnn` on CIFAR-10, one thread: 2 to 4 times
+            slower).
 
     Returns:
         The accuracy. An image with a NaN logit is wrong; of equal logits the first class counts.
@@ -35,10 +40,11 @@ def evaluate(
         NasError: the module does not return ``(b, classes)`` logits.
     """
     target = torch.device(device) if device is not None else _device_of(module)
+    size = batch_size or (_CPU_BATCH if target.type == "cpu" else _GPU_BATCH)
     correct = torch.zeros((), dtype=torch.int64, device=target)
     with in_mode(module, training=False), torch.inference_mode():
-        for start in range(0, len(split), batch_size):
-            rows = slice(start, start + batch_size)
+        for start in range(0, len(split), size):
+            rows = slice(start, start + size)
             part = Split(split.images[rows], split.labels[rows], split.levels).to(target)
             images = part.batch(slice(None))
             logits = module(images)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from evaluators.accuracy.checkpoint import Checkpoint, run_digest
-from evaluators.accuracy.data import Dataset
+from evaluators.accuracy.data import Dataset, Split
 from evaluators.accuracy.evaluation import evaluate
 from evaluators.accuracy.initialise import initialise, seeded
 from evaluators.accuracy.loop import Loop
@@ -42,7 +42,8 @@ class Epoch:
     Args:
         number: from 1.
         train_loss: mean over the steps, with label smoothing and augmentation.
-        validation: accuracy after the pass, of the averaged weights if the recipe averages.
+        validation: accuracy after the pass, of the averaged weights if the recipe averages; where
+            a recipe limits the images of an epoch, on as many validation images until the last.
     """
 
     number: int
@@ -188,7 +189,8 @@ class _Run:
             if not loop.state_is_finite():
                 reason = f"A weight or statistic is not finite after epoch {number}."
                 return TrainingStatus.FAILED, reason
-            self.history.append(Epoch(number, loss, evaluate(loop.judged, validation)))
+            seen = validation if number == self.recipe.epochs else self._glance(validation)
+            self.history.append(Epoch(number, loss, evaluate(loop.judged, seen)))
             if self.on_epoch is not None and self.on_epoch(self.history[-1]):
                 loop.keep_average()
                 return TrainingStatus.STOPPED, None
@@ -197,6 +199,13 @@ class _Run:
                 self._save(loop, self.checkpoint)
         loop.keep_average()
         return TrainingStatus.OK, None
+
+    def _glance(self, validation: Split) -> Split:
+        """Return what is looked at between epochs: as many images as an epoch takes."""
+        count = self.recipe.epoch_images or len(validation)
+        if self.on_epoch is not None or count >= len(validation):
+            return validation
+        return Split(validation.images[:count], validation.labels[:count], validation.levels)
 
     def _save(self, loop: Loop, checkpoint: Checkpoint) -> None:
         rows = [

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 def diary_study(place, diary, **settings):
     from evaluators.analytic import AnalyticEvaluator
 
-    config = cheap_config(**{**FAKE, "trials": 12, "workers": 3, **settings})
+    config = cheap_config(**{**FAKE, "trials": 12, "workers": 3, "lookahead": 4, **settings})
     return run_study(config, place, evaluators=[AnalyticEvaluator(), diary])
 
 
@@ -38,19 +38,19 @@ def test_a_study_is_the_same_whoever_is_done_first(tmp_path):
         diary_study(tmp_path / name, diary)
     assert counted(recorded(tmp_path / "a")) == counted(recorded(tmp_path / "b"))
     origins = [trial.origin["told"] for trial in recorded(tmp_path / "a")]
-    assert origins[:5] == [0, 0, 0, 1, 2]
+    assert origins == [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_the_number_of_workers_may_change_but_not_what_is_proposed(tmp_path):
     quick = Diary(tmp_path / "diary", seconds=0.001)
     diary_study(tmp_path / "three", quick)
-    diary_study(tmp_path / "one", quick, lookahead=3, workers=1)
-    diary_study(tmp_path / "none", quick, lookahead=3, workers=0)
+    diary_study(tmp_path / "one", quick, workers=1)
+    diary_study(tmp_path / "none", quick, workers=0)
     three = counted(recorded(tmp_path / "three"))
     assert counted(recorded(tmp_path / "one")) == counted(recorded(tmp_path / "none")) == three
-    diary_study(tmp_path / "three", quick, workers=1, trials=14)
+    diary_study(tmp_path / "three", quick, workers=1, lookahead=None, trials=14)
     assert counted(recorded(tmp_path / "three"))[: len(three)] == three
-    with pytest.raises(NasError, match="lookahead '3', not '2'"):
+    with pytest.raises(NasError, match="lookahead '4', not '2'"):
         diary_study(tmp_path / "three", quick, lookahead=2)
 
 
