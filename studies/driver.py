@@ -71,6 +71,7 @@ class Driver:
         self.begun = time.monotonic()
         self.spent_seconds = sum(repository.seconds_spent(study.id).values())
         self.gates_off: set[str] = set()
+        self.over: tuple[Ending, str] | None = None
 
     def run(self) -> tuple[Ending, str]:
         """Drive the study to its end.
@@ -87,14 +88,14 @@ class Driver:
                 for _, _, key in self.jobs.values():
                     self.repository.release(key, self.owner)
             self.ledger.tell_until(self.ledger.next_number)
-            ending = self._ending() or (Ending.DONE, "No candidate is left.")
-            self._note("ended", ending=ending[0], message=ending[1])
-        return ending
+            assert self.over is not None, "the loop ends with a reason"
+            self._note("ended", ending=self.over[0], message=self.over[1])
+        return self.over
 
     def _loop(self, heartbeat: Heartbeat) -> None:
         while True:
             heartbeat.check()
-            while self.ledger.ready(lambda: self._ending() is not None):
+            while self.over is None and self.ledger.ready(self._is_over):
                 self._launch()
             if not self.flights:
                 return
@@ -124,6 +125,11 @@ class Driver:
             for gate in stage.gates:
                 came = trial.state is not TrialState.REPEAT and gate.names[0] in trial.values
                 gate.passed += came and trial.stage != stage.name
+
+    def _is_over(self) -> bool:
+        """Tell whether no trial is to be begun any more; trials in flight change nothing of it."""
+        self.over = self.over or self._ending()
+        return self.over is not None
 
     def _ending(self) -> tuple[Ending, str] | None:
         config = self.config

@@ -84,6 +84,14 @@ def run_study(
     start = time.perf_counter()
     place = Workspace.of(workspace)
     setting = prepare(config, place, evaluators, space)
+    sampler = make_sampler(
+        config.sampler,
+        setting.space,
+        setting.data,
+        directions=[target.direction for target in config.targets],
+        constraints=[str(bound) for bound in config.bounds],
+        seed=config.seed,
+    )
     with place.open() as repository:
         study = enrol(config, setting, repository)
         setting = setting.recorded(study)
@@ -93,14 +101,7 @@ def run_study(
                 setting,
                 repository=repository,
                 study=study,
-                sampler=make_sampler(
-                    config.sampler,
-                    setting.space,
-                    setting.data,
-                    directions=[target.direction for target in config.targets],
-                    constraints=[str(bound) for bound in config.bounds],
-                    seed=config.seed,
-                ),
+                sampler=sampler,
                 executor=running,
                 root=place.root,
                 on_progress=on_progress or (lambda _: None),

@@ -68,7 +68,7 @@ def cross(
     for _ in range(_MIXES):
         answers = _mix(first, second, rng)
         try:
-            found = space.run(MutateDecider(answers, set(), rng), data)
+            found = space.attempt(MutateDecider(answers, set(), rng), data)
         except Rejected as rejected:
             rejections[rejected.rule] += 1
             continue

@@ -99,7 +99,7 @@ class DraftingSampler:
         decider = EnumerateDecider()
         for _ in range(LEAVES):
             with suppress(Rejected):  # a rejected combination is not in the space
-                candidate = self._space.run(decider, self._data)
+                candidate = self._space.attempt(decider, self._data)
                 if is_new(candidate):
                     return Draft(candidate, "enumeration")
             if not decider.advance():

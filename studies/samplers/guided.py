@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search_spaces.choose import Option, Rejected
+from search_spaces.choose import Decider, Option, Rejected
 from search_spaces.errors import SpaceError
 from search_spaces.space import Candidate, DataSpec, Space
 from studies.metrics import Direction
@@ -146,9 +146,9 @@ class Guided(ABC):
         """Have the sampler begin a trial."""
         return study.ask()
 
-    def run(self, decider: NotingDecider) -> Candidate:
+    def run(self, decider: Decider) -> Candidate:
         """Have the sampler answer the questions of the space."""
-        return self.problem.space.run(decider, self.problem.data)
+        return self.problem.space.attempt(decider, self.problem.data)
 
     def answers(self, entry: Entry) -> Answers | None:
         """Return the answers of a lesson; None where it is not of the space."""

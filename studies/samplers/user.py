@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import optuna
 from optuna.samplers import BaseGASampler, BaseSampler
 from optuna.trial import FrozenTrial
 
-from kernels.errors import NasError, UnknownNameError
-from search_spaces.choose import Rejected
+from kernels.errors import NasError
+from kernels.references import load_reference
+from search_spaces.choose import Decider, Option, Rejected
 from search_spaces.space import Candidate
 from studies.samplers.encoding import Encoding
 from studies.samplers.guided import Guided, Problem
-from studies.samplers.questions import NotingDecider
 
 
 class UserModel(Guided):
@@ -51,14 +46,9 @@ class UserModel(Guided):
         except Exception as problem:
             raise self._failed(problem) from problem
 
-    def run(self, decider: NotingDecider) -> Candidate:
+    def run(self, decider: Decider) -> Candidate:
         """See :class:`~studies.samplers.guided.Guided`."""
-        try:
-            return super().run(decider)
-        except (Rejected, NasError):
-            raise
-        except Exception as problem:
-            raise self._failed(problem) from problem
+        return super().run(_Guarded(decider, self._failed))
 
     def _made(self, seed: int) -> BaseSampler:
         try:
@@ -83,20 +73,7 @@ class UserModel(Guided):
 
 
 def _load(reference: str) -> Callable[..., Any]:
-    place, _, name = reference.rpartition(":")
-    try:
-        module = (
-            _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-        )
-    except (Exception, SystemExit) as problem:
-        why = " ".join(str(problem).split())
-        raise NasError(
-            f"The sampler {reference!r} cannot be loaded: {type(problem).__name__}: {why} "
-            "Write module:Name or path/to/file.py:Name."
-        ) from problem
-    found = getattr(module, name, None)
-    if found is None:
-        raise UnknownNameError(f"sampler in {place}", name, _samplers_in(module))
+    found = load_reference(reference, "sampler")
     if not callable(found):
         raise NasError(
             f"{reference} is no sampler; name a class, or a function that makes one of seed=."
@@ -104,19 +81,17 @@ def _load(reference: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _from_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"_sampler_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise NasError(f"there is no file {path}.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses in the file look their module up
-    spec.loader.exec_module(module)
-    return module
+class _Guarded:
+    """Tells a sampler's own errors from those of a space."""
 
+    def __init__(self, decider: Decider, failed: Callable[[Exception], NasError]) -> None:
+        self._decider, self._failed = decider, failed
 
-def _samplers_in(module: ModuleType) -> list[str]:
-    return [
-        name
-        for name, item in vars(module).items()
-        if isinstance(item, type) and issubclass(item, BaseSampler)
-    ]
+    def decide(self, name: str, options: Sequence[Option]) -> int:
+        """See :class:`search_spaces.choose.Decider`."""
+        try:
+            return self._decider.decide(name, options)
+        except (Rejected, NasError):
+            raise
+        except Exception as problem:
+            raise self._failed(problem) from problem

@@ -36,3 +36,42 @@ class Diary:
         if not self.file.exists():
             return []
         return [tuple(line.split()[:2]) for line in self.file.read_text().splitlines()]
+
+
+class Faulty:
+    """Goes wrong for one network in three, in a way given by name."""
+
+    metrics = ("accuracy",)
+    slot = "training"
+
+    def __init__(self, how):
+        self.how = how
+
+    def cache_key(self, architecture):
+        return f"faulty-{self.how}-{architecture.key}"
+
+    def evaluate(self, architecture):
+        if int(architecture.key[:4], 16) % 3 == 0:
+            return getattr(self, f"_{self.how}")()
+        return [Measured("accuracy", 0.5)]
+
+    def _raise(self):
+        raise ValueError("a user's bug")
+
+    def _nan(self):
+        return [Measured("accuracy", float("nan"))]
+
+    def _exit(self):
+        os._exit(3)
+
+    def _memory(self):
+        raise MemoryError
+
+    def _hang(self):
+        time.sleep(600)
+
+    def _grow(self):
+        kept = []
+        while True:
+            kept.append(bytearray(20 << 20))
+            time.sleep(0.05)

@@ -61,7 +61,6 @@ def test_unknown_settings_come_with_a_suggestion():
         ({"funnel": ["rf_gain:half"]}, "METRIC:SHARE"),
         ({"funnel": [{"by": "rf_gain", "keep": 1.5}]}, "'funnel.0.keep'"),
         ({"funnel": [{"by": "rf_gain", "kep": 0.5}]}, "'funnel.0"),
-        ({"sampler": 3}, "'sampler'"),
         ({"max_repeats": 0}, "'max_repeats'"),
     ],
 )

@@ -195,8 +195,8 @@ def test_a_sampler_of_the_user_from_a_module_or_a_file(sampler_file):
 @pytest.mark.parametrize(
     ("reference", "words"),
     [
-        ("no.such.module:Name", "cannot be loaded: ModuleNotFoundError"),
-        ("missing.py:Name", "there is no file missing.py"),
+        ("no.such.module:Name", "Cannot import .no.such.module. for the sampler"),
+        ("missing.py:Name", "There is no Python file .*missing.py"),
         ("FILE:Owm", "Did you mean 'Own'"),
         ("FILE:constant", "is no sampler"),
         ("FILE:broken", "failed: ValueError: no luck"),
