@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol
 
 from kernels._timing.cpu import CpuRunner
-from kernels._timing.cuda import CudaRunner, CudaSession
+from kernels._timing.cuda import CudaRunner, CudaSession, capture
 from kernels._timing.host import collector_paused, host_state
 from kernels._timing.runner import Block, Call, Runner
 from kernels._timing.values import JsonValue, Queue, Timing, TimingPolicy
@@ -27,9 +27,12 @@ __all__ = [
     "Call",
     "JsonValue",
     "NamedDevice",
+    "RoundObserver",
     "Timing",
     "TimingPolicy",
+    "captured",
     "cold_sets",
+    "run_for",
     "time_callable",
     "time_interleaved",
 ]
@@ -39,6 +42,7 @@ COLD_BYTES = 160_000_000
 
 _GROWTH = 16  # at most, from one warm-up window to the next: the first samples mislead
 _MAX_REPEATS = 1 << 20
+_BATCH_SECONDS = 0.1
 _DEFAULT_POLICY = TimingPolicy()
 
 
@@ -48,6 +52,19 @@ class NamedDevice(Protocol):
     @property
     def torch_name(self) -> str:
         """What ``torch.device`` takes, such as ``"cuda:0"``."""
+
+
+class RoundObserver(Protocol):
+    """Watches the rounds from outside the samples, and may ask for more of them."""
+
+    def before(self, index: int) -> None:
+        """Be told that a round begins."""
+
+    def after(self, index: int, samples_us: Mapping[str, Sequence[float]]) -> None:
+        """Be told that a round has ended, with its samples in microseconds per call by name."""
+
+    def repeats(self) -> int:
+        """Return how many of the rounds so far do not count and should be taken again."""
 
 
 def cold_sets(set_bytes: int, *, total_bytes: int = COLD_BYTES) -> int:
@@ -98,6 +115,7 @@ def time_interleaved(
     *,
     device: str | NamedDevice = "cpu",
     policy: TimingPolicy = _DEFAULT_POLICY,
+    observer: RoundObserver | None = None,
 ) -> dict[str, Timing]:
     """Time functions side by side, in a fresh order each round.
 
@@ -105,6 +123,8 @@ def time_interleaved(
         functions: name to what ``time_callable`` takes.
         device: as there.
         policy: as there; the limits in seconds hold for each function.
+        observer: told of every round; rounds that it does not count are followed by others, up
+            to ``policy.spare_rounds``. The samples of all rounds are kept: see ``Timing.only``.
 
     Returns:
         The timing of each, in the order given.
@@ -120,15 +140,62 @@ def time_interleaved(
             with collector_paused():
                 _warm_up(state, policy)
             state.warmup_calls = state.runner.calls
-        for number, order in enumerate(_round_orders(states, policy)):
-            for name in order:
-                with collector_paused():
-                    _take_round(states[name], number, policy)
+        _take_rounds(states, policy, observer)
     queue = None if index is None else policy.queue
     return {
         name: _result(state, policy, threads=threads, device=text, queue=queue)
         for name, state in states.items()
     }
+
+
+def captured(function: Call, *, device: str | NamedDevice, calls: int = 1) -> Call:
+    """Return the replay of a CUDA graph of ``calls`` calls of a function.
+
+    Raises:
+        NasError: the device is no GPU, or the function cannot be captured.
+    """
+    index, text = _resolve(device, _DEFAULT_POLICY)
+    if index is None:
+        raise NasError(f"CUDA graphs need a GPU, got {text!r}.")
+    with _on_device(index):
+        return capture([function], calls, index)
+
+
+def run_for(function: Call, seconds: float, *, device: str | NamedDevice) -> tuple[int, float]:
+    """Call a function for a while without a pause, for what is counted over seconds.
+
+    On a GPU the calls are waited for in batches of about a tenth of a second.
+
+    Args:
+        function: takes no argument.
+        seconds: no batch begins later.
+        device: as for ``time_callable``.
+
+    Returns:
+        The calls made and the seconds they took.
+    """
+    index, _ = _resolve(device, _DEFAULT_POLICY)
+    with _on_device(index):
+        wait = _waiter(index)
+        begin = perf_counter()
+        function()
+        wait()
+        batch = max(1, int(_BATCH_SECONDS / max(perf_counter() - begin, 1e-6)))
+        calls, begin = 0, perf_counter()
+        while perf_counter() - begin < seconds:
+            for _ in range(batch):
+                function()
+            calls += batch
+            wait()
+        return calls, perf_counter() - begin
+
+
+def _waiter(index: int | None) -> Call:
+    if index is None:
+        return lambda: None
+    import torch
+
+    return lambda: torch.cuda.synchronize(index)
 
 
 @dataclass(slots=True)
@@ -220,12 +287,37 @@ def _warm_up(state: _State, policy: TimingPolicy) -> None:
             return
 
 
-def _take_round(state: _State, number: int, policy: TimingPolicy) -> None:
+def _take_rounds(
+    states: Mapping[str, _State], policy: TimingPolicy, observer: RoundObserver | None
+) -> None:
+    """Take the rounds of the policy, and spare ones while the observer does not count some."""
+    generator = random.Random(policy.seed)
+    names = list(states)
+    taken = 0
+    while taken < policy.rounds or (
+        observer is not None
+        and taken < policy.rounds + policy.spare_rounds
+        and taken - observer.repeats() < policy.rounds
+    ):
+        if observer is not None:
+            observer.before(taken)
+        samples = {}
+        for name in generator.sample(names, len(names)):
+            with collector_paused():
+                samples[name] = _take_round(states[name], taken, policy)
+        if observer is not None:
+            observer.after(taken, samples)
+        taken += 1
+
+
+def _take_round(state: _State, number: int, policy: TimingPolicy) -> list[float]:
     affordable = int(policy.max_seconds / policy.rounds / max(state.seconds_per_sample, 1e-9))
     block = _block(state, min(policy.samples_per_round, max(1, affordable)))
-    state.samples_us += [total_us / state.calls_per_sample for total_us in block.samples_us]
-    state.round_index += [number] * len(block.samples_us)
+    samples_us = [total_us / state.calls_per_sample for total_us in block.samples_us]
+    state.samples_us += samples_us
+    state.round_index += [number] * len(samples_us)
     state.starved += block.starved
+    return samples_us
 
 
 def _block(state: _State, samples: int) -> Block:
@@ -233,12 +325,6 @@ def _block(state: _State, samples: int) -> Block:
     block = state.runner.block(samples, state.repeats)
     state.seconds_per_sample = (perf_counter() - begin) / samples
     return block
-
-
-def _round_orders(names: Iterable[str], policy: TimingPolicy) -> list[list[str]]:
-    generator = random.Random(policy.seed)
-    known = list(names)
-    return [generator.sample(known, len(known)) for _ in range(policy.rounds)]
 
 
 def _result(

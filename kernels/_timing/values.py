@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 from kernels.errors import NasError
@@ -16,7 +16,7 @@ JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "Jso
 
 MIN_ROUNDS = 3
 MIN_SAMPLES = 30
-MIN_CALLS_PER_GRAPH = 20
+CALLS_PER_GRAPH = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,7 @@ class TimingPolicy:
 
     Attributes:
         rounds: times every function is visited; at least 3.
+        spare_rounds: most rounds taken in place of those that an observer does not count.
         samples_per_round: samples a function gives in one visit; at least 30 over all rounds.
         cache: ``"cold"``: a call finds its data outside the last-level cache (a sequence of
             functions is trusted to rotate over enough buffers, see ``cold_sets``; before a single
@@ -34,8 +35,9 @@ class TimingPolicy:
         queue: on a GPU, ``"full"`` hides the host: work is enqueued behind a spinning kernel, so
             the GPU never waits. ``"open"`` starts each sample on an idle GPU: launching is part
             of the time, as it is for a user of an eager network.
-        calls_per_graph: calls captured in a graph, rounded up to whole turns of a sequence; at
-            least 20.
+        calls_per_graph: calls captured in a graph, rounded up to whole turns of a sequence. A
+            short kernel needs 20, lest the pause between two graphs counts; a network is many
+            kernels by itself.
         min_sample_us: calls are repeated inside a sample until it lasts this long; not where a
             buffer must be rewritten before each call.
         warmup_window: samples of which the medians are compared during warm-up.
@@ -53,11 +55,12 @@ class TimingPolicy:
     """
 
     rounds: int = MIN_ROUNDS
+    spare_rounds: int = 0
     samples_per_round: int = 10
     cache: Cache = "cold"
     mode: Mode = "eager"
     queue: Queue = "full"
-    calls_per_graph: int = MIN_CALLS_PER_GRAPH
+    calls_per_graph: int = CALLS_PER_GRAPH
     min_sample_us: float = 200.0
     warmup_window: int = 5
     warmup_tolerance: float = 0.05
@@ -77,9 +80,8 @@ class TimingPolicy:
             "cache 'cold' or 'warm'": self.cache in get_args(Cache),
             "mode 'eager' or 'graph'": self.mode in get_args(Mode),
             "queue 'full' or 'open'": self.queue in get_args(Queue),
-            f"calls_per_graph >= {MIN_CALLS_PER_GRAPH}": (
-                self.calls_per_graph >= MIN_CALLS_PER_GRAPH
-            ),
+            "calls_per_graph >= 1": self.calls_per_graph >= 1,
+            "spare_rounds >= 0": self.spare_rounds >= 0,
             "min_sample_us > 0": self.min_sample_us > 0,
             "warmup_window >= 1": self.warmup_window >= 1,
             "0 < warmup_tolerance < 1": 0 < self.warmup_tolerance < 1,
@@ -178,6 +180,21 @@ class Timing:
     def _round_median(self, index: int) -> float:
         pairs = zip(self.samples_us, self.round_index, strict=True)
         return statistics.median(sample for sample, of_round in pairs if of_round == index)
+
+    def only(self, rounds: Collection[int]) -> Timing:
+        """Return the timing of some of the rounds.
+
+        Raises:
+            NasError: none of the samples is of these rounds.
+        """
+        kept = [
+            pair for pair in zip(self.samples_us, self.round_index, strict=True) if pair[1] in rounds
+        ]
+        return replace(
+            self,
+            samples_us=tuple(sample for sample, _ in kept),
+            round_index=tuple(index for _, index in kept),
+        )
 
     def to_dict(self) -> dict[str, JsonValue]:
         """Return plain JSON values that ``from_dict`` reads; statistics are not among them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import cast
 
 import torch
@@ -15,7 +15,12 @@ from kernels.errors import NasError
 from kernels.select import implementations, load, select
 from kernels.sliding_channel import plain
 from kernels.sliding_channel.dense import sliding_channel_conv2d
-from kernels.sliding_channel.implementations import OP, sliding_channel_workload
+from kernels.sliding_channel.implementations import (
+    OP,
+    WHOLE_SHIFT,
+    sliding_channel_workload,
+)
+from kernels.sliding_channel.plan import whole_shift
 from kernels.sliding_channel.windows import Order, Rule, window_starts
 
 Product = Callable[
@@ -73,6 +78,7 @@ class SlidingChannelConv2d(plain.SlidingChannelConv2d):
         self.order: Order = order
         # Text for the ratio: Dynamo makes symbols of floats, which are no constants to it.
         self._settings: Settings = (in_channels, out_channels, cg, str(co), rule, order)
+        self._shift = whole_shift(in_channels, cg, co, rule, order)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``x`` (b, in_channels, h, w) to (b, out_channels, h, w).
@@ -90,12 +96,15 @@ class SlidingChannelConv2d(plain.SlidingChannelConv2d):
     def _product(self, x: torch.Tensor) -> Product:
         if x.device.type not in ("cpu", "cuda"):  # shapes only (meta), or a device of torch's own
             return sliding_channel_conv2d
-        if torch.compiler.is_compiling():
-            return _PRODUCTS[_traced_name(x.dtype, x.device, *self._settings)]
         last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
         layout = "channels_last" if last else "contiguous"
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        if torch.compiler.is_compiling():
+            name = _traced_name(dtype, layout, x.device, *self._settings)
+            return _bound(name, _PRODUCTS[name], self._shift)
         forced = forced_kernel(OP)
-        return _chosen(self._settings, x.shape, x.dtype, layout, x.device, forced)[1]
+        return _chosen(self._settings, x.shape, dtype, layout, x.device, forced)[1]
 
     def extra_repr(self) -> str:
         """Return the constructor's arguments."""
@@ -130,12 +139,19 @@ def _chosen(
         layout=layout,
     )
     chosen = select(workload, detect(str(device)), force=forced)
-    return chosen.name, cast("Product", load(chosen))
+    shift = whole_shift(settings[0], cg, co, rule, order)
+    return chosen.name, _bound(chosen.name, cast("Product", load(chosen)), shift)
+
+
+def _bound(name: str, product: Callable[..., torch.Tensor], shift: int | None) -> Product:
+    return partial(product, shift=shift) if name in WHOLE_SHIFT else product
 
 
 # The tracer runs this and sees only the name.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _traced_name(dtype: torch.dtype, device: torch.device, *settings: *Settings) -> str:
+def _traced_name(
+    dtype: torch.dtype, layout: str, device: torch.device, *settings: *Settings
+) -> str:
     """Choose at the smallest shape: a traced graph may be run at any batch and image size."""
     shape = (1, settings[0], 1, 1)
-    return _chosen(settings, shape, dtype, "contiguous", device, forced_kernel(OP))[0]
+    return _chosen(settings, shape, dtype, layout, device, forced_kernel(OP))[0]

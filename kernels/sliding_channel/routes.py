@@ -1,0 +1,155 @@
+"""Which product runs: the kernels of this folder, or one dense matrix where those lose or refuse.
+
+All images are channels-last, so that their pixels are the rows of a matrix.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch.nn import functional as F
+
+from kernels.sliding_channel import launch
+from kernels.sliding_channel.packing import (
+    dense_matrix,
+    pack_both,
+    pack_forward,
+    window_entries,
+)
+from kernels.sliding_channel.plan import (
+    FEW_PIXELS,
+    Structure,
+    loses_to_dense,
+    refuses_input_gradient,
+    refuses_structure,
+    refuses_weight_gradient,
+)
+
+
+def prepare(
+    weight: torch.Tensor, s: Structure, *, training: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the weights as ``product`` and as ``gradients`` take them.
+
+    Args:
+        weight: (c_out, gw).
+        s: the windows.
+        training: whether gradients will be asked for; without them the second is None.
+
+    Returns:
+        Packed weights, flat, or twice the dense matrix (c_out, c_in).
+    """
+    refusal = refuses_structure(s)
+    if training:
+        refusal = refusal or refuses_input_gradient(s)
+    if refusal or loses_to_dense(s) or not on_kernels(weight):
+        matrix = dense_matrix(weight, s)
+        return matrix, matrix
+    return pack_both(weight, s) if training else (pack_forward(weight, s), None)
+
+
+def product(
+    x: torch.Tensor, prepared: torch.Tensor, bias: torch.Tensor | None, s: Structure
+) -> torch.Tensor:
+    """Return the product of x (b, c_in, h, w) with prepared weights, channels-last."""
+    x = aligned(x)
+    if prepared.dim() == 2:
+        return F.linear(_rows(x), prepared, bias).permute(0, 3, 1, 2)
+    with torch.cuda.device(x.device):
+        return launch.run_forward(x, prepared, None if bias is None else bias.float(), s)
+
+
+def gradients(
+    dy: torch.Tensor,
+    x: torch.Tensor,
+    prepared: torch.Tensor,
+    s: Structure,
+    wants: tuple[bool, bool] = (True, True),
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return the gradients of the input and of the weights; None for one that is not wanted.
+
+    Args:
+        dy: gradient of the output, (b, c_out, h, w).
+        x: the input, (b, c_in, h, w).
+        prepared: the second of ``prepare``.
+        s: the windows.
+        wants: whether the input's gradient is wanted, and the weights'.
+    """
+    dy, x = aligned(dy), aligned(x)
+    few = dy.shape[0] * dy.shape[2] * dy.shape[3] <= FEW_PIXELS
+    dx = launch.empty_images(dy, s.c_in) if wants[0] else None
+    if not (few and dy.is_cuda and dx is not None and wants[1]):
+        if dx is not None:
+            _input_gradient(dy, prepared, s, dx)
+        return dx, _weight_gradient(x, dy, prepared, s) if wants[1] else None
+    # Each leaves the GPU half empty: side by side.
+    with torch.cuda.device(dy.device):
+        current, side = torch.cuda.current_stream(), _side_stream(dy.device)
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            _input_gradient(dy, prepared, s, dx)
+        dw = _weight_gradient(x, dy, prepared, s)
+        current.wait_stream(side)
+    return dx, dw
+
+
+def on_kernels(tensor: torch.Tensor) -> bool:
+    """Whether type and device are those of the kernels."""
+    return (
+        tensor.is_cuda
+        and tensor.dtype in (torch.float16, torch.bfloat16)
+        and torch.cuda.get_device_capability(tensor.device) >= (8, 0)
+    )
+
+
+def aligned(images: torch.Tensor) -> torch.Tensor:
+    """Return the images channels-last, from an address that 16 bytes divide."""
+    images = images.contiguous(memory_format=torch.channels_last)
+    if images.is_cuda and images.data_ptr() % 16:
+        return images.clone(memory_format=torch.channels_last)
+    return images
+
+
+def _input_gradient(
+    dy: torch.Tensor, prepared: torch.Tensor, s: Structure, out: torch.Tensor
+) -> None:
+    if prepared.dim() == 2:
+        torch.mm(_rows(dy).flatten(0, 2), prepared, out=_rows(out).flatten(0, 2))
+        return
+    with torch.cuda.device(dy.device):
+        launch.run_input_gradient(dy, prepared, s, out=out)
+
+
+def _weight_gradient(
+    x: torch.Tensor, dy: torch.Tensor, prepared: torch.Tensor, s: Structure
+) -> torch.Tensor:
+    few = x.shape[0] * x.shape[2] * x.shape[3] <= FEW_PIXELS
+    refusal = refuses_structure(s) or refuses_weight_gradient(s)
+    if few and (refusal or prepared.dim() == 2):
+        return window_entries(_rows(dy).flatten(0, 2).T @ _rows(x).flatten(0, 2), s)
+    if refusal or not on_kernels(x):
+        return window_entries(_dense_weight_gradient(x, dy, s), s)
+    with torch.cuda.device(x.device):
+        return launch.run_weight_gradient(x, dy, s)
+
+
+def _dense_weight_gradient(x: torch.Tensor, dy: torch.Tensor, s: Structure) -> torch.Tensor:
+    """Return the gradient of the whole matrix; cuDNN shares many pixels out better than cuBLAS."""
+    one, zero = [1, 1], [0, 0]
+    shape = x.new_empty(1).expand(s.c_out, s.c_in, 1, 1)
+    _, dw, _ = torch.ops.aten.convolution_backward(
+        dy, x, shape, None, one, zero, one, False, zero, 1, [False, True, False]
+    )
+    gradient: torch.Tensor = dw.view(s.c_out, s.c_in)
+    return gradient
+
+
+def _rows(images: torch.Tensor) -> torch.Tensor:
+    """Return channels-last images as (b, h, w, c), without a copy."""
+    return images.permute(0, 2, 3, 1)
+
+
+@lru_cache(maxsize=16)
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
