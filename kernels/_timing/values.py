@@ -188,7 +188,9 @@ class Timing:
             NasError: none of the samples is of these rounds.
         """
         kept = [
-            pair for pair in zip(self.samples_us, self.round_index, strict=True) if pair[1] in rounds
+            pair
+            for pair in zip(self.samples_us, self.round_index, strict=True)
+            if pair[1] in rounds
         ]
         return replace(
             self,
