@@ -9,7 +9,6 @@ from typing import Any, Literal, Protocol
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 
-
 Slot = Literal["inline", "training", "measurement"]
 """Where an evaluator runs: in the driver, which must stay free; beside others; or alone."""
 

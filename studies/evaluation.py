@@ -9,7 +9,9 @@ from evaluators.accuracy.data import Dataset
 from evaluators.accuracy.evaluator import AccuracyEvaluator
 from evaluators.accuracy.recipe import get_recipe
 from evaluators.analytic import AnalyticEvaluator
+from evaluators.energy import EnergyEvaluator
 from evaluators.latency.latency import LatencyEvaluator
+from evaluators.memory import PeakMemoryEvaluator
 from evaluators.protocol import Evaluator
 from kernels.device import Device
 from kernels.errors import NasError
@@ -73,14 +75,10 @@ def _latency(means: Means, metric: Metric, _: int) -> Evaluator:
 
 
 def _energy(means: Means, metric: Metric, _: int) -> Evaluator:
-    from evaluators.energy import EnergyEvaluator
-
     return EnergyEvaluator(means.device, **dict(metric.qualifiers))  # type: ignore[arg-type]
 
 
 def _memory(means: Means, metric: Metric, _: int) -> Evaluator:
-    from evaluators.memory import PeakMemoryEvaluator
-
     return PeakMemoryEvaluator(means.device, **dict(metric.qualifiers))  # type: ignore[arg-type]
 
 

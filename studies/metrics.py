@@ -35,16 +35,15 @@ class MetricKind:
     defaults: Qualifiers = ()
 
 
-_RUN = (("batch", 1), ("cache", "warm"), ("dtype", "float32"), ("mode", ""))
+_SIZE: Qualifiers = (("batch", 1), ("dtype", "float32"))
+_RUN: Qualifiers = (*_SIZE, ("cache", "warm"), ("mode", ""))
 
 METRICS: dict[str, MetricKind] = {
     "accuracy": MetricKind("share of the validation split", "max", defaults=(("recipe", ""),)),
     "test_accuracy": MetricKind("share of the test split", "max", searchable=False),
     "latency_ms": MetricKind("ms a batch", "min", defaults=_RUN),
-    "energy_mj": MetricKind("mJ a batch", "min", defaults=_RUN),
-    "peak_memory_mb": MetricKind(
-        "MB a batch", "min", defaults=(("batch", 1), ("dtype", "float32"))
-    ),
+    "energy_mj": MetricKind("mJ a batch", "min", defaults=_SIZE),
+    "peak_memory_mb": MetricKind("MB a batch", "min", defaults=_SIZE),
     "params": MetricKind("", "min"),
     "macs": MetricKind("multiply-accumulates a sample", "min"),
     "bytes_moved": MetricKind("bytes a sample", "min"),

@@ -1,59 +1,106 @@
-"""Latency of a network on a device, as an eager module (CPU) or a CUDA graph (GPU)."""
+"""Latency of a network on a device: watched rounds beside a reference, with their uncertainty."""
 
 from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 from evaluators.keys import measure_key
+from evaluators.latency.conditions import metric_name
+from evaluators.latency.reference import KnownReference, reference_work
+from evaluators.latency.subject import Subject, faults, layout_of, prepare
+from evaluators.latency.uncertainty import BETWEEN_RUN, interval
+from evaluators.latency.watch import CPU_TOLERANCE, GPU_TOLERANCE, REFERENCE, Watch
 from evaluators.protocol import EvaluationError, Measured, Slot
 from kernels.device import Device
-from kernels.timing import TimingPolicy, time_callable
+from kernels.exclusive import exclusive
+from kernels.telemetry import Telemetry
+from kernels.timing import Call, Timing, TimingPolicy, time_interleaved
 from search_spaces.architecture import Architecture
-from search_spaces.build import build
 
-_INPUT_SEED = 0
+HARNESS_VERSION = 2
+"""Raised when the same network would give another figure; part of every key."""
+MODES = ("eager", "graph", "compile")
+"""How a network may be run: as it is, as a CUDA graph, or compiled by torch (then as a graph)."""
+_NETWORK = "network"
+_MIN_ROUNDS = 3
+_PROBE_SECONDS = 0.05
 
 
 def default_policy(device: Device) -> TimingPolicy:
-    """Return how networks are timed: 30 samples in 3 rounds, about half a second, warm caches.
+    """Return how networks are timed, with warm caches.
 
     On a CPU one thread, so that candidates compare on a machine with other work; on a GPU a CUDA
-    graph, so that the time is the device's and not Python's.
+    graph, so that the time is the device's and not Python's. Disturbed rounds are taken again.
     """
     cpu = device.kind == "cpu"
     return TimingPolicy(
-        rounds=3,
-        samples_per_round=10,
+        rounds=5,
+        spare_rounds=5,
+        samples_per_round=8,
         cache="warm",
         mode="eager" if cpu else "graph",
         threads=1 if cpu else None,
-        min_sample_us=2000.0,
-        warmup_max_seconds=0.4,
-        max_seconds=0.6,
+        min_sample_us=4000.0 if cpu else 2000.0,
+        calls_per_graph=4,
+        warmup_max_seconds=0.4 if cpu else 0.25,
+        max_seconds=1.2 if cpu else 0.5,
     )
 
 
 class LatencyEvaluator:
-    """Times a float32 forward pass of a candidate with random weights and N(0, 1) inputs.
+    """Times forward passes of a candidate with random weights and N(0, 1) inputs.
 
-    The metric is ``latency_ms`` for a batch of 1 and ``latency_ms[batch=N]`` otherwise: the median
-    of the samples, low and high their 10th and 90th percentiles, in milliseconds a batch.
+    The metric is ``latency_ms``, with what differs from the defaults behind it
+    (``latency_ms[batch=256,dtype=float16]``): the median in milliseconds a batch. Low and high hold
+    the median of another run with 95 % probability; p10, p90 and every sample are in the detail.
+    Rounds that were disturbed do not count; where too few are left, the detail says so under
+    ``disturbed``.
 
     Args:
         device: where to measure.
         batch: images a forward pass.
+        dtype: ``float32``, ``float16`` or ``bfloat16``.
+        mode: one of :data:`MODES`; by default a graph on a GPU, eager on a CPU.
+        cache: ``"warm"``, or ``"cold"``: nothing of the last pass is in the last-level cache.
         policy: how to time; :func:`default_policy` by default.
+
+    Raises:
+        NasError: the policy does not hold for mode and cache.
     """
 
     slot: Slot = "measurement"
 
     def __init__(
-        self, device: Device, *, batch: int = 1, policy: TimingPolicy | None = None
+        self,
+        device: Device,
+        *,
+        batch: int = 1,
+        dtype: str = "float32",
+        mode: str = "",
+        cache: str = "warm",
+        policy: TimingPolicy | None = None,
     ) -> None:
-        self.device, self.batch = device, batch
-        self.policy = policy or default_policy(device)
+        chosen = policy or default_policy(device)
+        if mode and mode not in MODES:
+            raise EvaluationError(f"Unknown mode {mode!r}; known: {', '.join(MODES)}.")
+        run = mode or chosen.mode
+        replayed = "eager" if run == "eager" or device.kind == "cpu" else "graph"
+        if policy is None:
+            if cache == "cold":
+                replayed = "eager"  # a buffer is rewritten before each pass
+            chosen = replace(chosen, mode=replayed, cache=cache)  # type: ignore[arg-type]
+        self.device, self.batch, self.dtype, self.mode = device, batch, dtype, run
+        self.policy = chosen
         self.metrics: tuple[str, ...] = (
-            "latency_ms" if batch == 1 else f"latency_ms[batch={batch}]",
+            metric_name("latency_ms", batch=batch, dtype=dtype, mode=mode, cache=cache),
         )
 
     def cache_key(self, architecture: Architecture) -> str:
@@ -62,41 +109,157 @@ class LatencyEvaluator:
             architecture,
             self.device,
             batch=self.batch,
+            dtype=self.dtype,
+            layout=layout_of(self.device, self.dtype),
             cache=self.policy.cache,
-            mode=self.policy.mode,
+            mode=self.mode,
             threads=self.policy.threads,
-            versions={"torch": torch.__version__},
+            versions={"torch": torch.__version__, "harness": f"{HARNESS_VERSION}.0"},
         )
 
     def evaluate(self, architecture: Architecture) -> list[Measured]:
-        """Build the network and time it.
+        """Build the network and time it, alone on the device.
 
         Raises:
-            EvaluationError: it has several inputs, or a variant that cannot be executed yet.
+            EvaluationError: it cannot be built, run or measured; the message is the reason.
         """
-        if len(architecture.inputs) != 1:
-            raise EvaluationError(
-                f"A latency needs a network of one input, got {len(architecture.inputs)}."
-            )
-        if architecture.regions:
-            raise EvaluationError(
-                f"Variants cannot be timed yet; this network has {architecture.regions[0]}."
-            )
-        target = self.device.torch_name
-        module = build(architecture).eval().to(target)
-        generator = torch.Generator().manual_seed(_INPUT_SEED)
-        shape = (self.batch, *architecture.inputs[0].shape)
-        images = torch.randn(shape, generator=generator).to(target)
-        with torch.inference_mode():
-            timing = time_callable(lambda: module(images), device=self.device, policy=self.policy)
+        with exclusive(self.device), faults(self.device), _same_kernels(), torch.inference_mode():
+            subject = prepare(architecture, self.device, batch=self.batch, dtype=self.dtype)
+            run, prepared = self._made_ready(subject)
+            timings, watch = self._timed({_NETWORK: run})
+        return [self._measured(timings[_NETWORK], watch, prepared, subject.layout)]
+
+    def _made_ready(self, subject: Subject) -> tuple[Callable[[], object], dict[str, float]]:
+        """Return what is timed, and the seconds that compiling took."""
+        seconds: dict[str, float] = {}
+        if self.mode == "compile":
+            begin = time.perf_counter()
+            compiled = torch.compile(subject.module)
+            run: Callable[[], object] = lambda: compiled(subject.images)  # noqa: E731
+            run()
+            seconds["compile_s"] = time.perf_counter() - begin
+        else:
+            run = subject.run
+        return run, seconds
+
+    def _timed(self, calls: Mapping[str, Call]) -> tuple[dict[str, Timing], Watch]:
+        """Time functions beside the reference, under watch; only rounds that count are kept."""
+        cpu = self.device.kind == "cpu"
+        policy = self.policy
+        if cpu and policy.cpus is None and hasattr(os, "sched_setaffinity"):
+            policy = replace(policy, cpus=(_quiet_core(),))
+        telemetry = Telemetry(self.device, policy.cpus)
+        known = KnownReference(self.device, policy.mode)
+        tolerance = CPU_TOLERANCE if cpu else GPU_TOLERANCE
+        watch = Watch(telemetry, len(policy.cpus or ()), tolerance, known.best_us())
+        try:
+            work = {**calls, REFERENCE: reference_work(self.device)}
+            timings = time_interleaved(work, device=self.device, policy=policy, observer=watch)
+        finally:
+            telemetry.close()
+        counted = set(range(len(watch.states))) - watch.disturbed().keys()
+        if counted:
+            known.learn(min(watch.reference_us[index] for index in counted))
+        if len(counted) >= _MIN_ROUNDS:
+            timings = {name: timing.only(counted) for name, timing in timings.items()}
+        del timings[REFERENCE]
+        return timings, watch
+
+    def time_all(self, calls: Mapping[str, Call]) -> tuple[dict[str, Timing], list[str]]:
+        """Time several functions side by side as a network is timed.
+
+        Args:
+            calls: by name; the caller holds the device.
+
+        Returns:
+            Their timings, and why these are not to be trusted; empty where they are.
+        """
+        timings, watch = self._timed(calls)
+        rounds = sorted({index for timing in timings.values() for index in timing.round_index})
+        return timings, _flags(watch, rounds)
+
+    def _measured(
+        self, timing: Timing, watch: Watch, prepared: dict[str, float], layout: str
+    ) -> Measured:
+        rounds = sorted(set(timing.round_index))
+        medians = [timing.only([index]).median_us for index in rounds]
+        between = BETWEEN_RUN[self.device.kind]
+        low, high = interval(medians, timing.median_us, between)
         detail = {
             **timing.to_dict(),
+            **prepared,
+            "p10_us": timing.p10_us,
+            "p90_us": timing.p90_us,
             "mad_us": timing.mad_us,
             "drift": timing.drift,
+            "between_run": between,
+            "disturbed": _flags(watch, rounds),
+            "rounds_taken": len(watch.states),
+            "rounds_disturbed": {str(k): v for k, v in watch.disturbed().items()},
+            "reference_us": watch.reference_us,
+            "states": [[first.to_dict(), last.to_dict()] for first, last in watch.states],
             "batch": self.batch,
-            "dtype": "float32",
+            "dtype": self.dtype,
+            "layout": layout,
+            "mode": self.mode,
             "driver": self.device.driver,
             "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "harness": HARNESS_VERSION,
+            "paretonas": _our_version(),
         }
-        figures = (timing.median_us / 1e3, timing.p10_us / 1e3, timing.p90_us / 1e3)
-        return [Measured(self.metrics[0], *figures, detail)]
+        return Measured(self.metrics[0], timing.median_us / 1e3, low / 1e3, high / 1e3, detail)
+
+
+@contextmanager
+def _same_kernels() -> Iterator[None]:
+    """Have cuDNN choose by its heuristics, which is torch's default, and not by trials.
+
+    Trials choose anew in every process: medians of 29 networks in two processes differed by 1.5 %
+    in the middle and 7 % at worst, by the heuristics by 0.03 % and 0.4 % (H200).
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def _flags(watch: Watch, counted: list[int]) -> list[str]:
+    """Return why a result is not to be trusted; empty where it is."""
+    flags = []
+    disturbed = watch.disturbed()
+    if disturbed.keys() & set(counted):
+        share = f"{len(disturbed)} of {len(watch.states)} rounds were disturbed"
+        flags.append(f"{share}: {'; '.join(_worst(disturbed.values()))}")
+    slow = watch.slow_throughout()
+    return [*flags, slow] if slow else flags
+
+
+def _worst(reasons: Iterable[list[str]]) -> list[str]:
+    """Return one reason of each kind, that with the largest figure."""
+    worst: dict[str, tuple[int, str]] = {}
+    for text in (text for some in reasons for text in some):
+        figure = int(re.sub(r"\D", "", text) or 0)
+        kind = re.sub(r"\d+", "", text)
+        worst[kind] = max(worst.get(kind, (-1, "")), (figure, text))
+    return sorted(text for _, text in worst.values())
+
+
+def _quiet_core() -> int:
+    """Return the core that was used least just now, of those this process may use."""
+    cores = sorted(os.sched_getaffinity(0))
+    here = Device("cpu", 0, "", None, len(cores), 0)
+    readers = {core: Telemetry(here, [core]) for core in cores}
+    before = {core: reader.state().busy_s or 0.0 for core, reader in readers.items()}
+    time.sleep(_PROBE_SECONDS)
+    busy = {core: (reader.state().busy_s or 0.0) - before[core] for core, reader in readers.items()}
+    return min(reversed(cores), key=lambda core: busy[core])
+
+
+def _our_version() -> str:
+    try:
+        return version("paretonas")
+    except PackageNotFoundError:  # run from the source tree
+        return "unknown"

@@ -1,12 +1,27 @@
 import json
+import os
+import pickle
+import subprocess
+import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
+from evaluators.latency import latency, subject
+from evaluators.latency.composed import ComposedModel
 from evaluators.latency.latency import LatencyEvaluator
+from evaluators.latency.layers import LayerTable, layer_of, measure_layers, plan_of
+from evaluators.latency.uncertainty import BETWEEN_RUN, interval, learn_between_run
+from evaluators.latency.watch import CPU_TOLERANCE, GPU_TOLERANCE, Watch
 from evaluators.protocol import EvaluationError
 from kernels.device import detect
+from kernels.environment import CACHE_VARIABLE
+from kernels.errors import NasError
+from kernels.exclusive import exclusive
+from kernels.telemetry import DeviceState
 from kernels.timing import Timing, TimingPolicy
 from search_spaces.architecture import Architecture
 
@@ -15,6 +30,10 @@ NET = Architecture.parse("input 1x8x8; conv 4 k3 bn relu; gap; flatten; linear 1
 LARGE = Architecture.parse(
     "input 3x64x64; conv 32 k3 bn relu; conv 64 k3 bn relu; gap; flatten; linear 10"
 )
+NETS = [
+    Architecture.parse(f"input 1x8x8; conv {width} k3 bn relu; gap; flatten; linear 10")
+    for width in range(4, 24)
+]
 FAST = TimingPolicy(
     cache="warm", threads=1, min_sample_us=200, warmup_min_seconds=0.01, warmup_max_seconds=0.1
 )
@@ -29,7 +48,10 @@ def test_a_figure_comes_with_its_spread_and_conditions():
     detail = json.loads(json.dumps(measured.detail))
     timing = Timing.from_dict({name: detail[name] for name in Timing.__dataclass_fields__})
     assert timing.median_us / 1e3 == measured.value
-    assert (timing.p10_us / 1e3, timing.p90_us / 1e3) == (measured.low, measured.high)
+    assert (detail["p10_us"], detail["p90_us"]) == (timing.p10_us, timing.p90_us)
+    assert detail["between_run"] == BETWEEN_RUN["cpu"]
+    assert measured.high - measured.low >= 2 * 1.96 * 2**0.5 * 0.03 * measured.value * 0.999
+    assert len(detail["states"]) == len(detail["reference_us"]) == detail["rounds_taken"] >= 5
     assert timing.count >= 30
     assert max(timing.round_index) + 1 >= 3
     assert (detail["threads"], detail["batch"], detail["dtype"]) == (1, 1, "float32")
@@ -56,7 +78,7 @@ def test_the_batch_is_part_of_the_name_and_of_the_work():
 def test_it_runs_alone_and_leaves_torch_as_it_was():
     threads = torch.get_num_threads()
     LatencyEvaluator(CPU, policy=FAST).evaluate(NET)
-    assert LatencyEvaluator.exclusive
+    assert LatencyEvaluator.slot == "measurement"
     assert torch.get_num_threads() == threads
     assert not torch.is_inference_mode_enabled()
 
@@ -64,3 +86,227 @@ def test_it_runs_alone_and_leaves_torch_as_it_was():
 def test_variants_are_refused():
     with pytest.raises(EvaluationError, match="w1a2"):
         LatencyEvaluator(CPU, policy=FAST).evaluate(NET.with_variant([1], "w1a2"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize(
+    ("conditions", "name"),
+    [
+        ({}, "latency_ms"),
+        ({"batch": 8, "dtype": "bfloat16"}, "latency_ms[batch=8,dtype=bfloat16]"),
+        ({"cache": "cold", "mode": "eager"}, "latency_ms[cache=cold,mode=eager]"),
+    ],
+)
+def test_names_hold_what_differs_from_the_defaults(conditions, name):
+    evaluator = LatencyEvaluator(CPU, **conditions)
+    assert evaluator.metrics == (name,)
+    there = pickle.loads(pickle.dumps(evaluator))
+    assert there.cache_key(NET) == evaluator.cache_key(NET)
+
+
+def test_conditions_that_cannot_be_had_are_named():
+    with pytest.raises(EvaluationError, match="Unknown mode 'jit'"):
+        LatencyEvaluator(CPU, mode="jit")
+    with pytest.raises(EvaluationError, match="Cannot measure in 'int3'"):
+        LatencyEvaluator(CPU, dtype="int3", policy=FAST).evaluate(NET)
+
+
+def test_half_precision_is_measured_in_half_precision(monkeypatch):
+    seen = []
+    inner = subject.build
+
+    def spy(architecture):
+        module = inner(architecture)
+        module.register_forward_hook(lambda *call: seen.append(call[1][0].dtype))
+        return module
+
+    monkeypatch.setattr(subject, "build", spy)
+    LatencyEvaluator(CPU, dtype="bfloat16", policy=FAST).evaluate(NET)
+    assert set(seen) == {torch.bfloat16}
+
+
+class Raises(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, x):
+        if isinstance(self.how, Exception):
+            raise self.how
+        return x.flatten(1)[:, :10] * self.how
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (torch.OutOfMemoryError("tried to allocate\n 2 TiB"), "Out of memory on cpu"),
+        (
+            RuntimeError("CUDA error: device lost\nCUDA kernel errors ..."),
+            "CUDA error: device lost",
+        ),
+        (float("nan"), "not finite"),
+    ],
+)
+def test_faults_of_a_candidate_are_its_reason_and_free_the_device(monkeypatch, how, message):
+    monkeypatch.setattr(subject, "build", lambda _: Raises(how))
+    with pytest.raises(EvaluationError, match=message) as caught:
+        LatencyEvaluator(CPU, policy=FAST).evaluate(NET)
+    assert "\n" not in str(caught.value)
+    with exclusive(CPU, wait_seconds=0):
+        pass
+
+
+def test_a_measurement_that_is_killed_leaves_the_device_free(tmp_path):
+    code = (
+        "from kernels.device import detect\n"
+        "from evaluators.latency.latency import LatencyEvaluator\n"
+        "from search_spaces.architecture import Architecture\n"
+        f"net = Architecture.parse({LARGE.text!r})\n"
+        "evaluator = LatencyEvaluator(detect('cpu'), batch=64)\n"
+        "print('go', flush=True)\n"
+        "while True: evaluator.evaluate(net)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"go\n"
+    lock = tmp_path / "cache" / "locks" / "cpu.lock"
+    end = time.monotonic() + 60
+    while not (lock.exists() and str(process.pid) in lock.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    with exclusive(CPU, wait_seconds=1):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs pinning to cores")
+def test_a_busy_loop_on_the_measured_core_is_flagged(monkeypatch):
+    core = max(os.sched_getaffinity(0))
+    monkeypatch.setattr(latency, "_quiet_core", lambda: core)
+    code = (
+        f"import os\nos.sched_setaffinity(0, {{{core}}})\nprint('go', flush=True)\nwhile True: pass"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        other.stdout.readline()
+        (measured,) = LatencyEvaluator(CPU).evaluate(LARGE)
+    finally:
+        other.kill()
+    (flag, *_) = measured.detail["disturbed"]
+    assert "waited for the core" in flag
+    assert "10 of 10 rounds" in flag
+
+
+def watched(*references, cores=0, tolerance=GPU_TOLERANCE, known=None, states=()):
+    given = iter(states or [DeviceState(time_s=float(i)) for i in range(2 * len(references))])
+    watch = Watch(SimpleNamespace(state=lambda: next(given)), cores, tolerance, known)
+    for index, reference in enumerate(references):
+        watch.before(index)
+        watch.after(index, {"reference": [reference, reference, 1e9], "network": [1.0]})
+    return watch
+
+
+def test_a_round_with_a_slow_reference_does_not_count():
+    watch = watched(100.0, 102.9, 103.1, 100.5)
+    assert watch.disturbed() == {2: ["the reference was 3 % slower"]}
+    assert watch.repeats() == 1
+
+
+def test_rounds_that_were_all_slow_are_told_by_what_the_device_could_do():
+    assert watched(200.0, 201.0, known=100.0).disturbed() == {}
+    slow = watched(200.0, 201.0, known=100.0).slow_throughout()
+    assert "2.00 times the best seen" in slow
+    assert watched(105.0, 106.0, known=100.0).slow_throughout() is None
+    assert watched(105.0, 106.0).slow_throughout() is None
+
+
+def test_throttling_that_begins_and_company_on_the_core_are_reasons():
+    def state(t, *, throttle=(), busy=0.0, own=0.0, waited=0.0):
+        return DeviceState(time_s=t, throttle=throttle, busy_s=busy, own_s=own, waited_s=waited)
+
+    warm = ("power cap",)
+    states = [state(0), state(1), state(1), state(2, throttle=warm), state(2), state(3)]
+    assert watched(1.0, 1.0, 1.0, states=states).disturbed() == {1: ["throttled: power cap"]}
+    always = [state(t, throttle=warm) for t in (0, 1, 1, 2)]
+    assert watched(1.0, 1.0, states=always).disturbed() == {}
+    shared = [state(0), state(1, busy=1.0, own=0.6, waited=0.05)]
+    assert watched(1.0, cores=1, tolerance=CPU_TOLERANCE, states=shared).disturbed() == {
+        0: ["waited for the core 5 % of the time", "others used 40 % of the core"]
+    }
+
+
+def test_the_stated_interval_covers_another_run_as_often_as_it_says():
+    generator = torch.Generator().manual_seed(0)
+    between, covered = 0.01, 0
+    for _ in range(2000):
+        runs = []
+        for _ in range(2):
+            shift = 1 + between * float(torch.randn(1, generator=generator))
+            rounds = 100 * shift + torch.randn(5, generator=generator)
+            runs.append((rounds.tolist(), float(rounds.median())))
+        (rounds, median), (_, other) = runs
+        low, high = interval(rounds, median, between)
+        covered += low <= other <= high
+    assert 0.93 <= covered / 2000 <= 0.97
+
+
+def test_the_part_between_runs_is_learned_from_pairs():
+    generator = torch.Generator().manual_seed(1)
+    values = 5 * (1 + 0.02 * torch.randn(4000, generator=generator))
+    pairs = list(zip(values[:2000].tolist(), values[2000:].tolist(), strict=True))
+    assert learn_between_run(pairs) == pytest.approx(0.02, rel=0.05)
+    with pytest.raises(NasError, match="five pairs"):
+        learn_between_run(pairs[:4])
+
+
+def test_every_layer_of_a_network_is_timed_once():
+    evaluator = LatencyEvaluator(CPU, policy=FAST)
+    twice = Architecture.parse(
+        "input 4x8x8; conv 4 k3 bn relu; conv 4 k3 bn relu; add @0,2; gap; flatten; linear 10"
+    )
+    table = measure_layers([twice, twice], evaluator)
+    steps = plan_of(twice, evaluator)
+    assert set(table.times) == {str(step.workload) for step in steps}
+    assert not table.failed
+    assert all(0 < item.p10_us <= item.median_us <= item.p90_us for item in table.times.values())
+    again = measure_layers([twice], evaluator, table=LayerTable.from_json(table.to_json()))
+    assert again.to_json() == table.to_json()
+    with pytest.raises(NasError, match="no table of layers"):
+        LayerTable.from_json({"times": {}})
+
+
+def test_a_layer_is_the_part_of_the_network_that_it_names():
+    evaluator = LatencyEvaluator(CPU, policy=FAST)
+    net = Architecture.parse("input 4x8x8; conv 4 k3 bn; add @0,1; act relu")
+    layers = [layer_of(net, step) for step in plan_of(net, evaluator)]
+    assert sum(layer.params for layer in layers) == net.params
+    assert sum(layer.macs for layer in layers) == net.macs
+
+
+def test_an_estimate_never_comes_without_its_error():
+    evaluator = LatencyEvaluator(CPU, policy=FAST)
+    table = measure_layers(NETS, evaluator)
+    total = {
+        net.key: sum(table.times[str(step.workload)].median_us for step in plan_of(net, evaluator))
+        for net in NETS
+    }
+    exact = [(net, (total[net.key] + 3 * len(plan_of(net, evaluator)) + 50) / 1e3) for net in NETS]
+    model = ComposedModel.fit(table, evaluator, fitted=exact[:12], held_out=exact[12:])
+    assert model.error.count == 8
+    assert model.error.p95 < 1e-6
+    estimate = model.predict(NETS[0])
+    assert estimate.value_ms == pytest.approx(exact[0][1])
+    assert "on 8 held-out networks" in str(estimate)
+    off = [(net, value * (1.1 if index % 2 else 0.9)) for index, (net, value) in enumerate(exact)]
+    worse = ComposedModel.fit(table, evaluator, fitted=exact[:12], held_out=off[12:])
+    assert worse.error.median == pytest.approx(0.1, abs=0.02)
+    with pytest.raises(NasError, match="both fitted and held out"):
+        ComposedModel.fit(table, evaluator, fitted=exact[:12], held_out=exact[:3])
+    with pytest.raises(NasError, match="8 measured networks"):
+        ComposedModel.fit(table, evaluator, fitted=exact[:3], held_out=exact[12:])
+    with pytest.raises(NasError, match="No latency of the layer"):
+        model.predict(LARGE)

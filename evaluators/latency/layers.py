@@ -1,0 +1,197 @@
+"""Latency of the layers of networks: each distinct workload of their plans, timed by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+
+from evaluators.latency.latency import LatencyEvaluator
+from evaluators.latency.subject import DTYPES, faults, layout_of
+from evaluators.protocol import EvaluationError
+from kernels.errors import NasError
+from kernels.exclusive import exclusive
+from kernels.timing import Call, Timing
+from search_spaces.architecture import Architecture
+from search_spaces.architecture.graph import Value
+from search_spaces.build import build
+from search_spaces.lower import Step, lower
+from search_spaces.ops.source import Input
+
+_TOGETHER = 24
+"""Layers that are timed side by side: more hold more memory, fewer repeat the reference more."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTime:
+    """The latency of one workload.
+
+    Attributes:
+        median_us: in microseconds.
+        p10_us: fast end of the samples.
+        p90_us: slow end.
+        count: samples.
+        disturbed: why it is not to be trusted; empty where it is.
+    """
+
+    median_us: float
+    p10_us: float
+    p90_us: float
+    count: int
+    disturbed: tuple[str, ...] = ()
+
+
+class LayerTable:
+    """Latencies by workload, for one device and one way of running.
+
+    Args:
+        conditions: device, batch, element type and mode in words.
+        times: by the workload's text.
+        failed: reasons by the workload's text.
+    """
+
+    def __init__(
+        self,
+        conditions: Mapping[str, Any],
+        times: Mapping[str, LayerTime] | None = None,
+        failed: Mapping[str, str] | None = None,
+    ) -> None:
+        self.conditions = dict(conditions)
+        self.times = dict(times or {})
+        self.failed = dict(failed or {})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values that :meth:`from_json` reads."""
+        times = {name: asdict(item) for name, item in self.times.items()}
+        return {"conditions": self.conditions, "times": times, "failed": self.failed}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> LayerTable:
+        """Read a table.
+
+        Raises:
+            NasError: it is no such table.
+        """
+        try:
+            times = {
+                name: LayerTime(**{**item, "disturbed": tuple(item["disturbed"])})
+                for name, item in document["times"].items()
+            }
+            return cls(document["conditions"], times, document["failed"])
+        except (KeyError, TypeError, AttributeError) as problem:
+            raise NasError(f"This is no table of layers: {problem!r}.") from None
+
+    def __str__(self) -> str:
+        return json.dumps(self.conditions)
+
+
+def layer_of(architecture: Architecture, step: Step) -> Architecture:
+    """Return the part of a network that one workload computes, as a network of its own."""
+    values: dict[int, Value] = {}
+
+    def value(number: int) -> Value:
+        if number not in values:
+            node = architecture.nodes[number]
+            if number in step.nodes:
+                inputs = tuple(value(item) for item in node.inputs)
+                values[number] = Value(node.op, inputs, node.scope)
+            else:
+                values[number] = Value(Input.of(shape=node.shape), (), f"input{number}")
+        return values[number]
+
+    return Architecture.freeze(value(step.nodes[-1]))
+
+
+def plan_of(architecture: Architecture, evaluator: LatencyEvaluator) -> tuple[Step, ...]:
+    """Return the workloads of a network as an evaluator would run it."""
+    plan = lower(architecture, evaluator.device, batch=evaluator.batch, dtype=evaluator.dtype)
+    return plan.steps
+
+
+def measure_layers(
+    architectures: Iterable[Architecture],
+    evaluator: LatencyEvaluator,
+    *,
+    table: LayerTable | None = None,
+) -> LayerTable:
+    """Time every distinct workload of some networks that a table does not hold yet.
+
+    Args:
+        architectures: the networks.
+        evaluator: on which device and how to time.
+        table: filled where it is given.
+
+    Raises:
+        NasError: the device cannot be had.
+    """
+    found = table or LayerTable(
+        {
+            "device": str(evaluator.device),
+            "batch": evaluator.batch,
+            "dtype": evaluator.dtype,
+            "mode": evaluator.mode,
+        }
+    )
+    wanted: dict[str, Architecture] = {}
+    for architecture in architectures:
+        for step in plan_of(architecture, evaluator):
+            name = str(step.workload)
+            if name not in found.times and name not in found.failed and name not in wanted:
+                wanted[name] = layer_of(architecture, step)
+    with exclusive(evaluator.device), torch.inference_mode():
+        for group in _groups(wanted):
+            _time_group(group, evaluator, found)
+    return found
+
+
+def _groups(wanted: Mapping[str, Architecture]) -> Iterator[dict[str, Architecture]]:
+    items = iter(wanted.items())
+    while group := dict(islice(items, _TOGETHER)):
+        yield group
+
+
+def _time_group(
+    group: Mapping[str, Architecture], evaluator: LatencyEvaluator, table: LayerTable
+) -> None:
+    calls: dict[str, Call] = {}
+    for name, layer in group.items():
+        try:
+            calls[name] = _call(layer, evaluator)
+        except EvaluationError as problem:
+            table.failed[name] = str(problem)
+    if not calls:
+        return
+    timings, disturbed = evaluator.time_all(calls)
+    table.times.update({name: _summary(timing, disturbed) for name, timing in timings.items()})
+
+
+def _summary(timing: Timing, disturbed: list[str]) -> LayerTime:
+    return LayerTime(timing.median_us, timing.p10_us, timing.p90_us, timing.count, tuple(disturbed))
+
+
+def _call(layer: Architecture, evaluator: LatencyEvaluator) -> Call:
+    """Return what runs a layer once, having run it once."""
+    device = evaluator.device
+    kind = DTYPES[evaluator.dtype]
+    last = layout_of(device, evaluator.dtype) == "channels_last"
+    generator = torch.Generator().manual_seed(0)
+    with faults(device):
+        module = build(layer).eval().to(device.torch_name, kind)
+        inputs = [
+            torch.randn((evaluator.batch, *node.shape), generator=generator).to(
+                device.torch_name, kind
+            )
+            for node in layer.inputs
+        ]
+        if last:
+            module = module.to(memory_format=torch.channels_last)
+            inputs = [
+                item.contiguous(memory_format=torch.channels_last) if item.ndim == 4 else item
+                for item in inputs
+            ]
+        module(*inputs)
+    return lambda: module(*inputs)
