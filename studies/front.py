@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ class FrontPoint:
         values: all its figures by metric name, with the ends of their spread.
         trial: its number in the study.
         trial_id: its number in the record.
+        samples_ms: p10 and p90 of the samples of each latency, where the record was read for them.
     """
 
     key: str
@@ -43,6 +44,7 @@ class FrontPoint:
     values: Mapping[str, Value]
     trial: int
     trial_id: int
+    samples_ms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def front_of(trials: Sequence[TrialRecord], config: StudyConfig) -> list[FrontPoint]:
@@ -130,14 +132,16 @@ _COLUMNS = {
     "validation_accuracy": ("accuracy", "value"),
     "test_accuracy": ("test_accuracy", "value"),
     "latency_ms": ("latency_ms", "value"),
-    "latency_ms_p10": ("latency_ms", "low"),
-    "latency_ms_p90": ("latency_ms", "high"),
+    "latency_ms_p10": ("latency_ms", "p10"),
+    "latency_ms_p90": ("latency_ms", "p90"),
     "params": ("params", "value"),
     "macs": ("macs", "value"),
     "bytes_moved": ("bytes_moved", "value"),
     "gain": ("rf_gain", "value"),
     "test_accuracy_low": ("test_accuracy", "low"),
     "test_accuracy_high": ("test_accuracy", "high"),
+    "latency_ms_low": ("latency_ms", "low"),
+    "latency_ms_high": ("latency_ms", "high"),
 }
 _TRIAL_AFTER = "macs"
 
@@ -147,16 +151,15 @@ def write_front_csv(points: Sequence[FrontPoint], path: Path | str) -> None:
 
     Columns: key, text, validation_accuracy, test_accuracy, latency_ms, latency_ms_p10,
     latency_ms_p90, params, macs, trial, bytes_moved, gain, test_accuracy_low, test_accuracy_high,
-    then value, p10 and p90 of every latency of another batch. Latencies are in ms.
+    latency_ms_low, latency_ms_high, then value, p10, p90, low and high of every latency under other
+    conditions. Latencies are in ms; low and high hold the median of another run with 95 %
+    probability.
     """
     columns = dict(_COLUMNS)
     for name in sorted({name for point in points for name in point.values}):
         if name.startswith("latency_ms["):
-            columns |= {
-                name: (name, "value"),
-                f"{name}_p10": (name, "low"),
-                f"{name}_p90": (name, "high"),
-            }
+            columns[name] = (name, "value")
+            columns |= {f"{name}_{part}": (name, part) for part in ("p10", "p90", "low", "high")}
     split = list(columns).index(_TRIAL_AFTER) + 1
     header = ["key", "text", *list(columns)[:split], "trial", *list(columns)[split:]]
     with Path(path).open("w", newline="", encoding="utf-8") as file:
@@ -168,6 +171,9 @@ def write_front_csv(points: Sequence[FrontPoint], path: Path | str) -> None:
 
 
 def _cell(point: FrontPoint, metric: str, part: str) -> str:
+    if part in ("p10", "p90"):
+        ends = point.samples_ms.get(metric)
+        return "" if ends is None else repr(ends[part == "p90"])
     value: float | None = getattr(point.values.get(metric), part, None)
     if value is None:
         return ""
@@ -181,7 +187,17 @@ def _front(repository: Repository, record: StudyRecord) -> list[FrontPoint]:
     """Find the front from the objectives alone, and read only its trials."""
     ids, points = feasible_points(repository, record)
     chosen = [int(ids[index]) for index in _best_first(points, StudyConfig(**record.config))]
-    return [_point(trial) for trial in repository.trials_of(chosen)]
+    return [_with_samples(repository, _point(trial)) for trial in repository.trials_of(chosen)]
+
+
+def _with_samples(repository: Repository, point: FrontPoint) -> FrontPoint:
+    found = {}
+    for name in point.values:
+        if name.startswith("latency_ms"):
+            detail = repository.detail(point.trial_id, name)
+            if "p10_us" in detail and "p90_us" in detail:
+                found[name] = (detail["p10_us"] / 1e3, detail["p90_us"] / 1e3)
+    return replace(point, samples_ms=found)
 
 
 def _read_metrics(config: StudyConfig) -> list[str]:

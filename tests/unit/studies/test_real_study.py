@@ -114,7 +114,10 @@ def test_the_front_is_tested_once_from_stored_weights(place, tmp_path):
         assert Architecture.parse(row["text"]).key == row["key"] == point.key
         assert float(row["test_accuracy_low"]) == point.values["test_accuracy"].low
         assert int(row["params"]) == Architecture.parse(row["text"]).params
-        assert float(row["latency_ms_p90"]) == point.values["latency_ms"].high
+        assert float(row["latency_ms_high"]) == point.values["latency_ms"].high
+        low, high = (float(row[f"latency_ms_{part}"]) for part in ("p10", "p90"))
+        assert (low, high) == point.samples_ms["latency_ms"]
+        assert low <= point.values["latency_ms"].value <= high
 
 
 def test_a_second_study_reuses_figures_and_weights(place):
@@ -150,7 +153,8 @@ def test_a_latency_of_another_batch_gets_columns_of_its_own(tmp_path):
     assert row["latency_ms"] == row["validation_accuracy"] == ""
     value = summary.front[0].values["latency_ms[batch=8]"]
     assert float(row["latency_ms[batch=8]"]) == value.value
-    assert float(row["latency_ms[batch=8]_p10"]) == value.low
+    assert float(row["latency_ms[batch=8]_low"]) == value.low
+    assert row["latency_ms[batch=8]_p10"] == ""
 
 
 def test_weights_come_back_and_their_damage_is_noticed(tmp_path):
