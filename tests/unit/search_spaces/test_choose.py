@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from search_spaces import scope
 from search_spaces.architecture.graph import Value
 from search_spaces.builder import NetworkBuilder
-from search_spaces.choose import Chooser, Decisions, EnumerateDecider, Option
+from search_spaces.choose import Chooser, Decisions, EnumerateDecider, Option, RandomDecider
 from search_spaces.errors import ArchitectureError, SpaceError
 from search_spaces.space import RESAMPLES, Candidate, DataSpec, Space, space
 from search_spaces.zoo import load_space
