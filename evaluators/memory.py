@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ class PeakMemoryEvaluator:
     """Megabytes (10^6 bytes) at the peak of one inference pass, weights and input included.
 
     It is what torch's allocator hands out: on a GPU by its own peak, on a CPU by the profiler's
-    account of every allocation. What libraries keep for themselves is not in it.
+    account of every allocation. What libraries keep for later passes or take elsewhere is not in
+    it.
 
     Args:
         device: where to measure.
@@ -67,6 +69,9 @@ class PeakMemoryEvaluator:
 
     def _on_gpu(self, architecture: Architecture) -> int:
         index = self.device.index
+        # Libraries take from torch's allocator in their first pass and keep it, as cuBLAS does.
+        prepare(architecture, self.device, batch=self.batch, dtype=self.dtype)
+        gc.collect()  # what earlier candidates left must not be freed meanwhile
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated(index)
         subject = prepare(architecture, self.device, batch=self.batch, dtype=self.dtype)

@@ -14,12 +14,13 @@ from pathlib import Path
 from tempfile import gettempdir
 
 from kernels.device import Device
-from kernels.environment import cache_dir
+from kernels.environment import CACHE_VARIABLE, cache_dir
 from kernels.errors import NasError
 
 _POLL_SECONDS = 0.05
 _threads: dict[str, threading.RLock] = {}
 _held: dict[str, int] = {}
+_files: set[int] = set()
 _guard = threading.Lock()
 
 
@@ -32,7 +33,8 @@ def exclusive(device: Device, *, wait_seconds: float = 600.0) -> Iterator[None]:
         wait_seconds: how long to wait for another holder.
 
     Raises:
-        NasError: another process or thread held the device all that time; says who.
+        NasError: another process or thread held the device all that time, and says who; or the
+            lock cannot be taken at all, and says why.
     """
     name = _name(device)
     with _guard:
@@ -87,7 +89,11 @@ def _locked(path: Path, device: Device, end: float) -> Iterator[None]:
     except ImportError:  # no such locks on this system; threads still exclude each other
         yield
         return
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as problem:
+        raise _no_lock(path, problem) from problem
+    _files.add(file)
     try:
         while True:
             try:
@@ -99,12 +105,38 @@ def _locked(path: Path, device: Device, end: float) -> Iterator[None]:
                         f"{device} is being measured by {_holder(file)}; wait for it, or end it."
                     ) from None
                 time.sleep(_POLL_SECONDS)
+            except OSError as problem:  # a file system without locks
+                raise _no_lock(path, problem) from problem
         os.ftruncate(file, 0)
         os.pwrite(file, f"process {os.getpid()} since {time.strftime('%F %T')}".encode(), 0)
         yield
     finally:
-        os.close(file)  # gives the lock back
+        if file in _files:  # a forked child has closed its copy
+            _files.discard(file)
+            os.close(file)  # gives the lock back
+
+
+def _no_lock(path: Path, problem: OSError) -> NasError:
+    return NasError(
+        f"{path} cannot be locked ({problem.strerror}); have {CACHE_VARIABLE} name a folder of "
+        "your own on a local disk."
+    )
 
 
 def _holder(file: int) -> str:
     return os.pread(file, 200, 0).decode(errors="replace") or "another process"
+
+
+def _forget() -> None:
+    """A forked child holds nothing: its copy of the file would outlive a killed parent's lock."""
+    global _guard
+    _guard = threading.Lock()
+    for file in _files:
+        os.close(file)
+    _files.clear()
+    _held.clear()
+    _threads.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -48,7 +48,7 @@ class DeviceState:
         own_s: processor time of this process so far.
         waited_s: how long this thread was ready to run, and another ran instead, so far.
         frequency_mhz: of the watched cores, their mean.
-        problem: why there are no figures of a GPU.
+        problem: why there are no figures of a GPU at all.
     """
 
     time_s: float
@@ -117,30 +117,31 @@ class Telemetry:
             return
         try:
             pynvml.nvmlInit()
-            uuid = str(device.uuid or "")
-            name = uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(name)
         except Exception as problem:  # whatever NVML and its driver come up with
             self._problem = f"NVML: {problem}"
             return
         self._nvml = pynvml
+        try:
+            uuid = str(device.uuid or "")
+            name = uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
+            self._handle = pynvml.nvmlDeviceGetHandleByUUID(name)
+        except Exception as problem:
+            self._problem = f"NVML: {problem}"
+            self.close()
 
     def _gpu_state(self, nvml: ModuleType) -> DeviceState:
         handle = self._handle
-        power_mw = _known(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
+        problems: list[str] = []
+        figures: dict[str, Any] = {
+            name: _known(lambda read=read: read(nvml, handle), problems)  # type: ignore[misc]
+            for name, read in _GPU_FIGURES.items()
+        }
+        lost = len(problems) == len(_GPU_FIGURES)
+        figures["throttle"] = figures["throttle"] or ()
         return DeviceState(
             time_s=time.perf_counter(),
-            sm_clock_mhz=_known(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
-            memory_clock_mhz=_known(
-                lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)
-            ),
-            temperature_c=_known(
-                lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
-            ),
-            power_w=None if power_mw is None else power_mw / 1e3,
-            throttle=_known(lambda: _throttle(nvml, handle)) or (),
-            other_processes=_known(lambda: _others(nvml, handle)),
-            energy_mj=_known(lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle)),
+            problem=f"NVML: {problems[0]}" if lost else None,
+            **figures,
         )
 
 
@@ -167,11 +168,13 @@ def waiting_share(before: DeviceState, after: DeviceState) -> float | None:
     return min(1.0, (after.waited_s - before.waited_s) / elapsed) if elapsed > 0 else 0.0
 
 
-def _known(read: Callable[[], _T]) -> _T | None:
-    """Return a reading; None where the card does not give it."""
+def _known(read: Callable[[], _T], problems: list[str] | None = None) -> _T | None:
+    """Return a reading; None where the card does not give it, with the reason in ``problems``."""
     try:
         return read()
-    except Exception:  # NVML: not supported, lost, no permission
+    except Exception as problem:  # NVML: not supported, lost, no permission
+        if problems is not None:
+            problems.append(str(problem))
         return None
 
 
@@ -190,6 +193,20 @@ def _throttle(nvml: ModuleType, handle: Any) -> tuple[str, ...]:
 def _others(nvml: ModuleType, handle: Any) -> int:
     processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
     return sum(process.pid != os.getpid() for process in processes)
+
+
+_GPU_FIGURES: dict[str, Callable[[ModuleType, Any], Any]] = {
+    "sm_clock_mhz": lambda nvml, card: nvml.nvmlDeviceGetClockInfo(card, nvml.NVML_CLOCK_SM),
+    "memory_clock_mhz": lambda nvml, card: nvml.nvmlDeviceGetClockInfo(card, nvml.NVML_CLOCK_MEM),
+    "temperature_c": lambda nvml, card: nvml.nvmlDeviceGetTemperature(
+        card, nvml.NVML_TEMPERATURE_GPU
+    ),
+    "power_w": lambda nvml, card: nvml.nvmlDeviceGetPowerUsage(card) / 1e3,
+    "throttle": _throttle,
+    "other_processes": _others,
+    "energy_mj": lambda nvml, card: nvml.nvmlDeviceGetTotalEnergyConsumption(card),
+}
+"""How NVML gives each figure of a :class:`DeviceState`."""
 
 
 def _busy_seconds(cpus: Sequence[int]) -> float | None:

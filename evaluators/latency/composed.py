@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from evaluators.latency.latency import LatencyEvaluator
 from evaluators.latency.layers import LayerTable, plan_of
+from evaluators.latency.setting import check_conditions
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 
@@ -89,8 +90,10 @@ class ComposedModel:
             held_out: others.
 
         Raises:
-            NasError: there are too few, one is in both, or a layer is not in the table.
+            NasError: there are too few, one is in both, a layer is not in the table, or the table
+                is of other conditions.
         """
+        check_conditions(table.conditions, evaluator)
         if len(fitted) < _MIN_FIT or not held_out:
             raise NasError(
                 f"A composed estimate needs {_MIN_FIT} measured networks and some held out, got "

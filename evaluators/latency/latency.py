@@ -68,12 +68,13 @@ class LatencyEvaluator:
         device: where to measure.
         batch: images a forward pass.
         dtype: ``float32``, ``float16`` or ``bfloat16``.
-        mode: one of :data:`MODES`; by default a graph on a GPU, eager on a CPU.
+        mode: one of :data:`MODES`; by default a graph on a GPU with warm caches, else eager.
         cache: ``"warm"``, or ``"cold"``: nothing of the last pass is in the last-level cache.
-        policy: how to time; :func:`default_policy` by default.
+        policy: how long and how often to time; :func:`default_policy` by default. Its cache gives
+            way to the one above, its mode to the one above where that is given.
 
     Raises:
-        NasError: the policy does not hold for mode and cache.
+        EvaluationError: the mode is unknown, or a graph is asked for where there can be none.
     """
 
     slot: Slot = "measurement"
@@ -89,14 +90,10 @@ class LatencyEvaluator:
         policy: TimingPolicy | None = None,
     ) -> None:
         chosen = policy or default_policy(device)
-        if mode and mode not in MODES:
-            raise EvaluationError(f"Unknown mode {mode!r}; known: {', '.join(MODES)}.")
-        run = mode or chosen.mode
-        replayed = "eager" if run == "eager" or device.kind == "cpu" else "graph"
-        if policy is None:
-            if cache == "cold":
-                replayed = "eager"  # a buffer is rewritten before each pass
-            chosen = replace(chosen, mode=replayed, cache=cache)  # type: ignore[arg-type]
+        run = mode or _default_mode(chosen, cache)
+        _check_mode(run, device, cache)
+        replayed = "eager" if cache == "cold" or device.kind == "cpu" or run == "eager" else "graph"
+        chosen = replace(chosen, mode=replayed, cache=cache)  # type: ignore[arg-type]
         self.device, self.batch, self.dtype, self.mode = device, batch, dtype, run
         self.policy = chosen
         self.metrics: tuple[str, ...] = (
@@ -209,6 +206,21 @@ class LatencyEvaluator:
             "paretonas": _our_version(),
         }
         return Measured(self.metrics[0], timing.median_us / 1e3, low / 1e3, high / 1e3, detail)
+
+
+def _default_mode(policy: TimingPolicy, cache: str) -> str:
+    """Return how a network is run where nothing is said; a graph cannot have cold caches."""
+    return "eager" if cache == "cold" else policy.mode
+
+
+def _check_mode(mode: str, device: Device, cache: str) -> None:
+    """Refuse a mode that would be recorded but could not be had."""
+    if mode not in MODES:
+        raise EvaluationError(f"Unknown mode {mode!r}; known: {', '.join(MODES)}.")
+    if mode == "graph" and device.kind == "cpu":
+        raise EvaluationError(f"CUDA graphs need a GPU. On {device} leave the mode out.")
+    if mode == "graph" and cache == "cold":
+        raise EvaluationError("A CUDA graph cannot have cold caches. Choose mode=eager, or warm.")
 
 
 @contextmanager

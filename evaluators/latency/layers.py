@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from evaluators.latency.latency import LatencyEvaluator
+from evaluators.latency.setting import check_conditions, conditions_of
 from evaluators.latency.subject import DTYPES, faults, layout_of
 from evaluators.protocol import EvaluationError
 from kernels.errors import NasError
@@ -49,7 +50,7 @@ class LayerTable:
     """Latencies by workload, for one device and one way of running.
 
     Args:
-        conditions: device, batch, element type and mode in words.
+        conditions: see :func:`evaluators.latency.setting.conditions_of`.
         times: by the workload's text.
         failed: reasons by the workload's text.
     """
@@ -63,6 +64,10 @@ class LayerTable:
         self.conditions = dict(conditions)
         self.times = dict(times or {})
         self.failed = dict(failed or {})
+
+    def settled(self, name: str) -> bool:
+        """Tell whether a workload's text needs no measurement: it failed, or was undisturbed."""
+        return name in self.failed or (name in self.times and not self.times[name].disturbed)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values that :meth:`from_json` reads."""
@@ -118,7 +123,7 @@ def measure_layers(
     *,
     table: LayerTable | None = None,
 ) -> LayerTable:
-    """Time every distinct workload of some networks that a table does not hold yet.
+    """Time every distinct workload of some networks that a table does not hold undisturbed.
 
     Args:
         architectures: the networks.
@@ -126,21 +131,15 @@ def measure_layers(
         table: filled where it is given.
 
     Raises:
-        NasError: the device cannot be had.
+        NasError: the device cannot be had, or the table is of other conditions.
     """
-    found = table or LayerTable(
-        {
-            "device": str(evaluator.device),
-            "batch": evaluator.batch,
-            "dtype": evaluator.dtype,
-            "mode": evaluator.mode,
-        }
-    )
+    found = LayerTable(conditions_of(evaluator)) if table is None else table
+    check_conditions(found.conditions, evaluator)
     wanted: dict[str, Architecture] = {}
     for architecture in architectures:
         for step in plan_of(architecture, evaluator):
             name = str(step.workload)
-            if name not in found.times and name not in found.failed and name not in wanted:
+            if not found.settled(name) and name not in wanted:
                 wanted[name] = layer_of(architecture, step)
     with exclusive(evaluator.device), torch.inference_mode():
         for group in _groups(wanted):
@@ -160,21 +159,26 @@ def _time_group(
     calls: dict[str, Call] = {}
     for name, layer in group.items():
         try:
-            calls[name] = _call(layer, evaluator)
+            calls[name] = layer_call(layer, evaluator)
         except EvaluationError as problem:
             table.failed[name] = str(problem)
     if not calls:
         return
     timings, disturbed = evaluator.time_all(calls)
-    table.times.update({name: _summary(timing, disturbed) for name, timing in timings.items()})
+    table.times.update({name: summary(timing, disturbed) for name, timing in timings.items()})
 
 
-def _summary(timing: Timing, disturbed: list[str]) -> LayerTime:
+def summary(timing: Timing, disturbed: list[str]) -> LayerTime:
+    """Return what a table keeps of a timing."""
     return LayerTime(timing.median_us, timing.p10_us, timing.p90_us, timing.count, tuple(disturbed))
 
 
-def _call(layer: Architecture, evaluator: LatencyEvaluator) -> Call:
-    """Return what runs a layer once, having run it once."""
+def layer_call(layer: Architecture, evaluator: LatencyEvaluator) -> Call:
+    """Return what runs a layer once, having run it once.
+
+    Raises:
+        EvaluationError: it cannot run; the message is the reason.
+    """
     device = evaluator.device
     kind = DTYPES[evaluator.dtype]
     last = layout_of(device, evaluator.dtype) == "channels_last"

@@ -101,7 +101,8 @@ class Kernel:
         import torch
 
         card = torch.cuda.get_device_properties(index)
-        limit = card.shared_memory_per_block_optin - int(kernel.shared_size_bytes)
+        most: int = getattr(card, "shared_memory_per_block_optin")  # noqa: B009  torch 2.14 does not type it
+        limit = most - int(kernel.shared_size_bytes)
         if shared_bytes > limit:
             raise NasError(
                 f"Kernel function {self.function!r} asks for {shared_bytes} bytes of dynamic "

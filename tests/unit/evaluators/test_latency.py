@@ -17,7 +17,7 @@ from evaluators.latency.layers import LayerTable, layer_of, measure_layers, plan
 from evaluators.latency.uncertainty import BETWEEN_RUN, interval, learn_between_run
 from evaluators.latency.watch import CPU_TOLERANCE, GPU_TOLERANCE, Watch
 from evaluators.protocol import EvaluationError
-from kernels.device import detect
+from kernels.device import Device, detect
 from kernels.environment import CACHE_VARIABLE
 from kernels.errors import NasError
 from kernels.exclusive import exclusive
@@ -108,9 +108,50 @@ def test_names_hold_what_differs_from_the_defaults(conditions, name):
     assert there.cache_key(NET) == evaluator.cache_key(NET)
 
 
-def test_conditions_that_cannot_be_had_are_named():
-    with pytest.raises(EvaluationError, match="Unknown mode 'jit'"):
-        LatencyEvaluator(CPU, mode="jit")
+GPU = Device("cuda", 0, "a card", (9, 0), 132, 1 << 36)
+
+
+@pytest.mark.parametrize(
+    ("device", "conditions", "message"),
+    [
+        (CPU, {"mode": "jit"}, "Unknown mode 'jit'"),
+        (CPU, {"mode": "graph"}, "CUDA graphs need a GPU"),
+        (GPU, {"mode": "graph", "cache": "cold"}, "cannot have cold caches"),
+    ],
+)
+def test_a_mode_that_cannot_be_had_is_refused(device, conditions, message):
+    with pytest.raises(EvaluationError, match=message) as caught:
+        LatencyEvaluator(device, **conditions)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("device", "conditions", "mode", "timed"),
+    [
+        (CPU, {}, "eager", "eager"),
+        (CPU, {"mode": "compile"}, "compile", "eager"),
+        (GPU, {}, "graph", "graph"),
+        (GPU, {"mode": "eager"}, "eager", "eager"),
+        (GPU, {"mode": "compile"}, "compile", "graph"),
+        (GPU, {"cache": "cold"}, "eager", "eager"),
+        (GPU, {"cache": "cold", "mode": "compile"}, "compile", "eager"),
+        (GPU, {"policy": TimingPolicy(mode="eager")}, "eager", "eager"),
+    ],
+)
+def test_what_is_recorded_is_how_it_is_timed(device, conditions, mode, timed):
+    evaluator = LatencyEvaluator(device, **conditions)
+    assert (evaluator.mode, evaluator.policy.mode) == (mode, timed)
+    assert evaluator.policy.cache == conditions.get("cache", "warm")
+
+
+@pytest.mark.slow
+def test_a_compiled_network_says_what_compiling_took():
+    (measured,) = LatencyEvaluator(CPU, mode="compile", policy=FAST).evaluate(NET)
+    assert measured.metric == "latency_ms[mode=compile]"
+    assert measured.detail["compile_s"] > 10 * measured.value / 1e3
+
+
+def test_an_element_type_that_cannot_be_had_is_refused():
     with pytest.raises(EvaluationError, match="Cannot measure in 'int3'"):
         LatencyEvaluator(CPU, dtype="int3", policy=FAST).evaluate(NET)
 
@@ -148,6 +189,10 @@ class Raises(nn.Module):
             RuntimeError("CUDA error: device lost\nCUDA kernel errors ..."),
             "CUDA error: device lost",
         ),
+        (
+            torch.AcceleratorError("CUDA error: an illegal memory access\nsearch for it"),
+            "AcceleratorError: CUDA error: an illegal",
+        ),
         (float("nan"), "not finite"),
     ],
 )
@@ -162,7 +207,7 @@ def test_faults_of_a_candidate_are_its_reason_and_free_the_device(monkeypatch, h
 
 def test_a_measurement_that_is_killed_leaves_the_device_free(tmp_path):
     code = (
-        "from kernels.device import detect\n"
+        "from kernels.device import Device, detect\n"
         "from evaluators.latency.latency import LatencyEvaluator\n"
         "from search_spaces.architecture import Architecture\n"
         f"net = Architecture.parse({LARGE.text!r})\n"

@@ -85,19 +85,47 @@ def test_reasons_are_known_by_their_older_names_too(monkeypatch):
     )
 
 
-def test_what_a_card_does_not_give_is_none(monkeypatch):
-    names = ("power", "clock", "temperature", "reasons", "processes", "energy")
-    state = telemetry(monkeypatch, Nvml(missing=names)).state()
-    assert state.to_dict().keys() == {"time_s"}
+FIGURES = ("power", "clock", "temperature", "reasons", "processes", "energy")
+
+
+@pytest.mark.parametrize("given", FIGURES)
+def test_what_a_card_does_not_give_is_none(monkeypatch, given):
+    missing = [name for name in FIGURES if name != given]
+    state = telemetry(monkeypatch, Nvml(missing=missing, bits=4)).state()
+    fields = {
+        "power": {"power_w"},
+        "clock": {"sm_clock_mhz", "memory_clock_mhz"},
+        "temperature": {"temperature_c"},
+        "reasons": {"throttle"},
+        "processes": {"other_processes"},
+        "energy": {"energy_mj"},
+    }
+    assert state.to_dict().keys() == {"time_s"} | fields[given]
+
+
+def test_a_card_lost_on_the_way_is_told_and_one_that_comes_back_is_read(monkeypatch):
+    nvml = Nvml()
+    reader = telemetry(monkeypatch, nvml)
+    assert reader.state().problem is None
+    nvml.missing = FIGURES
+    lost = reader.state()
+    assert lost.to_dict().keys() == {"time_s", "problem"}
+    assert lost.problem == "NVML: Not Supported"
+    nvml.missing = ()
+    assert reader.state().power_w == 345.6
+    reader.close()
 
 
 @pytest.mark.parametrize(
     ("module", "words"), [(Nvml(lost=True), "NVML: Not Found"), (None, "nvidia-ml-py is missing")]
 )
 def test_without_nvml_the_reason_is_told(monkeypatch, module, words):
-    state = telemetry(monkeypatch, module).state()
+    reader = telemetry(monkeypatch, module)
+    state = reader.state()
     assert words in state.problem
     assert state.power_w is None
+    assert module is None or module.open == 0
+    reader.close()
 
 
 @pytest.fixture

@@ -1,0 +1,51 @@
+"""How an implementation of an operator is called: kernel systems enrol what makes the operands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from evaluators.latency.subject import DTYPES
+from kernels.device import Device
+from kernels.registry import Registry
+from kernels.select import Implementation, load
+from kernels.sliding_channel.implementations import OP, WHOLE_SHIFT
+from kernels.sliding_channel.plan import whole_shift
+from kernels.sliding_channel.windows import Order, Rule, window_starts
+from kernels.workload import Workload
+
+Run = Callable[[], torch.Tensor]
+Maker = Callable[[Workload, Implementation, Device], Run]
+"""Returns one call of an implementation on N(0, 1) operands of a workload."""
+
+OPERANDS: Registry[Maker] = Registry("maker of operands")
+"""By operator, as in ``Workload.op``."""
+
+
+@OPERANDS.register(OP)
+def sliding_channel(workload: Workload, implementation: Implementation, device: Device) -> Run:
+    """Return one call of a sliding-channel implementation."""
+    channels, out = workload.inputs[0][1], workload.output[1]
+    attrs = {name: str(value) for name, value in workload.attrs}
+    cg = int(attrs["cg"])
+    rule: Rule = "shift" if attrs["rule"] == "shift" else "floor"
+    order: Order = "block" if attrs["order"] == "block" else "cyclic"
+    images = random_tensor(workload.inputs[0], workload, device)
+    weight = random_tensor((out, channels // cg), workload, device)
+    starts = torch.tensor(window_starts(channels, out, cg, attrs["co"], rule, order))
+    placed = starts.to(device.torch_name)
+    function: Callable[..., torch.Tensor] = load(implementation)  # type: ignore[assignment]
+    if implementation.name in WHOLE_SHIFT:
+        shift = whole_shift(channels, cg, attrs["co"], rule, order)
+        return lambda: function(images, weight, placed, shift=shift)
+    return lambda: function(images, weight, placed)
+
+
+def random_tensor(shape: tuple[int, ...], workload: Workload, device: Device) -> torch.Tensor:
+    """Return N(0, 1) of a fixed seed in a workload's element type and layout."""
+    generator = torch.Generator().manual_seed(0)
+    made = torch.randn(shape, generator=generator).to(device.torch_name, DTYPES[workload.dtype])
+    if workload.layout == "channels_last" and made.ndim == 4:
+        return made.contiguous(memory_format=torch.channels_last)
+    return made
