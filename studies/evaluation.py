@@ -65,6 +65,8 @@ def wanted_metrics(config: StudyConfig) -> dict[str, None]:
 def _repeated(means: Means, metric: Metric) -> Evaluator:
     make = _FAMILIES[metric.name]
     count = means.config.repeat
+    if metric.name == "accuracy":
+        count = max(count, int(metric.qualifier("seeds")))
     if count == 1:
         return make(means, metric, 0)
     return RepeatedEvaluator(tuple(make(means, metric, index) for index in range(count)))

@@ -36,11 +36,12 @@ class MetricKind:
 
 
 _SIZE: Qualifiers = (("batch", 1), ("dtype", "float32"))
+_TRAINED: Qualifiers = (("recipe", ""), ("seeds", 1))
 _RUN: Qualifiers = (*_SIZE, ("cache", "warm"), ("mode", ""))
 
 METRICS: dict[str, MetricKind] = {
-    "accuracy": MetricKind("share of the validation split", "max", defaults=(("recipe", ""),)),
-    "test_accuracy": MetricKind("share of the test split", "max", searchable=False),
+    "accuracy": MetricKind("share of the validation split", "max", defaults=_TRAINED),
+    "test_accuracy": MetricKind("share of the test split", "max", False, _TRAINED),
     "latency_ms": MetricKind("ms a batch", "min", defaults=_RUN),
     "energy_mj": MetricKind("mJ a batch", "min", defaults=_SIZE),
     "peak_memory_mb": MetricKind("MB a batch", "min", defaults=_SIZE),

@@ -24,7 +24,7 @@ _FORM_LINES: dict[Form, str] = {
 }
 _LICENCE = (
     "The source text in this folder comes from paretonas and is under the Apache License 2.0. The "
-    "weights were trained on the data named above: its terms apply to them, and are not known here. "
+    "weights were trained on the data named above: its terms apply to them and are not known here. "
     "Check them before you pass the model on."
 )
 

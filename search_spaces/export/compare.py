@@ -19,7 +19,8 @@ class Line:
         mark: blank: in both alike; ``~``: in both under one name, but different; ``-``: in the
             first only; ``+``: in the second only.
         name: scope of the node.
-        first: its operator and output shape in the first network; empty if it is not there.
+        first: its operator and output shape in the first network, and where it does not read the
+            node before it, how far before it stand those it reads; empty if it is not there.
         second: the same of the second.
     """
 
@@ -84,7 +85,8 @@ def compare(first: Architecture, second: Architecture) -> Comparison:
     """
     left, right = _described(first), _described(second)
     lines: list[Line] = []
-    for kind, a, b, c, d in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+    texts = [text for _, text in left], [text for _, text in right]  # names mean nothing
+    for kind, a, b, c, d in SequenceMatcher(None, *texts, autojunk=False).get_opcodes():
         if kind == "equal":
             lines += [Line(" ", name, text, text) for name, text in left[a:b]]
         else:
@@ -114,7 +116,10 @@ def _described(architecture: Architecture) -> list[tuple[str, str]]:
     described = []
     for number, node in enumerate(architecture.nodes):
         text = f"{node.op.text}, {'x'.join(map(str, node.shape))}"
+        back = [source - number for source in node.inputs]
+        if back and back != [-1]:  # counted backwards, so that what comes before changes nothing
+            text = f"{text}, of {' and '.join(map(str, back))}"
         if number in variants:
             text = f"{text}, {variants[number].variant}"
-        described.append((node.scope or f"{node.op.kind}{number}", text))
+        described.append((node.scope or node.op.kind, text))
     return described

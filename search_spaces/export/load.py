@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _NEEDED = ("architecture.json", "model.safetensors")
 
 
-def load_export(directory: Path | str) -> nn.Module:
+def load(directory: Path | str) -> nn.Module:
     """Return the trained network of an export as a module in evaluation mode, on the CPU.
 
     It is built anew from the description, so that it runs on this package's kernels whatever form
@@ -29,13 +29,13 @@ def load_export(directory: Path | str) -> nn.Module:
     contents = {name: _content(place, name, manifest["files"]) for name in _NEEDED}
 
     from safetensors import SafetensorError
-    from safetensors.torch import load
+    from safetensors import torch as files
 
     from search_spaces.build import build
 
     architecture = Architecture.from_json(contents["architecture.json"].decode())
     try:
-        state = load(contents["model.safetensors"])
+        state = files.load(contents["model.safetensors"])
         module = build(architecture)
         floats = [item.dtype for item in state.values() if item.is_floating_point()]
         module.to(floats[0] if floats else None)

@@ -18,10 +18,12 @@ def safe_name(text: str) -> str:
 
     Example:
         >>> safe_name("digits-2"), safe_name("../../etc/passwd")
-        ('digits-2', 'etc-passwd-4fc8d7e1')
+        ('digits-2', 'etc-passwd-830a08e2')
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")
-    if name == text and len(name) <= _LONGEST and name.split(".")[0].lower() not in _RESERVED:
+    if name.split(".")[0].lower() in _RESERVED:
+        name = f"file-{name}"
+    if name and name == text and len(name) <= _LONGEST:
         return name
     digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
     short = re.sub(r"\.{2,}", ".", name)[: _LONGEST - 9].strip("-._")
@@ -33,4 +35,4 @@ def one_line(text: object, longest: int = _TITLE) -> str:
     words = " ".join("".join(item if item.isprintable() else " " for item in str(text)).split())
     if len(words) > longest:
         words = words[: longest - 3] + "..."
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", words)
+    return re.sub(r"([\\`*\[\]<>|#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", words)

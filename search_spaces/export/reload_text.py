@@ -83,9 +83,7 @@ def load_onnx() -> Callable[..., torch.Tensor]:
         import onnxruntime
     except ImportError:
         sys.exit("model.onnx needs onnxruntime: pip install onnxruntime")
-    session = onnxruntime.InferenceSession(
-        HERE / "model.onnx", providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
     names = [item.name for item in session.get_inputs()]
 
     def run(*inputs: torch.Tensor) -> torch.Tensor:

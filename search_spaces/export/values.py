@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from kernels.errors import NasError, UnknownNameError
 
@@ -87,7 +87,7 @@ def checked_form(name: str) -> Form:
     """
     if name not in FORMS:
         raise UnknownNameError("form of an export", name, FORMS)
-    return cast("Form", name)
+    return name
 
 
 def checked_formats(names: Sequence[str]) -> tuple[Format, ...]:

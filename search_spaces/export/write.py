@@ -3,7 +3,8 @@
 Every folder has ``model.safetensors`` (the state dict), ``architecture.json`` (the network for this
 package), ``example.safetensors`` (inputs and the outputs they must give), ``model_card.md``,
 ``reload.py`` and ``export.json`` (what was asked for, and the checksum of each file);
-``preprocessing.json`` where the data is known. Formats add ``model.py``, ``model.pt2``, ``model.onnx``.
+``preprocessing.json`` where the data is known. Formats add ``model.py``, ``model.pt2`` and
+``model.onnx``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from search_spaces.export.values import (
 from search_spaces.source import generate
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 SCHEMA = 1
@@ -50,7 +52,7 @@ class Order:
         to: formats, in the order of ``values.FORMATS``.
         facts: where the model comes from.
         preprocessing: from an image to the input; None where the data is not known.
-        device: that a packed model is made for, a torch device name; a plain one is made on the CPU.
+        device: that a packed program is made for, a torch device name.
     """
 
     form: Form = "plain"
@@ -210,7 +212,7 @@ def _outputs(module: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
     return output.clone().contiguous()
 
 
-def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:  # noqa: F821
+def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:
     import torch
 
     return next((x.dtype for x in state.values() if x.is_floating_point()), torch.float32)
@@ -226,7 +228,7 @@ def _manifest(
         "form": order.form,
         "to": list(order.to),
         "key": architecture.key,
-        "device": order.device.split(":")[0] if order.form == "packed" else "any",
+        "device": order.device.partition(":")[0] if order.form == "packed" else "any",
         "made_with": {"paretonas": _version(), "torch": torch.__version__},
         "files": {
             name: {"sha256": checksum(content), "bytes": len(content)}
@@ -254,4 +256,4 @@ def _check_free(directory: Path) -> None:
 
 
 def _json(document: Mapping[str, Any]) -> bytes:
-    return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(document, indent=1) + "\n").encode()

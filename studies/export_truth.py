@@ -1,0 +1,209 @@
+"""What the record knows of a trial that is exported: facts for its card, truth for its audit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from evaluators.accuracy.data import Dataset, load_dataset
+from evaluators.accuracy.evaluator import Weights, measure_test_accuracy
+from evaluators.accuracy.recipe import RECIPES
+from evaluators.audit.truth import Latency, Truth
+from kernels.device import Device, detect
+from kernels.errors import NasError
+from search_spaces.architecture import Architecture
+from search_spaces.build import build, load_weights
+from search_spaces.export.values import Facts, Figure, Form, Format, Preprocessing
+from search_spaces.export.write import Order
+from studies.config import StudyConfig
+from studies.metrics import METRICS, parse_metric
+from studies.storage import Repository, StudyRecord, TrialRecord, Value
+from studies.workspace import Workspace
+
+_CONDITIONS = ("space", "device")
+_TRAINING = ("seed", "device", "threads", "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be exported, and how.
+
+    Attributes:
+        place: where the study is kept.
+        study: its record.
+        config: its settings.
+        form: ``plain`` or ``packed``.
+        to: formats.
+        device: where to measure; that of the study's settings by default.
+    """
+
+    place: Workspace
+    study: StudyRecord
+    config: StudyConfig
+    form: Form
+    to: tuple[Format, ...]
+    device: Device
+
+
+def truth_of(repository: Repository, wanted: Wanted, trial: TrialRecord) -> Truth:
+    """Return a trial's model as the record has it; its test accuracy is measured if it is not.
+
+    Raises:
+        NasError: the trial has no trained weights, they or the data are not there any more, or a
+            packed model is asked for on another device than the study's.
+    """
+    detail = repository.detail(trial.id, "accuracy")
+    if "dense_key" not in detail:
+        raise NasError(f"Trial {trial.number} has no trained weights: its evaluator kept none.")
+    dataset = load_dataset(wanted.config.data)
+    if detail["data_fingerprint"] != dataset.fingerprint:
+        raise NasError(
+            f"The data {wanted.config.data!r} changed since trial {trial.number} was trained."
+        )
+    note = _device_note(wanted)
+    architecture = repository.architecture(trial.key)
+    weights = wanted.place.weights.load(detail["dense_key"])
+    values = dict(trial.values)
+    if "test_accuracy" not in values:
+        values["test_accuracy"] = _tested(
+            repository, trial, architecture, weights, dataset, wanted.device
+        )
+    module = build(architecture)
+    load_weights(module, architecture, weights)
+    order = Order(
+        form=wanted.form,
+        to=wanted.to,
+        facts=_facts(wanted, trial, values, detail, dataset),
+        preprocessing=Preprocessing(
+            dataset.input_shape, dataset.mean, dataset.std, dataset.class_names
+        ),
+        device=wanted.device.torch_name,
+    )
+    return Truth(
+        architecture=architecture,
+        module=module.eval(),
+        order=order,
+        test=dataset.test,
+        test_accuracy=values["test_accuracy"].value,
+        latencies=tuple(_latencies(values)),
+        device=wanted.device.torch_name,
+        device_note=note,
+    )
+
+
+def _device_note(wanted: Wanted) -> str:
+    """Say how this device differs from the study's; empty if it does not.
+
+    Raises:
+        NasError: it does, and the export is packed: its latency could not be audited.
+    """
+    here = f"{wanted.device.kind} ({wanted.device.name})"
+    there = wanted.study.conditions.get("device", here)
+    if here == there:
+        return ""
+    if wanted.form == "packed":
+        raise NasError(
+            f"The study was measured on {there}; this is {here}. A packed export is made and "
+            "audited on the study's device: run it there, or use --form plain."
+        )
+    return f"the study was measured on {there}"
+
+
+def _tested(
+    repository: Repository,
+    trial: TrialRecord,
+    architecture: Architecture,
+    weights: Weights,
+    dataset: Dataset,
+    device: Device,
+) -> Value:
+    figure = measure_test_accuracy(architecture, weights, dataset, device=device.torch_name)
+    repository.add_values(trial.id, [figure])
+    return Value(figure.value, figure.low, figure.high)
+
+
+def _facts(
+    wanted: Wanted,
+    trial: TrialRecord,
+    values: Mapping[str, Value],
+    detail: Mapping[str, Any],
+    dataset: Dataset,
+) -> Facts:
+    return Facts(
+        title=f"{wanted.study.name}, network {trial.key[:8]}",
+        study=wanted.study.name,
+        trial=trial.number,
+        figures={
+            name: Figure(item.value, item.low, item.high, _unit(name))
+            for name, item in sorted(values.items())
+        },
+        recipe={
+            **_recipe(detail),
+            **{name: detail[name] for name in _TRAINING if name in detail},
+        },
+        data={
+            "name": without_folders(wanted.config.data),
+            "fingerprint": dataset.fingerprint,
+            "classes": dataset.classes,
+            "images": f"{len(dataset.train)} for training, {len(dataset.validation)} for "
+            f"validation, {len(dataset.test)} for the test",
+        },
+        conditions={
+            name: without_folders(wanted.study.conditions[name])
+            for name in _CONDITIONS
+            if name in wanted.study.conditions
+        },
+    )
+
+
+def _recipe(detail: Mapping[str, Any]) -> dict[str, object]:
+    """Return how a trial was trained: all settings, where the recipe is still what it was."""
+    name, digest = detail.get("recipe"), detail.get("recipe_digest")
+    recipe = RECIPES.get(name) if name in RECIPES.names() else None
+    if recipe is None or recipe.digest != digest:
+        return {"recipe": name, "digest": digest}
+    settings = {item: getattr(recipe, item) for item in recipe.__slots__ if item != "name"}
+    return {"recipe": name, **{item: _plain(value) for item, value in settings.items()}}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return ", ".join(" ".join(map(str, item)) for item in value) or "none"
+    return value
+
+
+def _unit(name: str) -> str:
+    kind = METRICS.get(parse_metric(name, own=True).name)
+    return "" if kind is None else kind.unit
+
+
+def _latencies(values: Mapping[str, Value]) -> Sequence[Latency]:
+    found = []
+    for name, value in values.items():
+        metric = parse_metric(name, own=True)
+        if metric.name == "latency_ms":
+            figure = Figure(value.value, value.low, value.high, "ms a batch")
+            found.append(Latency(name, figure, dict(metric.qualifiers)))
+    return found
+
+
+def without_folders(reference: str) -> str:
+    """Return a reference without the folders of this machine: an export must not name them.
+
+    Example:
+        >>> without_folders("npz:/home/someone/flowers.npz?train=500"), without_folders("digits")
+        ('npz:flowers.npz?train=500', 'digits')
+    """
+    place, mark, options = reference.partition("?")
+    kind, colon, rest = place.partition(":")
+    if colon and kind in ("npz", "folder"):
+        return f"{kind}:{PurePath(rest).name}{mark}{options}"
+    looks_like_path = "/" in place and place.split("/")[-1] and " " not in place
+    return f"{PurePath(place).name if looks_like_path else place}{mark}{options}"
+
+
+def study_device(config: StudyConfig, device: str | None) -> Device:
+    """Return the device to measure on: the one named, or that of the study's settings."""
+    return detect(device if device is not None else config.device)

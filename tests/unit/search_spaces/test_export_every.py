@@ -1,0 +1,131 @@
+"""Every operator, both spaces and traced models, reloaded where this project is not importable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from evaluators.audit.audit import Case, largest_difference, own_rounding, write_cases
+from evaluators.audit.process import run_jobs
+from search_spaces.architecture import Architecture
+from search_spaces.architecture.graph import Value
+from search_spaces.build import build
+from search_spaces.export.values import Format
+from search_spaces.export.write import Order, example_inputs, export_network
+from search_spaces.ops import OPS, Input, parse_op
+from search_spaces.space import DataSpec
+from search_spaces.trace import trace
+from search_spaces.zoo import load_space
+from tests.exporting import reloaded_differences
+from tests.unit.search_spaces.test_ops import CASES
+from tests.unit.search_spaces.test_trace import NODES, model
+
+EVERY: tuple[Format, ...] = ("python", "pt2", "onnx")
+TOLERANCE = 1e-5
+DATA = DataSpec((3, 32, 32), 10)
+_AT_ONCE = 10
+
+
+def _of_one(text: str, shapes: tuple[tuple[int, ...], ...]) -> Architecture:
+    sources = tuple(Value(Input.of(shape=shape), (), f"in{i}") for i, shape in enumerate(shapes))
+    return Architecture.freeze(Value(parse_op(text), sources, "here"))
+
+
+OPERATORS = [_of_one(text, shapes) for rows in CASES.values() for text, shapes in rows]
+
+
+def _assert_same(
+    architectures: list[Architecture], folder: Path, to: tuple[Format, ...], **options: object
+) -> None:
+    found = reloaded_differences(architectures, folder, to, **options)  # type: ignore[arg-type]
+    assert len(found) == len(architectures) * len(to)
+    wrong = {
+        (kind, architectures[number].text[:200]): item
+        for (number, kind), item in found.items()
+        if isinstance(item, str) or not item <= TOLERANCE
+    }
+    assert not wrong
+
+
+def test_every_operator_as_python(tmp_path: Path) -> None:
+    assert set(CASES) == set(OPS.names())
+    _assert_same(OPERATORS, tmp_path, ("python",))
+
+
+@pytest.mark.parametrize("name", ["mobile-cnn-small", "nas-bench-201"])
+def test_a_candidate_of_each_space_as_python(name: str, tmp_path: Path) -> None:
+    rng = Random(4)
+    some = [load_space(name).sample(rng, DATA).architecture for _ in range(3)]
+    _assert_same(some, tmp_path, ("python",))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(CASES))
+def test_every_operator_in_every_format(kind: str, tmp_path: Path) -> None:
+    _assert_same([_of_one(*row) for row in CASES[kind]], tmp_path, EVERY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "count"), [("mobile-cnn-small", 50), ("mobile-cnn", 50), ("nas-bench-201", 100)]
+)
+@pytest.mark.timeout(7200)
+def test_random_candidates_in_every_format(name: str, count: int, tmp_path: Path) -> None:
+    rng, space = Random(1), load_space(name)
+    for start in range(0, count, _AT_ONCE):
+        some = [space.sample(rng, DATA).architecture for _ in range(_AT_ONCE)]
+        folder = tmp_path / str(start)
+        folder.mkdir()
+        _assert_same(some, folder, EVERY)
+
+
+@pytest.mark.slow
+def test_packed_programs_compute_the_same(tmp_path: Path) -> None:
+    rng = Random(2)
+    some = [load_space("mobile-cnn-small").sample(rng, DATA).architecture for _ in range(5)]
+    assert any(node.op.kind == "sliding" for item in some for node in item.nodes)
+    _assert_same(some, tmp_path, ("python", "pt2"), form="packed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(NODES))
+@pytest.mark.timeout(1800)
+def test_traced_models_are_exported_as_they_were(name: str, tmp_path: Path) -> None:
+    """The module that outputs are compared with is torchvision's own, not one of ours."""
+    original = model(name)
+    architecture = trace(original, (3, 224, 224))
+    assert architecture.weights is not None
+    _assert_same_as(original.eval(), architecture, tmp_path)
+
+
+def _assert_same_as(original: torch.nn.Module, architecture: Architecture, folder: Path) -> None:
+    export_network(architecture, build(architecture), folder / "out", Order(to=EVERY))
+    cases = []
+    for batch in (7, 1):
+        inputs = tuple(example_inputs(architecture, batch))
+        with torch.no_grad():
+            cases.append(Case(inputs, False, original(*inputs), {}))
+    named = write_cases(cases, folder)
+    jobs = [
+        {
+            "task": "outputs",
+            "directory": str(folder / "out"),
+            "format": kind,
+            "device": "cpu",
+            "cases": named,
+            "results": str(folder / f"outputs-{kind}"),
+        }
+        for kind in EVERY
+    ]
+    answers = run_jobs(jobs, alone=True)
+    assert answers == [{}, {}, {}]
+    for job in jobs:
+        worst = largest_difference(cases, load_file(str(job["results"])))
+        tolerance = TOLERANCE
+        if job["format"] == "onnx":  # deep networks: float32 itself is coarser than the tolerance
+            tolerance = max(TOLERANCE, 3 * own_rounding(original, cases))
+        assert worst <= tolerance, job["format"]

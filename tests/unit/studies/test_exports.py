@@ -1,0 +1,242 @@
+"""Points of a small real study, exported, audited and recorded."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+import torch
+
+from evaluators.accuracy.recipe import RECIPES, Recipe
+from kernels.errors import NasError
+from search_spaces.export.load import load
+from studies import export_truth
+from studies.config import StudyConfig
+from studies.export_truth import without_folders
+from studies.exports import audits, export_points, export_trial
+from studies.front import front
+from studies.search import run_study
+from studies.workspace import Workspace
+
+STUDY = "small"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if "export-tiny" not in RECIPES:
+        RECIPES.add(
+            "export-tiny",
+            Recipe(
+                name="export-tiny",
+                optimiser="adamw",
+                learning_rate=1e-2,
+                weight_decay=0.0,
+                batch_size=128,
+                epochs=1,
+            ),
+        )
+    place = tmp_path_factory.mktemp("study")
+    config = StudyConfig(
+        name=STUDY,
+        space="mobile-cnn-small",
+        data="digits",
+        trials=3,
+        recipe="export-tiny",
+        objectives=("accuracy", "params"),
+        device="cpu",
+        workers=0,
+    )
+    run_study(config, place)
+    return place
+
+
+def _sql(place: Path, statement: str, *values: object) -> None:
+    with sqlite3.connect(place / "record.db") as connection:
+        connection.execute(statement, values)
+    connection.close()
+
+
+@pytest.fixture
+def copy(study: Path, tmp_path: Path) -> Path:
+    target = tmp_path / "run"
+    (target / "artifacts").mkdir(parents=True)
+    source, sink = (sqlite3.connect(folder / "record.db") for folder in (study, target))
+    source.backup(sink)
+    for connection in (source, sink):
+        connection.close()
+    for item in (study / "artifacts").iterdir():
+        (target / "artifacts" / item.name).write_bytes(item.read_bytes())
+    return target
+
+
+def _first(place: Path) -> int:
+    return front(place, STUDY)[0].trial
+
+
+def test_a_whole_front_is_exported_audited_and_recorded(copy: Path, tmp_path: Path) -> None:
+    expected = front(copy, STUDY)
+    made = list(export_points(copy, STUDY, None, tmp_path / "out"))
+    assert [item.trial for item in made] == [item.trial for item in expected]
+    for item, point in zip(made, expected, strict=True):
+        assert item.audit.passed, item.audit.rows()
+        assert not item.reused
+        assert item.directory.parent == tmp_path / "out"
+        assert item.directory.name == f"small-{point.key[:12]}-plain"
+        (recorded,) = audits(copy, STUDY, item.trial)
+        assert recorded == item.audit
+        names = [check.name for check in item.audit.checks]
+        assert "test_accuracy of python" in names
+        card = (item.directory / "model_card.md").read_text()
+        assert point.text[:30] in card
+        assert f"trial {point.trial}" in card
+        assert "export-tiny" in card
+        assert str(copy) not in card
+    with Workspace.of(copy).open() as repository:
+        events = repository.events(repository.study(STUDY).id)
+    said = [event.data for event in events if event.kind == "exported"]
+    assert [item["trial"] for item in said] == [item.trial for item in made]
+    assert all(item["passed"] and item["failed"] == [] for item in said)
+
+
+def test_the_test_accuracy_is_measured_once_and_agrees(copy: Path, tmp_path: Path) -> None:
+    number = _first(copy)
+    made = export_trial(copy, STUDY, number, tmp_path / "one")
+    with Workspace.of(copy).open() as repository:
+        (trial,) = repository.trials(repository.study(STUDY).id, number=number)
+    (check,) = [item for item in made.audit.checks if item.name.startswith("test_accuracy")]
+    assert check.stated == trial.values["test_accuracy"].value == check.found
+
+
+def test_an_interrupted_export_goes_on_where_it_was(copy: Path, tmp_path: Path) -> None:
+    number = _first(copy)
+    (first,) = export_points(copy, STUDY, [number], tmp_path)
+    before = (first.directory / "export.json").stat().st_mtime_ns
+    (again,) = export_points(copy, STUDY, [number], tmp_path)
+    assert again.reused
+    assert again.audit == first.audit
+    assert (first.directory / "export.json").stat().st_mtime_ns == before
+    assert len(audits(copy, STUDY, number)) == 1
+    (first.directory / "model.safetensors").write_bytes(b"")  # no longer whole
+    (repaired,) = export_points(copy, STUDY, [number], tmp_path)
+    assert not repaired.reused
+    assert repaired.audit.passed
+    assert len(audits(copy, STUDY, number)) == 2
+
+
+def test_another_format_is_not_taken_for_the_same_export(copy: Path, tmp_path: Path) -> None:
+    number = _first(copy)
+    export_trial(copy, STUDY, number, tmp_path / "one", to=("safetensors",))
+    second = export_trial(copy, STUDY, number, tmp_path / "one", to=("python",))
+    assert not second.reused
+    assert (second.directory / "model.py").exists()
+
+
+def test_weights_alone_are_loaded_with_this_package(copy: Path, tmp_path: Path) -> None:
+    made = export_trial(copy, STUDY, _first(copy), tmp_path / "mine", to=["safetensors"])
+    assert made.audit.passed
+    assert not (made.directory / "model.py").exists()
+    output = load(tmp_path / "mine")(torch.zeros(2, 1, 8, 8))
+    assert output.shape == (2, 10)
+
+
+def test_a_packed_export_is_audited_here(copy: Path, tmp_path: Path) -> None:
+    made = export_trial(copy, STUDY, _first(copy), tmp_path / "packed", form="packed")
+    assert made.audit.passed, made.audit.rows()
+    assert made.audit.form == "packed"
+
+
+def test_a_failed_audit_is_recorded_as_such(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = _first(copy)
+    truth_of = export_truth.truth_of
+
+    def overstated(*arguments: object) -> object:
+        truth = truth_of(*arguments)  # type: ignore[arg-type]
+        object.__setattr__(truth, "test_accuracy", 2.0)
+        return truth
+
+    monkeypatch.setattr("studies.exports.truth_of", overstated)
+    made = export_trial(copy, STUDY, number, tmp_path / "one")
+    assert not made.audit.passed
+    assert [check.name for check in audits(copy, STUDY, number)[0].failures] == [
+        "test_accuracy of python"
+    ]
+    again = export_trial(copy, STUDY, number, tmp_path / "one")
+    assert not again.reused
+
+
+@pytest.mark.parametrize("name", ["../../out'\"\n#", "con", "x" * 200, "a/b", ".."])
+def test_a_hostile_study_name_stays_in_the_folder(copy: Path, tmp_path: Path, name: str) -> None:
+    number = _first(copy)
+    _sql(copy, "update study set name = ?", name)
+    (made,) = export_points(copy, name, [number], tmp_path / "out", to=("safetensors",))
+    assert made.audit.passed, made.audit.remarks()
+    assert made.directory.resolve().parent == (tmp_path / "out").resolve()
+    assert [item.name for item in (tmp_path / "out").iterdir()] == [made.directory.name]
+
+
+# What cannot be exported.
+
+
+def test_a_trial_without_weights(copy: Path, tmp_path: Path) -> None:
+    for item in (copy / "artifacts").glob("*.safetensors"):
+        item.unlink()
+    with pytest.raises(NasError, match="There are no trained weights"):
+        export_trial(copy, STUDY, _first(copy), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_packed_export_on_another_device(copy: Path, tmp_path: Path) -> None:
+    conditions = json.dumps({"device": "cuda (NVIDIA of the study)"})
+    _sql(copy, "update study set conditions = ?", conditions)
+    with pytest.raises(NasError, match=r"measured on cuda.*use --form plain") as caught:
+        export_trial(copy, STUDY, _first(copy), tmp_path / "out", form="packed")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"study": "other"}, "Unknown study 'other'"),
+        ({"trial": 99}, "has no trial 99"),
+        ({"form": "flat"}, "Unknown form"),
+        ({"to": ["onyx"]}, "Unknown format.*Did you mean 'onnx'"),
+    ],
+)
+def test_what_is_not_there(
+    study: Path, tmp_path: Path, arguments: dict[str, object], message: str
+) -> None:
+    settings = {"study": STUDY, "trial": _first(study), "directory": tmp_path / "out"}
+    with pytest.raises(NasError, match=message):
+        export_trial(study, **{**settings, **arguments})  # type: ignore[arg-type]
+
+
+def test_an_audit_whose_file_is_gone(copy: Path, tmp_path: Path) -> None:
+    number = _first(copy)
+    export_trial(copy, STUDY, number, tmp_path / "out", to=("safetensors",))
+    for item in (copy / "artifacts").glob("*.json"):
+        item.unlink()
+    with pytest.raises(NasError, match="were the artifacts moved"):
+        audits(copy, STUDY, number)
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("digits", "digits"),
+        ("npz:/home/someone/flowers.npz", "npz:flowers.npz"),
+        ("npz:/home/someone/flowers.npz?train=500", "npz:flowers.npz?train=500"),
+        ("folder:/data/a b/birds?size=64", "folder:birds?size=64"),
+        ("/home/someone/mine.py:load", "mine.py:load"),
+        ("mine/sets.py:load?test=10", "sets.py:load?test=10"),
+        ("package.module:load", "package.module:load"),
+        ("cpu (AMD EPYC 9R14)", "cpu (AMD EPYC 9R14)"),
+        ("cpu (Some Co. 1/2 core)", "cpu (Some Co. 1/2 core)"),
+        ("mobile-cnn version 1", "mobile-cnn version 1"),
+    ],
+)
+def test_an_export_names_no_folder_of_this_machine(reference: str, expected: str) -> None:
+    assert without_folders(reference) == expected
