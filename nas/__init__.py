@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kernels.errors import NasError as NasError
+    from nas.api import Point as Point
+    from nas.api import Study as Study
+    from nas.api import open_study as open_study
+    from nas.api import search as search
     from search_spaces.architecture import Architecture as Architecture
     from search_spaces.build import build as build
     from search_spaces.builder import NetworkBuilder as NetworkBuilder
+    from search_spaces.export.load import load as load
     from search_spaces.space import DataSpec as DataSpec
     from search_spaces.space import space as space
     from search_spaces.trace import trace as trace
@@ -23,8 +28,13 @@ _HOMES = {
     "DataSpec": "search_spaces.space",
     "NasError": "kernels.errors",
     "NetworkBuilder": "search_spaces.builder",
+    "Point": "nas.api",
+    "Study": "nas.api",
     "build": "search_spaces.build",
+    "load": "search_spaces.export.load",
     "load_space": "search_spaces.zoo",
+    "open_study": "nas.api",
+    "search": "nas.api",
     "space": "search_spaces.space",
     "trace": "search_spaces.trace",
 }
@@ -34,8 +44,13 @@ __all__ = [
     "DataSpec",
     "NasError",
     "NetworkBuilder",
+    "Point",
+    "Study",
     "build",
+    "load",
     "load_space",
+    "open_study",
+    "search",
     "space",
     "trace",
 ]

@@ -35,16 +35,16 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 a check did not pass, 2 bad input, 130 interrupted. Every "
     "command takes --json.",
 )
-app.command(cls=SearchCommand)(search)
-app.command()(describe.profile)
-app.command()(run.front)
-app.command()(run.show)
-app.command()(run.train)
-app.add_typer(studies.app, name="studies")
-app.command()(run.export)
-app.command()(describe.spaces)
-app.command()(describe.bench)
-app.command()(describe.doctor)
+app.command(cls=SearchCommand, short_help="Search a space, or go on with it.")(search)
+app.command(short_help="Size, costs and limits of a space.")(describe.profile)
+app.command(short_help="Test the front; write it as CSV and page.")(run.front)
+app.command(short_help="Show a study, or one trial.")(run.show)
+app.command(short_help="Train one network from several seeds.")(run.train)
+app.add_typer(studies.app, name="studies", short_help="List, compare, export, delete studies.")
+app.command(short_help="Write points as plain PyTorch, checked.")(run.export)
+app.command(short_help="List spaces and their sizes.")(describe.spaces)
+app.command(short_help="Measure how fast candidates are drawn.")(describe.bench)
+app.command(short_help="Check this machine and installation.")(describe.doctor)
 
 
 def main() -> None:

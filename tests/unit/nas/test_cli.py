@@ -4,67 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[3]
-SPACE = """
-from search_spaces.builder import NetworkBuilder
-from search_spaces.space import space
+from safetensors.torch import load_file
 
 
-@space("tiny", version=1)
-def tiny(choose, data):
-    net = NetworkBuilder(data.input_shape)
-    x = net.conv(net.input, choose("width", [4, 6, 8, 12]), kernel=3, stride=2)
-    x = net.conv_block(x, 8, kind=choose("kind", ["standard", "separable", "sliding"]), stride=2)
-    return net.classifier(x, data.classes)
-"""
-
-
-def nas(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the command line and check its exit code."""
-    done = subprocess.run(
-        [sys.executable, "-m", "nas", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cli")
-    (folder / "space.py").write_text(SPACE)
-    objectives = "accuracy,latency_ms,params"
-    options = ("--objectives", objectives, "--trials", 3, "--device", "cpu", "--out", folder / "r")
-    first = nas("search", folder / "space.py", *options, "--json")
-    summary = json.loads(first.stdout)
-    assert summary["complete"] == 3
-    assert first.stderr.count("accuracy") == 3
-    return folder / "r"
-
-
-def test_the_same_command_again_repeats_nothing(run: Path) -> None:
-    objectives = "accuracy,latency_ms,params"
-    space = run.parent / "space.py"
-    options = ("--objectives", objectives, "--trials", 3, "--device", "cpu", "--out", run)
-    again = nas("search", space, *options)
+def test_the_same_command_again_repeats_nothing(nas, run: Path, options: list[object]) -> None:
+    again = nas("search", *options, "--out", run)
     assert again.stderr == ""
-    assert "3 trained" in again.stdout
+    assert "3 complete" in again.stdout
 
 
-def test_front_writes_its_table_and_page(run: Path) -> None:
-    points = json.loads(nas("front", run, "--json").stdout)
+def test_front_writes_its_table_and_page(nas, run: Path) -> None:
+    result = json.loads(nas("front", run, "--json").stdout)
     with (run / "front.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["key"] for row in rows] == [point["key"] for point in points]
+    assert [row["key"] for row in rows] == [point["key"] for point in result["points"]]
     needed = {"key", "text", "validation_accuracy", "test_accuracy", "params", "macs"}
     needed |= {"latency_ms", "latency_ms_p10", "latency_ms_p90"}
     assert needed <= rows[0].keys()
@@ -73,12 +30,33 @@ def test_front_writes_its_table_and_page(run: Path) -> None:
         assert float(row["latency_ms"]) <= float(row["latency_ms_p90"])
         assert 0.0 <= float(row["test_accuracy"]) <= 1.0
     page = (run / "front.html").read_text()
-    assert all(point["key"][:8] in page for point in points)
+    assert all(row["key"][:8] in page for row in rows)
     assert "cpu" in page.lower()
 
 
-def test_export_reloads_and_best_is_the_most_accurate(run: Path) -> None:
-    points = json.loads(nas("front", run, "--json").stdout)
+def test_confirm_pays_missing_seeds_only(nas, run: Path) -> None:
+    first = nas("front", run, "--confirm", 2, "--json")
+    confirmed = json.loads(first.stdout)["confirmed"]
+    assert first.stderr.count("seed 1") == len(confirmed)
+    for item in confirmed:
+        own, other = item["seeds"]
+        assert own["reused"], "the search trained from the study's seed already"
+        assert not other["reused"]
+        assert own["validation"] == pytest.approx(item["searched"])
+        mean = (own["validation"] + other["validation"]) / 2
+        assert item["validation"]["mean"] == pytest.approx(mean)
+        test = (own["test"] + other["test"]) / 2
+        assert item["gap"] == pytest.approx(mean - test)
+        assert item["luck"] == pytest.approx(item["searched"] - mean)
+    again = nas("front", run, "--confirm", 2, "--json")
+    assert json.loads(again.stdout)["confirmed"] == confirmed
+    assert again.stderr == ""
+    more = json.loads(nas("front", run, "--confirm", 3, "--json").stdout)["confirmed"]
+    assert [seed["reused"] for seed in more[0]["seeds"]] == [True, True, False]
+
+
+def test_export_reloads_and_best_is_the_most_accurate(nas, run: Path) -> None:
+    points = json.loads(nas("front", run, "--json").stdout)["points"]
     (export,) = json.loads(nas("export", run, "--best", "--json").stdout)
     assert export["passed"]
     assert (run / "best" / "model.py").is_file()
@@ -88,6 +66,82 @@ def test_export_reloads_and_best_is_the_most_accurate(run: Path) -> None:
     assert "reloaded with torch alone, same outputs" in one.stdout
 
 
+def test_show_a_study_and_a_trial_by_number_and_by_key(nas, run: Path) -> None:
+    study = json.loads(nas("show", run, "--json").stdout)
+    assert study["counts"]["complete"] == 3
+    assert study["driver"] is None
+    key = study["front"][0]["key"]
+    trial = json.loads(nas("show", run, key[:9], "--json").stdout)
+    assert trial["key"] == key
+    assert json.loads(nas("show", run, trial["trial"], "--json").stdout) == trial
+    layers = trial["layers"]
+    assert sum(layer["params"] for layer in layers) == trial["values"]["params"]["value"]
+    assert sum(layer["macs"] for layer in layers) == trial["values"]["macs"]["value"]
+    assert layers[0]["shape"] == [1, 8, 8]
+    assert layers[-1]["shape"] == [10]
+    assert trial["figures"]["accuracy"]["detail"]["recipe"] == "digits-short"
+    text = nas("show", run, trial["trial"]).stdout
+    assert key in text
+    assert trial["text"].split("; ")[1] in text
+    assert nas("show", run).stdout.startswith("r\n")
+
+
+def test_train_repeats_the_training_of_the_search(nas, run: Path, tmp_path: Path) -> None:
+    point = json.loads(nas("show", run, "--json").stdout)["front"][0]
+    common = ("--data", "digits", "--recipe", "digits-short", "--device", "cpu")
+    out = ("--seeds", 2, "--out", tmp_path / "t", "--json")
+    done = nas("train", f"{run}:{point['key'][:10]}", *common, *out)
+    result = json.loads(done.stdout)
+    values = [row["validation"]["value"] for row in result["seeds"]]
+    assert values[0] == pytest.approx(point["values"]["accuracy"]["value"])
+    assert result["validation"]["mean"] == pytest.approx(sum(values) / 2)
+    weights = load_file(result["seeds"][1]["file"])
+    trained = sum(tensor.numel() for name, tensor in weights.items() if "running_" not in name)
+    counters = sum(name.endswith("num_batches_tracked") for name in weights)
+    assert trained - counters == result["params"]
+    again = nas("train", tmp_path / "t" / "architecture.json", *common, "--json")
+    assert json.loads(again.stdout)["key"] == point["key"]
+    text = nas("train", point["text"], *common)
+    assert re.search(r"mean +\d+\.\d%", text.stdout)
+
+
+def test_studies_are_listed_archived_exported_and_deleted(nas, run: Path, tmp_path: Path) -> None:
+    settings = (
+        "mobile-cnn-small",
+        "--objectives",
+        "params,macs",
+        "--workers",
+        0,
+        "--out",
+        tmp_path,
+    )
+    nas("search", *settings, "--trials", 3, "--name", "a")
+    nas("search", *settings, "--trials", 4, "--name", "b", "--seed", 1)
+    assert "choose one with --study" in nas("show", tmp_path, code=2).stderr
+    listed = json.loads(nas("studies", "list", tmp_path, "--json").stdout)
+    assert [(line["name"], line["counts"]["complete"]) for line in listed] == [("a", 3), ("b", 4)]
+    compared = json.loads(nas("studies", "compare", tmp_path, "a", "b", "--json").stdout)
+    assert [item["name"] for item in compared["studies"]] == ["a", "b"]
+    assert "hypervolume" in nas("studies", "compare", tmp_path, "a", "b").stdout.lower()
+    nas("studies", "archive", tmp_path, "a")
+    assert nas("studies", "list", tmp_path).stdout.count("mobile-cnn-small") == 1
+    nas("studies", "archive", tmp_path, "a", "--back")
+    nas("studies", "export", tmp_path, "b", tmp_path / "b.csv")
+    with (tmp_path / "b.csv").open() as file:
+        assert len(list(csv.DictReader(file))) >= 4
+    nas("studies", "delete", tmp_path, "a", "--yes")
+    assert "b" in nas("studies", "show", tmp_path, "b").stdout
+    assert "Unknown study 'a'" in nas("studies", "show", tmp_path, "a", code=2).stderr
+
+
+def test_a_study_without_a_complete_trial_ends_with_code_1(nas, tmp_path: Path) -> None:
+    settings = ("mobile-cnn-small", "--objectives", "params,macs", "--workers", 0)
+    bound = ("--constraint", "params<=1", "--max-drops", 5, "--out", tmp_path / "r", "--json")
+    summary = json.loads(nas("search", *settings, *bound, code=1).stdout)
+    assert summary["ending"] == "dropping"
+    assert summary["dropped"] == {"cost": 5}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -95,19 +149,34 @@ def test_export_reloads_and_best_is_the_most_accurate(run: Path) -> None:
         (("search",), "Name a space"),
         (("search", "mobile-cnn", "--data", "digit"), "Did you mean 'digits'?"),
         (("search", "mobile-cnn", "--objectives", "acuracy"), "Did you mean 'accuracy'?"),
+        (("search", "mobile-cnn", "--constraint", "parms<=3"), "Did you mean 'params'?"),
         (("search", "mobile-cnn", "--sampler", "grid"), "Unknown sampler 'grid'"),
+        (("search", "mobile-cnn", "--recipe", "digits"), "Unknown recipe 'digits'"),
         (("search", "mobile-cnn", "--trials", "0"), "'trials'"),
-        (("search", "missing.py"), "There is no space file missing.py"),
+        (("search", "mobile-cnn", "--trials", "many"), "Invalid value for '--trials'"),
+        (("search", "mobile-cnn", "--trails", "3"), "--trials"),
+        (("search", "mobile-cnn", "--funnel", "rf_gain:half"), "METRIC:SHARE"),
+        (("search", "mobile-cnn", "--data", "npz:missing.npz"), "missing.npz"),
+        (("search", "missing.py"), "There is no Python file"),
         (("search", "--config", "missing.toml"), "missing.toml"),
+        (("serch",), "search"),
         (("front", "nowhere"), "There is no record"),
+        (("show", "nowhere"), "There is no record"),
+        (("studies", "list", "nowhere"), "There is no record"),
         (("export", "nowhere"), "There is no record"),
+        (("profile", "mobilenet", "--data", "digits"), "Unknown space 'mobilenet'"),
+        (("profile", "mobile-cnn", "--data", "digit"), "Did you mean 'digits'?"),
+        (("profile", "mobile-cnn", "--data", "digits", "--constraint", "params"), "params"),
+        (("train", "missing.json", "--data", "digits"), "missing.json"),
+        (("train", "input 1x8x8; gap; flatten", "--data", "digits"), "10 classes"),
+        (("train", "input 1x8x8; cnv 8", "--data", "digits"), "'cnv'"),
         (("spaces", "mobilenet"), "Unknown space 'mobilenet'"),
         (("spaces", "--input-shape", "3x32"), "--input-shape CxHxW"),
         (("bench", "speed"), "Unknown benchmark 'speed'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    arguments: tuple[str, ...], message: str, tmp_path: Path
+    nas, arguments: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
     extra = ("--out", tmp_path / "out") if arguments[0] == "search" else ()
     done = nas(*arguments, *extra, code=2)
@@ -116,27 +185,40 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert done.stdout == ""
 
 
-def test_an_unknown_point_lists_those_there_are(run: Path) -> None:
+def test_an_unknown_point_lists_those_there_are(nas, run: Path) -> None:
     done = nas("export", run, "zzzz", code=2)
     assert "Unknown point of the front 'zzzz'. Known: " in done.stderr
+    assert "no trial of the number or key 'zzzz'" in nas("show", run, "zzzz", code=2).stderr
 
 
-def test_other_settings_for_a_recorded_study_are_refused(run: Path) -> None:
+def test_other_settings_for_a_recorded_study_are_refused(nas, run: Path) -> None:
     done = nas("search", "mobile-cnn", "--out", run, "--trials", 3, code=2)
     assert "give the same" in done.stderr.lower()
 
 
-def test_settings_come_from_a_file_too(tmp_path: Path) -> None:
+def test_a_damaged_record_is_one_line(nas, tmp_path: Path) -> None:
+    (tmp_path / "record.db").write_bytes(b"no database at all" * 100)
+    for command in (("show", tmp_path), ("search", "mobile-cnn-small", "--out", tmp_path)):
+        done = nas(*command, code=2)
+        assert "is not a database" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_settings_come_from_a_file_too(nas, tmp_path: Path) -> None:
     settings = 'space = "mobile-cnn-small"\ndata = "digits"\nobjectives = ["params", "macs"]\n'
-    (tmp_path / "study.toml").write_text(settings + "trials = 4\nseed = 3\n")
+    (tmp_path / "study.toml").write_text(settings + "trials = 4\nseed = 3\nworkers = 0\n")
     done = nas("search", "--config", tmp_path / "study.toml", "--out", tmp_path / "r", "--json")
     assert json.loads(done.stdout)["complete"] == 4
     (tmp_path / "bad.toml").write_text(settings + "trails = 4\n")
     bad = nas("search", "--config", tmp_path / "bad.toml", "--out", tmp_path / "b", code=2)
     assert "Did you mean 'trials'?" in bad.stderr
+    (tmp_path / "torn.toml").write_text(settings + "trials = [\n")
+    torn = nas("search", "--config", tmp_path / "torn.toml", "--out", tmp_path / "t", code=2)
+    assert "torn.toml" in torn.stderr
+    assert torn.stderr.count("\n") == 1
 
 
-def test_spaces_and_bench_print_figures() -> None:
+def test_spaces_and_bench_print_figures(nas) -> None:
     rows = json.loads(nas("spaces", "mobile-cnn-small", "--json").stdout)
     assert rows[0]["low"] <= 3.0632e12 <= rows[0]["high"]
     result = json.loads(nas("bench", "--seconds", "0.2", "--json").stdout)

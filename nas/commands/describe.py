@@ -1,0 +1,93 @@
+"""What needs no run: ``nas profile``, ``nas spaces``, ``nas bench``, ``nas doctor``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nas.commands.shared import AsJson, Data, Device, complete_space
+from nas.output import progress, show
+
+
+def profile(
+    space: Annotated[
+        str,
+        typer.Argument(help="Name of a space, or FILE.py[:NAME].", autocompletion=complete_space),
+    ],
+    data: Data,
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option(help="A bound to check; may be repeated.", metavar="METRIC<=NUMBER"),
+    ] = None,
+    candidates: Annotated[
+        int, typer.Option(min=10, help="Random candidates to draw.", metavar="N")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.", metavar="N")] = 0,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell how large a space is, what its networks cost, and which constraints it can meet.
+
+    Exit code 1 if a constraint is met by nothing that was found.
+    """
+    from nas.jobs import profiling as job
+    from nas.jobs.profiling_text import profile_text
+
+    result = job.profile(
+        space,
+        data=data,
+        constraints=constraint or [],
+        candidates=candidates,
+        seed=seed,
+        device=device,
+        say=progress,
+    )
+    show(result, as_json=as_json, text=profile_text)
+    if any(item["met"] == "not found" for item in result["constraints"]):
+        raise typer.Exit(1)
+
+
+def spaces(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Spaces to size; all if none.", autocompletion=complete_space),
+    ] = None,
+    input_shape: Annotated[
+        str, typer.Option(help="Of one sample, CxHxW.", metavar="CxHxW")
+    ] = "3x32x32",
+    classes: Annotated[int, typer.Option(help="Number of classes.", metavar="N")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """List search spaces and how many candidates each has."""
+    from nas.jobs import spaces as job
+
+    rows = job.spaces(names or [], input_shape, classes)
+    show(rows, as_json=as_json, text=job.spaces_text)
+
+
+def bench(
+    what: Annotated[str, typer.Argument(help="'candidates': drawing and scoring.")] = "candidates",
+    space: Annotated[
+        str, typer.Option(help="Where candidates are drawn from.", autocompletion=complete_space)
+    ] = "mobile-cnn",
+    seconds: Annotated[float, typer.Option(help="Processor time to spend.", metavar="X")] = 5.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how fast candidates are sampled, shape-checked, hashed and scored on one core."""
+    from nas.jobs import spaces as job
+
+    show(job.bench(what, space, seconds), as_json=as_json, text=job.bench_text)
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Look at device, driver, libraries and folders; say what is missing and how to get it.
+
+    Exit code 1 if something that is needed is broken.
+    """
+    from nas.jobs import doctor as job
+
+    result = job.doctor()
+    show(result, as_json=as_json, text=job.doctor_text)
+    if not result["healthy"]:
+        raise typer.Exit(1)

@@ -1,0 +1,111 @@
+"""A point of a front trained again from several seeds: what of its accuracy was luck.
+
+The weights of each seed stay in the workspace, so a confirmation that was interrupted, or that is
+asked for more seeds, pays only what is missing. The result is a figure of the trial,
+``accuracy[seeds=K]`` and ``test_accuracy[seeds=K]``, with every seed in its details.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from evaluators.accuracy.data import load_dataset
+from evaluators.accuracy.evaluation import evaluate
+from evaluators.accuracy.evaluator import AccuracyEvaluator, Weights, measure_test_accuracy
+from evaluators.accuracy.recipe import get_recipe
+from evaluators.accuracy.seeds import SeedSummary
+from evaluators.protocol import Measured
+from kernels.device import detect
+from kernels.errors import NasError
+from nas.jobs.common import Json
+from search_spaces.architecture import Architecture
+from search_spaces.build import build, load_weights
+from studies.config import StudyConfig
+from studies.front import FrontPoint
+from studies.workspace import Workspace
+
+_PARTS = {"validation": "accuracy", "test": "test_accuracy"}
+
+
+def confirm_point(
+    run: Path, config: StudyConfig, point: FrontPoint, count: int, say: Callable[[str], None]
+) -> Json:
+    """Train a point from ``count`` seeds, those of the study first, and record what came of it.
+
+    Args:
+        run: directory of the run.
+        config: settings of its study.
+        point: what to confirm.
+        count: seeds.
+        say: told of each seed.
+
+    Raises:
+        NasError: a training failed.
+    """
+    place = Workspace.of(run)
+    metrics = {part: f"{name}[seeds={count}]" for part, name in _PARTS.items()}
+    with place.open(create=False) as repository:
+        detail = repository.detail(point.trial_id, metrics["test"])
+        architecture = repository.architecture(point.key)
+    seeds: list[Json] = list(detail.get("seeds", ()))
+    if not seeds:
+        for seed in range(config.seed, config.seed + count):
+            seeds.append(_one_seed(place, config, architecture, seed))
+            values = ", ".join(f"{part} {100 * seeds[-1][part]:.1f}%" for part in _PARTS)
+            say(f"seed {seed}: {values}")
+    summaries = {
+        part: SeedSummary.of([Measured(name, item[part]) for item in seeds])
+        for part, name in _PARTS.items()
+    }
+    if not detail:
+        figures = [
+            Measured(metrics[part], item.mean, item.low, item.high, {"seeds": seeds})
+            for part, item in summaries.items()
+        ]
+        with place.open(create=False) as repository:
+            repository.add_values(point.trial_id, figures)
+    searched = point.values["accuracy"].value
+    return {
+        "key": point.key,
+        "trial": point.trial,
+        "searched": searched,
+        **{part: dataclasses.asdict(item) for part, item in summaries.items()},
+        "luck": searched - summaries["validation"].mean,
+        "gap": summaries["validation"].mean - summaries["test"].mean,
+        "seeds": seeds,
+    }
+
+
+def _one_seed(place: Workspace, config: StudyConfig, architecture: Architecture, seed: int) -> Json:
+    dataset = load_dataset(config.data)
+    device = detect(config.device).torch_name
+    kept: dict[str, Weights] = {}
+
+    def save(key: str, weights: Weights) -> None:
+        place.weights.save(key, weights)
+        kept[key] = weights
+
+    evaluator = AccuracyEvaluator(
+        dataset,
+        get_recipe(config.recipe),
+        seed=seed,
+        device=device,
+        threads=config.threads,
+        save=save,
+        checkpoints=place.root / "checkpoints",
+    )
+    key = evaluator.dense_key(architecture)
+    paid = True
+    try:
+        weights: Weights = place.weights.load(key)
+    except NasError:  # not trained from this seed yet
+        paid = False
+        evaluator.evaluate(architecture)
+        weights = kept[key]
+    module = build(architecture)
+    load_weights(module, architecture, weights)
+    validation = evaluate(module.to(device), dataset.validation, device=device).value
+    test = measure_test_accuracy(architecture, weights, dataset, device=device).value
+    return {"seed": seed, "validation": validation, "test": test, "dense_key": key, "reused": paid}

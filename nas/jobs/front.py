@@ -1,0 +1,110 @@
+"""The job of ``nas front``: the front tested, written as table and page, and confirmed by seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from dashboards.from_study import read_front
+from dashboards.front_page import write_front_page
+from nas.jobs.common import Json, chosen_study, front_table, point_json
+from nas.jobs.confirm import confirm_point
+from nas.output import progress
+from nas.tables import table
+from studies.config import StudyConfig
+from studies.front import FrontPoint, finish_front, write_front_csv
+from studies.front import front as read_points
+from studies.workspace import Workspace
+
+_ALSO = ("accuracy", "test_accuracy", "latency_ms", "params", "macs")
+"""Metrics that are shown though they are no objectives."""
+
+
+def front(run: Path, study: str | None, *, confirm: int = 0) -> Json:
+    """Test the points of a front and write its table and page into the run's directory.
+
+    Args:
+        run: its directory.
+        study: where the run holds several.
+        confirm: seeds that every point is trained from; 0: no more than the search did.
+    """
+    with Workspace.of(run).open(create=False) as repository:
+        name = chosen_study(repository, run, study)
+        config = StudyConfig(**repository.study(name).config)
+    trained = "accuracy" in config.names
+    points = finish_front(run, name) if trained else read_points(run, name)
+    write_front_csv(points, run / "front.csv")
+    written = [str(run / "front.csv")]
+    if len(config.names) > 1 and points:
+        write_front_page(read_front(run, name), run / "front.html")
+        written.append(str(run / "front.html"))
+    result: Json = {
+        "study": name,
+        "objectives": list(config.names),
+        "points": [point_json(point) for point in points],
+        "written": written,
+    }
+    if confirm:
+        result["confirmed"] = _confirm(run, config, points, confirm)
+    return result
+
+
+def front_text(result: Json) -> str:
+    """Write a front for the terminal."""
+    metrics = [*result["objectives"], *(m for m in _ALSO if m not in result["objectives"])]
+    if "test_accuracy" in metrics and "accuracy" in metrics:
+        metrics.remove("test_accuracy")
+        metrics.insert(metrics.index("accuracy") + 1, "test_accuracy")
+    parts = [front_table(result["points"], metrics)]
+    if "confirmed" in result:
+        parts.append(_confirmed_text(result["confirmed"]))
+    parts.append(f"Written: {', '.join(result['written'])}")
+    return "\n\n".join(parts)
+
+
+def _confirm(
+    run: Path, config: StudyConfig, points: Sequence[FrontPoint], seeds: int
+) -> list[Json]:
+    found = []
+    for index, point in enumerate(points, start=1):
+        head = f"[{index}/{len(points)}] trial {point.trial} {point.key[:8]}"
+        found.append(confirm_point(run, config, point, seeds, partial(_say, head)))
+    return found
+
+
+def _say(head: str, line: str) -> None:
+    progress(f"{head} {line}")
+
+
+def _confirmed_text(confirmed: Sequence[Json]) -> str:
+    if not confirmed:
+        return "There is no point to confirm."
+    seeds = len(confirmed[0]["seeds"])
+    rows = [
+        [
+            item["key"][:8],
+            str(item["trial"]),
+            f"{100 * item['searched']:.1f}%",
+            _spread(item["validation"]),
+            _spread(item["test"]),
+            f"{100 * item['luck']:+.1f}",
+            f"{100 * item['gap']:+.1f}",
+        ]
+        for item in confirmed
+    ]
+    header = ["key", "trial", "search", "validation", "test", "luck", "val-test"]
+    mean_luck = sum(item["luck"] for item in confirmed) / len(confirmed)
+    mean_gap = sum(item["gap"] for item in confirmed) / len(confirmed)
+    return (
+        f"Confirmed with {seeds} seeds: mean and standard deviation, in %\n"
+        f"{table(header, rows)}\n"
+        f"Selection bias in points: the search saw {100 * mean_luck:+.1f} beyond the mean over "
+        f"seeds (luck);\nvalidation is {100 * mean_gap:+.1f} above test (val-test)."
+    )
+
+
+def _spread(summary: Json) -> str:
+    text = f"{100 * summary['mean']:.1f}"
+    deviation = summary["deviation"]
+    return text if deviation is None else f"{text} +- {100 * deviation:.1f}"

@@ -1,0 +1,60 @@
+"""The jobs of ``nas spaces`` and ``nas bench``: sizes of spaces, and speed of drawing from one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from kernels.errors import NasError, UnknownNameError
+from nas.bench import candidate_throughput
+from nas.jobs.common import Json
+from nas.tables import table
+from search_spaces.size import Size
+from search_spaces.space import DataSpec
+from search_spaces.zoo import load_space, space_names
+
+
+def spaces(names: Sequence[str], input_shape: str, classes: int) -> list[Json]:
+    """Return name, version and size of search spaces."""
+    try:
+        shape = tuple(int(size) for size in input_shape.split("x"))
+        if len(shape) != 3 or min(shape) < 1 or classes < 1:
+            raise ValueError
+    except ValueError:
+        raise NasError(
+            f"Expected --input-shape CxHxW and --classes, got {input_shape!r} and {classes}."
+        ) from None
+    rows = []
+    for name in names or space_names():
+        space = load_space(name)
+        size = space.size(DataSpec(shape, classes))
+        rows.append({"name": space.name, "version": space.version, **size_json(size)})
+    return rows
+
+
+def spaces_text(rows: Sequence[Json]) -> str:
+    """Write spaces as a table."""
+    cells = [[row["name"], str(row["version"]), row["size"]] for row in rows]
+    return table(["space", "version", "candidates"], cells, left=(0, 2))
+
+
+def size_json(size: Size) -> Json:
+    """Return the size of a space as plain values."""
+    return {"size": str(size), **dataclasses.asdict(size)}
+
+
+def bench(what: str, space: str, seconds: float) -> Json:
+    """Measure the throughput of candidates."""
+    if what != "candidates":
+        raise UnknownNameError("benchmark", what, ["candidates"])
+    result = candidate_throughput(load_space(space), DataSpec((3, 32, 32), 10), seconds=seconds)
+    return {"space": space, **dataclasses.asdict(result)}
+
+
+def bench_text(result: Json) -> str:
+    """Say how fast candidates are drawn."""
+    return (
+        f"{result['median']:,.0f} candidates a second on one core (p10 {result['p10']:,.0f}, "
+        f"p90 {result['p90']:,.0f}; {result['candidates']:,} of {result['space']}, "
+        f"{result['nodes']:.1f} nodes each)"
+    )

@@ -1,0 +1,47 @@
+"""An executor that tells a board what is in work."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from nas.live.board import Board
+from studies.executors import Executor, Job, Outcome
+
+
+class WatchedExecutor:
+    """See :class:`~studies.executors.Executor`; does what another one does, and tells of it.
+
+    Args:
+        inner: the executor that does the work.
+        board: who is told.
+    """
+
+    def __init__(self, inner: Executor, board: Board) -> None:
+        self._inner, self._board = inner, board
+
+    def submit(self, job: Job) -> None:
+        """See :class:`~studies.executors.Executor`."""
+        self._inner.submit(job)
+        self._board.submitted(job)
+
+    def wait(self, timeout: float | None = None) -> list[Outcome]:
+        """See :class:`~studies.executors.Executor`."""
+        outcomes = self._inner.wait(timeout)
+        self._board.returned(outcomes)
+        return outcomes
+
+    def close(self) -> None:
+        """See :class:`~studies.executors.Executor`."""
+        self._inner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,102 @@
+"""Flags, TOML keys and settings are one and the same list."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from nas.commands.settings import POSITIONAL, flags_of, given_settings
+from studies.config import StudyConfig
+
+_OF_THE_COMMAND = {"--out", "--config", "--plain", "--json", "--help"}
+
+
+def test_help_lists_a_flag_for_every_setting_and_no_other(nas) -> None:
+    text = nas("search", "--help").stdout
+    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) - _OF_THE_COMMAND
+    made = {
+        flag for name in StudyConfig.model_fields if name != POSITIONAL for flag in flags_of(name)
+    }
+    assert shown == made
+
+
+def test_every_setting_is_described_and_says_its_default(nas) -> None:
+    text = " ".join(nas("search", "--help").stdout.split())
+    assert "How candidates are trained. [digits-short]" in text
+    assert f"[{StudyConfig.model_fields['trials'].default}]" in text
+
+
+_GIVEN = {
+    "name": "n",
+    "space": "mobile-cnn-small",
+    "data": "digits",
+    "objectives": ["params,latency_ms[batch=8,cache=cold]", "macs"],
+    "constraints": ["params<=20k", "macs<=1M"],
+    "funnel": ["rf_gain:0.5"],
+    "trials": 3,
+    "minutes": 1.5,
+    "device_minutes": 2.0,
+    "recipe": "digits-full",
+    "repeat": 2,
+    "seed": 5,
+    "device": "cpu",
+    "threads": 2,
+    "sampler": "random",
+    "workers": 0,
+    "lookahead": 2,
+    "trial_minutes": 0.5,
+    "trial_memory_mb": 900,
+    "baselines": ["torchvision:resnet18"],
+    "enqueue": ["a.json", "b.json"],
+    "evaluators": ["own.py:score"],
+    "max_repeats": 7,
+    "max_failures": 8,
+    "max_drops": 9,
+}
+
+
+def test_flags_give_the_settings_a_file_gives(tmp_path) -> None:
+    assert _GIVEN.keys() == StudyConfig.model_fields.keys(), "a new setting needs a row above"
+    lines = [
+        f"{key} = {_toml(value)}" for key, value in _GIVEN.items() if key not in ("objectives",)
+    ]
+    lines.append('objectives = ["params", "latency_ms[batch=8,cache=cold]", "macs"]')
+    (tmp_path / "study.toml").write_text("\n".join(lines))
+    from_file = StudyConfig.from_toml(tmp_path / "study.toml")
+    assert StudyConfig(**given_settings(_GIVEN)) == from_file
+    assert from_file.names == ("params", "latency_ms[batch=8,cache=cold]", "macs")
+
+
+def _toml(value: object) -> str:
+    return str(value).replace("'", '"') if isinstance(value, list) else repr(value)
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("nas search mobile-cnn-s", "mobile-cnn-small"),
+        ("nas search mobile-cnn --sampler evo", "evolution"),
+        ("nas search mobile-cnn --recipe digits-f", "digits-full"),
+        ("nas search mobile-cnn --data dig", "digits"),
+        ("nas search mobile-cnn --objectives params,lat", "params,latency_ms"),
+        ("nas search mobile-cnn --trial-mi", "--trial-minutes"),
+        ("nas profile nas-b", "nas-bench-201"),
+        ("nas doc", "doctor"),
+    ],
+)
+def test_the_shell_completes_names(words: str, offered: str) -> None:
+    import os
+    import subprocess
+    import sys
+
+    environment = {
+        **os.environ,
+        "_NAS_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "nas"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert offered in done.stdout.split()
