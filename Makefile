@@ -22,7 +22,7 @@ lint: $(VENV)/.tested
 types: $(VENV)/.tested
 	$(BIN)/mypy
 
-unit: $(VENV)/.tested
+unit: $(VENV)/.tested $(VENV)/.browser
 	$(BIN)/python -m pytest
 
 # The virtual environment is made again when what it is made of changes.
@@ -34,6 +34,12 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.tested: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group test --group lint
+	touch $@
+
+# Pages are tested in the distribution's Chromium; without it those tests say so and are skipped.
+$(VENV)/.browser: $(VENV)/.tested
+	command -v chromium || command -v chromium-browser || { apt-get update -qq && \
+		apt-get install -y -qq chromium; } || echo "no Chromium: browser tests are skipped" >&2
 	touch $@
 
 clean:

@@ -11,6 +11,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from dashboards.front_data import FrontData, Metric, Point
 from dashboards.theme import DARK, FONT, LIGHT
@@ -55,6 +56,7 @@ def front_html(data: FrontData) -> str:
     from plotly.offline import get_plotlyjs
 
     figures = _figures(data)
+    hover = _hover(data)
     return Template(_static("front.html")).substitute(
         title=escape(f"{data.study}: Pareto front"),
         heading=f"{escape(data.study)}: Pareto front",
@@ -67,7 +69,7 @@ def front_html(data: FrontData) -> str:
         light=LIGHT.css(),
         dark=DARK.css(),
         css=_static("front.css"),
-        json=_json_in_html(_payload(figures)),
+        json=_json_in_html(_payload(figures, hover)),
         plotly=_script_in_html(get_plotlyjs()),
         script=_script_in_html(_static("front.js")),
     )
@@ -81,17 +83,31 @@ def _figures(data: FrontData) -> dict[str, str]:
     drawn = {"front": front_figure(data)}
     if len(data.objectives) > 2 and len(data.points) > 1:
         drawn["parallel"] = parallel_figure(data)
-    return {
-        name: json.dumps(figure.to_plotly_json(), allow_nan=False) for name, figure in drawn.items()
-    }
+    return {name: json.dumps(_bare(figure), allow_nan=False) for name, figure in drawn.items()}
 
 
-def _payload(figures: dict[str, str]) -> str:
+def _bare(figure: Any) -> dict[str, Any]:
+    """Return a figure without hover texts: the page has each of them once, by key."""
+    content: dict[str, Any] = figure.to_plotly_json()
+    for trace in content["data"]:
+        if trace.get("customdata") is not None:
+            trace.pop("hovertext", None)
+    return content
+
+
+def _hover(data: FrontData) -> dict[str, str]:
+    from dashboards.figure_parts import hover_text
+
+    return {point.key: hover_text(point, data) for point in data.points}
+
+
+def _payload(figures: dict[str, str], hover: dict[str, str]) -> str:
     from dashboards.figure_parts import KEY_DIGITS, RING
 
     return json.dumps(
         {
             "figures": figures,
+            "hover": hover,
             "dark": LIGHT.swaps(DARK),
             "config": CONFIG,
             "ring": RING,

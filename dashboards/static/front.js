@@ -17,6 +17,9 @@
   const draw = () =>
     Promise.all(divs.map((div) => {
       const { data, layout } = figure(div.dataset.figure);
+      for (const trace of data) {
+        if (trace.customdata) trace.hovertext = trace.customdata.map((key) => page.hover[key]);
+      }
       return Plotly.react(div, data, layout, page.config);
     })).then(ring);
 

@@ -1,0 +1,58 @@
+"""The files of the page: the app's own, and plotly.js as the plotly package holds it."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+from dashboards.theme import DARK, FONT, LIGHT, Palette
+
+SCRIPTS = (
+    "core.js",
+    "pareto.js",
+    "plot.js",
+    "table.js",
+    "filters.js",
+    "parallel.js",
+    "page_studies.js",
+    "page_front.js",
+    "page_trial.js",
+    "page_compare.js",
+    "page_progress.js",
+    "page_proxies.js",
+    "page_space.js",
+    "page_kernels.js",
+    "main.js",
+)
+"""In the order they are loaded; each adds to the one global, ``nas``."""
+
+
+@cache
+def app_file(name: str) -> str:
+    """Return one of the app's own files; only names that stand in this module are asked for."""
+    return (files("dashboards") / "static" / "app" / name).read_text(encoding="utf-8")
+
+
+@cache
+def plotly_js() -> str:
+    """Return plotly.js, about 5 MB."""
+    from plotly.offline import get_plotlyjs
+
+    text: str = get_plotlyjs()
+    return text
+
+
+def style() -> str:
+    """Return the style sheet with the palettes of the figures."""
+    light, dark = _colours(LIGHT), _colours(DARK)
+    return (
+        f":root {{ --font: {FONT}; {light} color-scheme: light; }}\n"
+        f":root[data-theme='dark'] {{ {dark} color-scheme: dark; }}\n"
+        f"@media (prefers-color-scheme: dark) {{ :root:not([data-theme='light']) "
+        f"{{ {dark} color-scheme: dark; }} }}\n{app_file('app.css')}"
+    )
+
+
+def _colours(palette: Palette) -> str:
+    scale = " ".join(f"--scale-{i}: {colour};" for i, colour in enumerate(palette.scale))
+    return f"{palette.css()} {scale}"

@@ -1,0 +1,143 @@
+"""All views of one workspace, read when they are asked for and kept while nothing changes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Lock
+from time import time_ns
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dashboards import record
+from dashboards.columns import StudyColumns
+from dashboards.record import ReadOnlyRecord, RecordError, Stamp
+from dashboards.views.architecture import architecture_json, compare_view, trial_view
+from dashboards.views.front import front_view
+from dashboards.views.kernels import kernels_view
+from dashboards.views.progress import progress_view
+from dashboards.views.proxies import proxies_view
+from dashboards.views.space import space_view
+from dashboards.views.studies import studies_view
+from kernels.errors import UnknownNameError
+from studies.workspace import Workspace
+
+_SETTLED_NS = 50_000_000
+"""A file changed less than this ago may change again without its time telling (kernel ticks)."""
+
+Drawing = Callable[[StudyColumns, sqlite3.Connection], dict[str, Any]]
+
+
+class Numbers(NamedTuple):
+    """Numbers of trials: on the front, and complete ones."""
+
+    front: list[int]
+    shown: list[int]
+
+
+class Source:
+    """What pages are made from.
+
+    Requests are answered one after the other: the columns are shared, and reading is short.
+
+    Args:
+        workspace: whose record is shown.
+    """
+
+    def __init__(self, workspace: Workspace | Path | str) -> None:
+        self.record = ReadOnlyRecord(workspace)
+        self._lock = Lock()
+        self._columns: dict[str, StudyColumns] = {}
+        self._stamps: dict[str, Stamp] = {}
+
+    def version(self) -> str:
+        """Return a word that changes whenever the record does; cheap enough to ask each second."""
+        return "-".join(f"{part:x}" for item in self.record.stamp() for part in item)
+
+    def studies(self) -> dict[str, Any]:
+        """Return the list of studies."""
+        with self._lock, self.record.open() as connection:
+            return studies_view(connection)
+
+    def front(
+        self, study: str, metrics: Sequence[str] = (), *, whole: bool = False
+    ) -> dict[str, Any]:
+        """Return the front page of a study."""
+        return self._view(study, lambda c, db: front_view(c, db, metrics, whole=whole))
+
+    def numbers(self, study: str) -> Numbers:
+        """Return which trials a report shows: on the front, and all that are complete."""
+        found: list[Numbers] = []
+
+        def note(columns: StudyColumns, connection: sqlite3.Connection) -> dict[str, Any]:
+            columns.load(connection, columns.study.config.names)
+            columns.load(connection, [str(bound.metric) for bound in columns.study.config.bounds])
+            shown = [int(row) for row in np.flatnonzero(columns.complete())]
+            front = columns.front()
+            found.append(
+                Numbers([columns.number[r] for r in front], [columns.number[r] for r in shown])
+            )
+            return {}
+
+        self._view(study, note)
+        return found[0]
+
+    def progress(self, study: str) -> dict[str, Any]:
+        """Return the progress page of a study."""
+        return self._view(study, progress_view)
+
+    def proxies(self, study: str) -> dict[str, Any]:
+        """Return the page of a study's proxies."""
+        return self._view(study, proxies_view)
+
+    def space(self, study: str, metric: str | None = None) -> dict[str, Any]:
+        """Return the page of a study's space."""
+        return self._view(study, lambda c, db: space_view(c, db, metric))
+
+    def trial(self, study: str, number: int) -> dict[str, Any]:
+        """Return the page of a trial."""
+        with self._lock, self.record.open() as connection:
+            return trial_view(connection, record.study(connection, study), number)
+
+    def compare(self, study: str, numbers: Sequence[int]) -> dict[str, Any]:
+        """Return trials beside each other."""
+        with self._lock, self.record.open() as connection:
+            return compare_view(connection, record.study(connection, study), numbers)
+
+    def architecture(self, key: str) -> dict[str, Any]:
+        """Return the JSON form of a recorded network."""
+        with self._lock, self.record.open() as connection:
+            return architecture_json(connection, key)
+
+    def kernels(self) -> dict[str, Any]:
+        """Return the recorded results of the kernel benches."""
+        return kernels_view()
+
+    def _view(self, study: str, make: Drawing) -> dict[str, Any]:
+        with self._lock:
+            stamp, now = self.record.stamp(), time_ns()
+            with self.record.open() as connection:
+                try:
+                    row = record.study(connection, study)
+                except (RecordError, UnknownNameError):
+                    self._columns.pop(study, None)
+                    raise
+                columns = self._columns.get(study)
+                if columns is None or columns.study.id != row.id or _older(row, columns.study):
+                    columns = self._columns[study] = StudyColumns(row)
+                    self._stamps.pop(study, None)
+                if self._stamps.get(study) != stamp:
+                    columns.study = row
+                    del self._columns[study]  # what is half read is never shown
+                    columns.refresh(connection)
+                    self._columns[study] = columns
+                    settled = all(now - item[1] > _SETTLED_NS for item in stamp)
+                    self._stamps[study] = stamp if settled else ()
+                return make(columns, connection)
+
+
+def _older(row: record.StudyRow, known: record.StudyRow) -> bool:
+    """Tell whether a study was deleted and another one made with its number and name."""
+    return row.created != known.created

@@ -1,0 +1,105 @@
+"""What the decisions of a space did to a figure, over the candidates that were evaluated."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import numpy as np
+
+from dashboards.columns import Floats, StudyColumns
+from dashboards.record import loads
+from dashboards.views.pack import metric_json
+
+NEWEST = 5000
+"""Evaluated candidates that are looked at, the newest."""
+FEWEST = 5
+"""Candidates an option needs to count in its decision's share and to have a standard error."""
+
+
+def explained_share(groups: list[Floats]) -> float | None:
+    """Return the share of variance that lies between groups, corrected for their number.
+
+    This is epsilon squared, (between - (groups - 1) * within mean square) / total, at least 0: on
+    average 0 for groups drawn at random. None where there is nothing to tell: fewer than two
+    groups, no more candidates than groups, or all figures equal.
+    """
+    count, kinds = sum(map(len, groups)), len(groups)
+    if kinds < 2 or count <= kinds:
+        return None
+    values = np.concatenate(groups)
+    total = float(((values - values.mean()) ** 2).sum())
+    if total <= 1e-15 * max(1.0, float(np.abs(values).max())) ** 2:
+        return None
+    within = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+    spread = within / (count - kinds)
+    return max(0.0, (total - within - (kinds - 1) * spread) / total)
+
+
+def space_view(
+    columns: StudyColumns, connection: sqlite3.Connection, metric: str | None = None
+) -> dict[str, Any]:
+    """Return each decision's options with the mean of a metric, and how much it explains.
+
+    Args:
+        columns: the study's trials.
+        connection: to read decisions by.
+        metric: an objective; the first by default.
+    """
+    config = columns.study.config
+    name = metric if metric in config.names else config.names[0]
+    columns.load(connection, config.names)
+    rows = np.flatnonzero(columns.complete())[-NEWEST:]
+    figures = columns.values(name)
+    chosen: dict[str, dict[str, list[float]]] = {}
+    for trial, value in _decisions(columns, connection, rows, figures):
+        for question, option in trial.items():
+            chosen.setdefault(question, {}).setdefault(str(option), []).append(value)
+    decisions = [_decision(question, options) for question, options in chosen.items()]
+    decisions.sort(key=lambda item: -1.0 if item["share"] is None else item["share"], reverse=True)
+    return {
+        "study": columns.study.name,
+        "space": config.space,
+        "metric": metric_json(name, config),
+        "objectives": [metric_json(item, config) for item in config.names],
+        "count": len(rows),
+        "fewest": FEWEST,
+        "decisions": decisions,
+    }
+
+
+def _decisions(
+    columns: StudyColumns, connection: sqlite3.Connection, rows: Any, figures: Floats
+) -> list[tuple[dict[str, Any], float]]:
+    if not len(rows):
+        return []
+    wanted = {columns.ids[row]: float(figures[row]) for row in rows}
+    query = "SELECT id, decisions FROM trial WHERE study_id = ? AND id >= ? AND state = 'complete'"
+    found = connection.execute(query, (columns.study.id, min(wanted)))
+    return [(loads(row[1]) or {}, wanted[row[0]]) for row in found if row[0] in wanted]
+
+
+def _decision(question: str, options: dict[str, list[float]]) -> dict[str, Any]:
+    groups = {option: np.array(values) for option, values in options.items()}
+    return {
+        "decision": question,
+        "share": explained_share([group for group in groups.values() if len(group) >= FEWEST]),
+        "options": [
+            {
+                "option": option,
+                "count": len(values),
+                "mean": float(values.mean()),
+                "error": float(values.std(ddof=1) / np.sqrt(len(values)))
+                if len(values) >= FEWEST
+                else None,
+            }
+            for option, values in sorted(groups.items(), key=lambda item: _natural(item[0]))
+        ],
+    }
+
+
+def _natural(option: str) -> tuple[int, float, str]:
+    try:
+        return 0, float(option), option
+    except ValueError:
+        return 1, 0.0, option
