@@ -1,4 +1,4 @@
-#include "finish.cuh"
+#include "arguments.cuh"
 
 // Low-bit product on the tensor cores of sm_80 and later: mma.sync on single bits, AND and
 // population count. The same tiles as product_sm90.cu, one of them a block: all threads copy, all
@@ -16,28 +16,27 @@ constexpr int STAGE_BYTES = A_BYTES + B_BYTES;
 static_assert(OWN % 32 == 0 && TOKENS % 64 == 0, "whole blocks of outputs, whole strips");
 
 // Copies the planes of a block of weights of one tile along k; they lie swizzled in the image.
-DEVICE void fetch_weights(unsigned to, const unsigned char* image, int image_rows, int feature,
-                          int tile_k, int plane) {
-  const int bytes = min(FEATURES, image_rows - feature) * TILE_BYTES;
+DEVICE void fetch_weights(unsigned to, const Weights& weights, int feature, int tile_k,
+                          int plane) {
+  const int bytes = min(FEATURES, weights.rows - feature) * TILE_BYTES;
 #pragma unroll
   for (int p = 0; p < P; ++p) {
     const long long row =
-        (static_cast<long long>(tile_k) * P * PASSES + plane + p) * image_rows + feature;
+        (static_cast<long long>(tile_k) * P * PASSES + plane + p) * weights.rows + feature;
     for (int at = threadIdx.x * 16; at < bytes; at += THREADS * 16)
-      copy_async<16>(to + p * FEATURES * TILE_BYTES + at, image + row * TILE_BYTES + at, true);
+      copy_async<16>(to + p * FEATURES * TILE_BYTES + at, weights.image + row * TILE_BYTES + at, true);
   }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    low_bit_product(Rows rows, Images images, int across, int depth, Finish f,
-                    const int* __restrict__ sums, const unsigned char* __restrict__ image,
-                    int image_rows, int parts, int stored, int outside_sum) {
+    low_bit_product(ARGUMENTS) {
+  READ_ARGUMENTS;
   extern __shared__ __align__(1024) unsigned char memory[];
   __shared__ Corner corners[IMAGES ? TOKENS : 1];
   const unsigned stages = shared_address(memory);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int feature_tile = blockIdx.x % across, feature = feature_tile * FEATURES;
-  const int first = blockIdx.x / across * TOKENS;
+  const int feature_tile = blockIdx.x % all.across, feature = feature_tile * FEATURES;
+  const int first = blockIdx.x / all.across * TOKENS;
   const int token_warp = warp / FEATURE_WARPS, feature_warp = warp % FEATURE_WARPS;
   if constexpr (IMAGES) {
     for (int t = threadIdx.x; t < TOKENS; t += THREADS)
@@ -48,13 +47,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #if PASSES > 1
   int run[BLOCKS][1][4 * COLUMNS / 8] = {};
 #endif
-  const int turns = depth * PASSES;
+  const int turns = all.depth * PASSES;
   const auto fetch = [&](int turn) {
     if (turn < turns) {
       const unsigned to = stages + turn % STAGES * STAGE_BYTES;
-      const int plane = PASSES > 1 ? PASSES - 1 - turn / depth : 0;
-      fetch_weights(to + A_BYTES, image, image_rows, feature, turn % depth, plane);
-      fetch_rows<TOKENS, THREADS>(to, rows, first, turn % depth, corners, images, threadIdx.x);
+      const int plane = PASSES > 1 ? PASSES - 1 - turn / all.depth : 0;
+      fetch_weights(to + A_BYTES, weights, feature, turn % all.depth, plane);
+      fetch_rows<TOKENS, THREADS>(to, rows, first, turn % all.depth, corners, images, threadIdx.x);
     }
     commit_copies();
   };
@@ -65,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     __syncthreads();
     fetch(turn + STAGES - 1);
     const unsigned a = stages + turn % STAGES * STAGE_BYTES, b = a + A_BYTES;
-    const int left = rows.k_bytes * 8 - turn % depth * 8 * TILE_BYTES;
+    const int left = rows.k_bytes * 8 - turn % all.depth * 8 * TILE_BYTES;
     const int steps = min(4, (left + STEP_BITS - 1) / STEP_BITS);
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
@@ -94,10 +93,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         }
     }
 #if PASSES > 1
-    if (turn % depth == depth - 1) {
+    if (turn % all.depth == all.depth - 1) {
 #pragma unroll
       for (int block = 0; block < BLOCKS; ++block)
-        add_pass(run[block][0], counts + block * Q, SIGNED && turn < depth);
+        add_pass(run[block][0], counts + block * Q, SIGNED && turn < all.depth);
 #pragma unroll
       for (int i = 0; i < BLOCKS * Q; ++i)
 #pragma unroll
@@ -110,18 +109,17 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   for (int block = 0; block < BLOCKS; ++block) {
     const int token = first + (token_warp * BLOCKS + block) * 16;
     int code_sums[2] = {};
-    if (f.times_sum != 0)
+    if (finish_with.times_sum != 0)
 #pragma unroll
       for (int half = 0; half < 2; ++half)
-        code_sums[half] = sum_of_codes(sums, parts, stored, token + lane / 4 + 8 * half,
-                                       rows.count, outside_sum, images);
-    const int part = feature_tile * FEATURE_WARPS + feature_warp;
+        code_sums[half] = sum_of_codes(rows, token + lane / 4 + 8 * half, images);
+    const int own_part = feature_tile * FEATURE_WARPS + feature_warp;
 #if PASSES > 1
     finish_block<1, 1, false, OWN>(run[block], code_sums, token, rows.count,
-                                   feature + feature_warp * OWN, lane, part, f);
+                                   feature + feature_warp * OWN, lane, own_part, finish_with);
 #else
     finish_block<Q, P, SIGNED, OWN>(counts + block * Q, code_sums, token, rows.count,
-                                    feature + feature_warp * OWN, lane, part, f);
+                                    feature + feature_warp * OWN, lane, own_part, finish_with);
 #endif
   }
 }

@@ -1,4 +1,4 @@
-#include "finish.cuh"
+#include "arguments.cuh"
 
 // Low-bit product on Hopper's tensor cores: wgmma on single bits, AND and population count.
 //
@@ -16,9 +16,11 @@ constexpr int A_BYTES = 64 * STRIPS * WARPGROUPS * TILE_BYTES;
 constexpr int B_BYTES = COLUMNS * TILE_BYTES;
 constexpr int STAGE_BYTES = A_BYTES + B_BYTES;
 constexpr int THREADS = 128 * (1 + WARPGROUPS);
-constexpr int LAG = STAGES > 2 ? 2 : 1;             // tiles on the way before one is handed over
+// Tiles on the way before one is handed over. Consumers keep a tile until they began the next, so
+// that producers that lag further behind would wait for them for ever.
+constexpr int LAG = STAGES < 4 ? STAGES - 2 : 2;
 
-static_assert(FEATURES % 32 == 0 && (PASSES == 1 || P == 1), "whole blocks of outputs");
+static_assert(STAGES >= 2 && FEATURES % 32 == 0 && (PASSES == 1 || P == 1), "what plan.py gives");
 static_assert(STAGE_BYTES % 1024 == 0, "tiles begin at multiples of 1024 bytes");
 
 DEVICE void multiply_bits(int (&counts)[COLUMNS / 2], unsigned long long rows,
@@ -30,14 +32,9 @@ DEVICE unsigned long long descriptor(unsigned address) {
          1ull << 62;
 }
 
-struct Tiles {
-  int count, across;  // tiles in all, and over features
-  int depth;          // tiles along k
-};
-
 DEVICE void produce(unsigned stages, unsigned full, unsigned empty, Corner* corners,
-                    const Rows& rows, const Images& images, const unsigned char* image,
-                    int image_rows, const Tiles& tiles) {
+                    const Rows& rows, const Images& images, const Weights& weights,
+                    const Tiles& tiles) {
   const int thread = threadIdx.x;
   int turn = 0;
   for (int tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
@@ -48,7 +45,7 @@ DEVICE void produce(unsigned stages, unsigned full, unsigned empty, Corner* corn
         corners[t] = corner_of(min(first + t, rows.count - 1), images);
       wait_for_group<1, 128>();
     }
-    const int block_bytes = min(FEATURES, image_rows - feature) * TILE_BYTES;
+    const int block_bytes = min(FEATURES, weights.rows - feature) * TILE_BYTES;
     for (int pass = 0; pass < PASSES; ++pass)
       for (int k = 0; k < tiles.depth; ++k, ++turn) {
         const int stage = turn % STAGES;
@@ -60,8 +57,8 @@ DEVICE void produce(unsigned stages, unsigned full, unsigned empty, Corner* corn
           for (int p = 0; p < P; ++p) {
             const int plane = PASSES > 1 ? PASSES - 1 - pass : p;
             const long long row =
-                (static_cast<long long>(k) * P * PASSES + plane) * image_rows + feature;
-            copy_block(to + A_BYTES + p * FEATURES * TILE_BYTES, image + row * TILE_BYTES,
+                (static_cast<long long>(k) * P * PASSES + plane) * weights.rows + feature;
+            copy_block(to + A_BYTES + p * FEATURES * TILE_BYTES, weights.image + row * TILE_BYTES,
                        block_bytes, full + 8 * stage);
           }
         }
@@ -102,8 +99,7 @@ DEVICE void multiply_tile(int (&counts)[STRIPS][COLUMNS / 2], unsigned a, unsign
 }
 
 DEVICE void consume(unsigned stages, unsigned full, unsigned empty, const Rows& rows,
-                    const Images& images, const int* sums, int parts, int stored, int outside_sum,
-                    const Tiles& tiles, const Finish& f) {
+                    const Images& images, const Tiles& tiles, const Finish& f) {
   const int group = threadIdx.x / 128 - 1, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const int own = group * STRIPS * 64 * TILE_BYTES;
   int turn = 0;
@@ -116,9 +112,8 @@ DEVICE void consume(unsigned stages, unsigned full, unsigned empty, const Rows& 
       for (int s = 0; s < TOKEN_STRIPS; ++s)
 #pragma unroll
         for (int half = 0; half < 2; ++half)
-          code_sums[s][half] = sum_of_codes(sums, parts, stored,
-                                                    first + 64 * s + lane / 4 + 8 * half,
-                                                    rows.count, outside_sum, images);
+          code_sums[s][half] =
+              sum_of_codes(rows, first + 64 * s + lane / 4 + 8 * half, images);
     int counts[STRIPS][COLUMNS / 2];
 #if PASSES > 1
     int run[TOKEN_STRIPS][1][COLUMNS / 2] = {};
@@ -159,9 +154,8 @@ DEVICE void consume(unsigned stages, unsigned full, unsigned empty, const Rows& 
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    low_bit_product(Rows rows, Images images, Tiles tiles, Finish f,
-                    const int* __restrict__ sums, const unsigned char* __restrict__ image,
-                    int image_rows, int parts, int stored, int outside_sum) {
+    low_bit_product(ARGUMENTS) {
+  READ_ARGUMENTS;
   extern __shared__ unsigned char memory[];
   __shared__ __align__(8) unsigned long long barriers[2 * STAGES];
   __shared__ Corner corners[IMAGES ? TOKENS : 1];
@@ -177,9 +171,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
   __syncthreads();
   if (threadIdx.x < 128) {
     give_registers<PRODUCER_REGISTERS>();
-    produce(stages, full, empty, corners, rows, images, image, image_rows, tiles);
+    produce(stages, full, empty, corners, rows, images, weights, all);
   } else {
     take_registers<CONSUMER_REGISTERS>();
-    consume(stages, full, empty, rows, images, sums, parts, stored, outside_sum, tiles, f);
+    consume(stages, full, empty, rows, images, all, finish_with);
   }
 }

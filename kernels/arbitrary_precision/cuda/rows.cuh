@@ -39,9 +39,12 @@ DEVICE int pixel_of(const Corner& corner, int tap, const Images& g) {
 struct Rows {
   const unsigned char* planes;   // [row][Q][plane_bytes]
   const unsigned char* outside;  // [Q][plane_bytes]: what lies outside images
+  const int* sums;               // [part][stored]: sums of codes, over the parts of a row
   int count;                     // rows of the product: tokens, or output pixels
   int plane_bytes;
   int k_bytes;                   // of a plane of a row of the product
+  int parts, stored;             // of the sums; stored rows are tokens, or input pixels
+  int outside_sum;               // of the codes outside images
 };
 
 // Copies tile `tile_k` of TOKENS_ tokens from `first` on. Rows of the tile: [strip][64], where strip
@@ -82,23 +85,22 @@ DEVICE void fetch_rows(unsigned to, const Rows& rows, int first, int tile_k, con
   }
 }
 
-// Sum of the codes that a row of the product reads, over `parts` partial sums per row.
-DEVICE int sum_of_codes(const int* sums, int parts, int stored, int token, int count,
-                        int outside_sum, const Images& images) {
-  if (token >= count) return 0;
+DEVICE int stored_sum(const Rows& rows, int at) {
   int total = 0;
-  if constexpr (IMAGES) {
-    const Corner corner = corner_of(token, images);
-    for (int tap = 0; tap < images.taps; ++tap) {
-      const int pixel = pixel_of(corner, tap, images);
-      if (pixel < 0) total += outside_sum;
-      else
-        for (int part = 0; part < parts; ++part)
-          total += sums[static_cast<long long>(part) * stored + pixel];
-    }
-  } else {
-    for (int part = 0; part < parts; ++part)
-      total += sums[static_cast<long long>(part) * stored + token];
+  for (int part = 0; part < rows.parts; ++part)
+    total += rows.sums[static_cast<long long>(part) * rows.stored + at];
+  return total;
+}
+
+// Sum of the codes that a row of the product reads.
+DEVICE int sum_of_codes(const Rows& rows, int token, const Images& images) {
+  if (token >= rows.count) return 0;
+  if constexpr (!IMAGES) return stored_sum(rows, token);
+  const Corner corner = corner_of(token, images);
+  int total = 0;
+  for (int tap = 0; tap < images.taps; ++tap) {
+    const int pixel = pixel_of(corner, tap, images);
+    total += pixel < 0 ? rows.outside_sum : stored_sum(rows, pixel);
   }
   return total;
 }

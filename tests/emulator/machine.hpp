@@ -1,0 +1,224 @@
+// A GPU's blocks on a CPU: every thread of a block is a fiber, blocks run one after the other.
+//
+// It is slow, and strict where a GPU is lenient: an asynchronous copy happens when it is waited
+// for, not before, so that a wait that is missing gives wrong results here every time. What it
+// cannot tell: races that memory ordering alone prevents (fences), and time.
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __shared__ static
+#define __launch_bounds__(...)
+#define __restrict__
+#define __align__(n) __attribute__((aligned(n)))
+
+using std::max;
+using std::min;
+
+extern "C" {
+alignas(1024) unsigned char memory[1 << 18];  // dynamic shared memory
+}
+
+namespace machine {
+
+constexpr int WARP = 32;
+constexpr size_t STACK_BYTES = 256 << 10;
+
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<unsigned char[]> stack;
+  uint3 index{};
+  int number = 0;
+  bool done = false;
+  std::deque<std::vector<std::function<void()>>> copies;  // committed groups of copies
+  std::vector<std::function<void()>> open;                // copies of the group being made
+};
+
+inline std::vector<Fiber> fibers;
+inline Fiber* current = nullptr;
+inline ucontext_t home;
+inline uint3 block_index, grid_size, block_size;
+inline std::function<void()> body;
+inline long progress = 0;  // counts whatever lets some fiber go on
+
+inline std::string failure;
+
+// Ends the launch with a reason.
+inline void fail(const char* why) {
+  failure = std::string(why) + " (block " + std::to_string(block_index.x) + ", thread " +
+            std::to_string(current ? current->number : -1) + ")";
+  if (current) swapcontext(&current->context, &home);
+}
+
+inline void yield() { swapcontext(&current->context, &home); }
+
+template <class Condition>
+void wait_until(Condition ready) {
+  while (!ready()) yield();
+  ++progress;
+}
+
+// Threads that meet: the last of `count` to come lets all go on.
+struct Meeting {
+  int came = 0;
+  long round = 0;
+  void meet(int count) {
+    const long mine = round;
+    if (++came == count) {
+      came = 0, ++round, ++progress;
+      return;
+    }
+    wait_until([&] { return round != mine; });
+  }
+};
+
+inline std::map<int, Meeting> meetings;  // by name: 0 the block, 1 to 15 named, 100 + warp
+
+// Values that the threads of a warp show each other.
+struct Exchange {
+  unsigned long long shown[WARP];
+};
+inline std::map<int, Exchange> exchanges;
+
+inline int warp() { return current->number / WARP; }
+inline int lane() { return current->number % WARP; }
+inline void meet_warp() { meetings[100 + warp()].meet(WARP); }
+
+// Shows a value to the warp, and returns what all its threads show.
+inline Exchange show(unsigned long long value) {
+  exchanges[warp()].shown[lane()] = value;
+  meet_warp();
+  const Exchange all = exchanges[warp()];
+  meet_warp();
+  return all;
+}
+
+inline void enter() {
+  body();
+  current->done = true;
+  ++progress;
+  swapcontext(&current->context, &home);
+}
+
+inline void run_block() {
+  const int threads = block_size.x * block_size.y * block_size.z;
+  meetings.clear(), exchanges.clear();
+  fibers = std::vector<Fiber>(threads);
+  for (int i = 0; i < threads; ++i) {
+    Fiber& fiber = fibers[i];
+    fiber.number = i;
+    fiber.index = {i % block_size.x, i / block_size.x % block_size.y,
+                   i / block_size.x / block_size.y};
+    fiber.stack = std::make_unique<unsigned char[]>(STACK_BYTES);
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = STACK_BYTES;
+    fiber.context.uc_link = &home;
+    makecontext(&fiber.context, enter, 0);
+  }
+  std::memset(memory, 0xa5, sizeof memory);
+  for (int left = threads; left > 0;) {
+    const long before = progress;
+    for (Fiber& fiber : fibers) {
+      if (fiber.done) continue;
+      current = &fiber;
+      swapcontext(&home, &fiber.context);
+      if (!failure.empty()) return;
+      if (fiber.done) --left;
+    }
+    current = nullptr;
+    if (left > 0 && progress == before) return fail("all threads wait for each other");
+  }
+}
+
+template <class... A, size_t... I>
+void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) {
+  kernel(*static_cast<std::remove_reference_t<A>*>(arguments[I])...);
+}
+
+// Returns why the launch ended early; empty if it did not.
+template <class... A>
+const char* launch(void (*kernel)(A...), const unsigned* grid, const unsigned* block, void** arguments) {
+  grid_size = {grid[0], grid[1], grid[2]}, block_size = {block[0], block[1], block[2]};
+  failure.clear();
+  body = [=] { call(kernel, arguments, std::index_sequence_for<A...>()); };
+  for (unsigned z = 0; z < grid[2]; ++z)
+    for (unsigned y = 0; y < grid[1]; ++y)
+      for (unsigned x = 0; x < grid[0]; ++x) {
+        block_index = {x, y, z};
+        run_block();
+        if (!failure.empty()) return failure.c_str();
+      }
+  return "";
+}
+
+}  // namespace machine
+
+#define threadIdx (machine::current->index)
+#define blockIdx (machine::block_index)
+#define gridDim (machine::grid_size)
+#define blockDim (machine::block_size)
+
+inline void __syncthreads() {
+  using namespace machine;
+  meetings[0].meet(block_size.x * block_size.y * block_size.z);
+}
+inline void __syncwarp(unsigned = ~0u) { machine::meet_warp(); }
+
+inline unsigned __shfl_xor_sync(unsigned, unsigned value, int mask) {
+  return static_cast<unsigned>(machine::show(value).shown[machine::lane() ^ mask]);
+}
+inline int __shfl_xor_sync(unsigned mask, int value, int far) {
+  return static_cast<int>(__shfl_xor_sync(mask, static_cast<unsigned>(value), far));
+}
+inline float __shfl_xor_sync(unsigned mask, float value, int far) {
+  unsigned bits;
+  std::memcpy(&bits, &value, 4);
+  bits = __shfl_xor_sync(mask, bits, far);
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+template <class T>
+T __ldg(const T* at) { return *at; }
+
+template <class To, class From>
+To same_bits(From from) {
+  static_assert(sizeof(To) == sizeof(From), "bits of one size");
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
+inline unsigned __float_as_uint(float x) { return same_bits<unsigned>(x); }
+inline int __float_as_int(float x) { return same_bits<int>(x); }
+inline float __uint_as_float(unsigned x) { return same_bits<float>(x); }
+inline float __int_as_float(int x) { return same_bits<float>(x); }
+inline float __int2float_rn(int x) { return static_cast<float>(x); }
+inline float __fmaf_rn(float a, float b, float c) { return std::fmaf(a, b, c); }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fdiv_rn(float a, float b) { return a / b; }
+
+// Shared memory has 32-bit addresses: bytes from the beginning of the dynamic part.
+inline unsigned shared_address(const void* pointer) {
+  return static_cast<unsigned>(static_cast<const unsigned char*>(pointer) - memory);
+}
+inline unsigned char* at_shared(unsigned address) { return memory + static_cast<int>(address); }
