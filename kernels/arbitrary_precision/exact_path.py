@@ -13,7 +13,7 @@ def linear(x: torch.Tensor | LowBit, weights: Weights) -> torch.Tensor:
     """Return the layer's output (..., m), float32."""
     dtype = exact.working_dtype(weights.precision.weights, weights.inputs, weights.features)
     product = exact.linear(input_integers(x, weights, dtype), weights.matrix(dtype).squeeze(2))
-    return real(product, weights, _step(x, weights), -1).float()
+    return real(product, weights, -1).float()
 
 
 def conv2d(x: torch.Tensor | LowBit, weights: Weights, geometry: Geometry) -> torch.Tensor:
@@ -27,8 +27,4 @@ def conv2d(x: torch.Tensor | LowBit, weights: Weights, geometry: Geometry) -> to
         padding=geometry.padding,
         dilation=geometry.dilation,
     )
-    return real(product, weights, _step(x, weights), 1).float()
-
-
-def _step(x: torch.Tensor | LowBit, weights: Weights) -> torch.Tensor:
-    return x.step if isinstance(x, LowBit) else weights.step
+    return real(product, weights, 1).float()

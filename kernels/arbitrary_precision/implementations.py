@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
+from kernels.arbitrary_precision.plan import Path, Tile, tiles
 from kernels.arbitrary_precision.precision import Precision
 from kernels.device import Device
 from kernels.select import Implementation
@@ -14,6 +16,12 @@ LINEAR = "low_bit_linear"
 
 CONV = "low_bit_conv2d"
 """Name of the convolution; its functions take ``(x, weights, geometry)``."""
+
+
+_PLANES: dict[Path, str] = {
+    "wgmma": "bit planes on Hopper's 1-bit tensor cores",
+    "mma": "bit planes on 1-bit tensor cores",
+}
 
 
 def linear_workload(
@@ -59,19 +67,49 @@ def _refuses_exact(workload: Workload, device: Device) -> str | None:
 
 
 def _refuses_int8(workload: Workload, device: Device) -> str | None:
-    if device.kind == "cpu":
-        return "the exact path is faster on a CPU"
-    return None
+    return "the exact path is faster on a CPU" if device.kind == "cpu" else None
 
 
-IMPLEMENTATIONS = tuple(
-    Implementation(
-        op, name, f"kernels.arbitrary_precision.{module}:{function}", refuses, rank, note
-    )
-    for op, function in ((LINEAR, "linear"), (CONV, "conv2d"))
-    for name, module, refuses, rank, note in (
-        ("exact", "exact_path", _refuses_exact, 0, "whole numbers through floating-point products"),
-        ("int8", "int8_path", _refuses_int8, 10, "signed bytes on 8-bit tensor cores"),
-    )
-)
+def _refuses_planes(path: Path, workload: Workload, device: Device) -> str | None:
+    """Refuse what the CUDA kernels cannot do."""
+    if device.kind != "cuda":
+        return "needs a GPU"
+    if workload.output[1 if workload.op == CONV else -1] % 8:
+        return "outputs must be a multiple of 8"
+    capability = device.capability or (0, 0)
+    precision = Precision.parse(workload.variant)
+    if any(tile.path == path for tile in tiles(precision, capability)):
+        return None
+    smallest = Tile(path, 32, 1, 1 if path == "wgmma" else 4, 1, 2)
+    return smallest.problem(precision, capability) or "no tile fits"
+
+
+UNPROVEN = -10
+"""Rank of what no GPU has run yet: taken only where it is forced by name."""
+
+
+def _implementations(op: str, function: str) -> list[Implementation]:
+    home = "kernels.arbitrary_precision"
+    return [
+        Implementation(
+            op, "exact", f"{home}.exact_path:{function}", _refuses_exact, 0, "whole numbers as real"
+        ),
+        Implementation(
+            op, "int8", f"{home}.int8_path:{function}", _refuses_int8, 10, "bytes on tensor cores"
+        ),
+        *(
+            Implementation(
+                op,
+                path,
+                f"{home}.planes_path:{function}_{path}",
+                partial(_refuses_planes, path),
+                UNPROVEN,
+                note,
+            )
+            for path, note in _PLANES.items()
+        ),
+    ]
+
+
+IMPLEMENTATIONS = (*_implementations(LINEAR, "linear"), *_implementations(CONV, "conv2d"))
 """Read by ``kernels.select``."""

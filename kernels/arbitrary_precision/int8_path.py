@@ -19,8 +19,7 @@ def linear(x: torch.Tensor | LowBit, weights: Weights) -> torch.Tensor:
     rows = values.reshape(-1, weights.features)
     matrix = weights.matrix(torch.int8).squeeze(2)
     product = _product(rows, matrix, centred=_needs_centre(weights))
-    step = x.step if isinstance(x, LowBit) else weights.step
-    return real(product, weights, step, -1).float().view(*values.shape[:-1], -1)
+    return real(product, weights, -1).float().view(*values.shape[:-1], -1)
 
 
 def conv2d(x: torch.Tensor | LowBit, weights: Weights, geometry: Geometry) -> torch.Tensor:
@@ -31,8 +30,7 @@ def conv2d(x: torch.Tensor | LowBit, weights: Weights, geometry: Geometry) -> to
     matrix = weights.matrix(torch.int8).flatten(1)
     product = _product(patches.reshape(-1, matrix.shape[1]), matrix, centred=_needs_centre(weights))
     size = g.output_size((values.shape[2], values.shape[3]))
-    step = x.step if isinstance(x, LowBit) else weights.step
-    found = real(product, weights, step, -1).float()
+    found = real(product, weights, -1).float()
     return found.view(len(values), *size, -1).permute(0, 3, 1, 2)
 
 

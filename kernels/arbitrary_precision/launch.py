@@ -82,7 +82,7 @@ class Outputs:
         codes: (count, q', bytes), zeroed where m is no multiple of 64.
         code_sums: (parts, count); parts by :func:`sum_parts`.
         code_bits: q'.
-        code_step: what an integer of the codes is worth.
+        code_step: () float32, what an integer of the codes is worth.
         code_zero: code of the real zero.
         residual: (count, m), added before ReLU; of the type of ``out``.
         relu: whether negative numbers become zero.
@@ -93,7 +93,7 @@ class Outputs:
     codes: torch.Tensor | None = None
     code_sums: torch.Tensor | None = None
     code_bits: int = 1
-    code_step: float = 1.0
+    code_step: torch.Tensor | None = None
     code_zero: int = 0
     residual: torch.Tensor | None = None
     relu: bool = False
@@ -122,8 +122,8 @@ def pack_launch(
     while lanes > 8 and planes.shape[2] <= lanes // 2:
         lanes //= 2
     defines = {"Q": bits, "LANES": lanes, "INPUT": x.element_size(), **_type_of(x.dtype)}
-    numbers = (np.int64(rows), *map(np.int32, (k, planes.shape[2], zero)))
-    arguments: list[Argument] = [x, step, planes, sums, *numbers]
+    arguments: list[Argument] = [x, step, planes, sums, np.int64(rows)]
+    arguments += [np.int32(k), np.int32(planes.shape[2]), np.int32(zero)]
     blocks = -(-rows * lanes // 256)
     return Launch("pack.cu", "low_bit_pack", defines, (blocks,), (256,), 0, arguments)
 
@@ -165,8 +165,9 @@ def product_launch(
         *map(np.int32, _image_numbers(rows, geometry)),
     )
     tensors = (
-        *(rows.planes, outside, rows.sums, weights.image, weights.scale, weights.offset),
-        *(weights.constants, outputs.residual, outputs.out, outputs.codes, outputs.code_sums),
+        *(rows.planes, outside, rows.sums, weights.image, weights.factor, weights.shift),
+        *(weights.constants, outputs.residual, outputs.code_step),
+        *(outputs.out, outputs.codes, outputs.code_sums),
     )
     defines = {
         **tile.defines(weights.precision),
@@ -202,8 +203,7 @@ def _finish_numbers(weights: Weights, outputs: Outputs, taps: int) -> list[np.ge
     c = combination(weights.precision.weights, weights.inputs, weights.features * taps)
     code_bytes = 0 if outputs.codes is None else outputs.codes.shape[2]
     whole = (weights.outputs, code_bytes, c.y, c.sum_x)
-    inverse = np.float32(1) / np.float32(outputs.code_step)
-    return [*map(np.int32, whole), np.float32(inverse), np.float32(outputs.code_zero)]
+    return [*map(np.int32, whole), np.float32(outputs.code_zero)]
 
 
 def _image_numbers(rows: Rows, g: Geometry | None) -> tuple[int, ...]:

@@ -25,8 +25,8 @@ class _Packed(nn.Module):
     """What packed layers hold.
 
     Buffers: ``planes`` (m, p, bytes) uint8, ``scale`` (m,) float32, ``bias`` (m,) float32 or None,
-    ``step`` () float32, and ``settings``, which says how to read them. ``image``, ``constants`` and
-    ``offset`` follow from these and are in no state dict.
+    ``step`` () float32, and ``settings``, which says how to read them. The others follow from these
+    and are in no state dict; ``Weights`` says what they are.
     """
 
     planes: torch.Tensor
@@ -35,8 +35,10 @@ class _Packed(nn.Module):
     step: torch.Tensor
     settings: torch.Tensor
     image: torch.Tensor
-    constants: torch.Tensor
+    factor: torch.Tensor
     offset: torch.Tensor
+    constants: torch.Tensor
+    shift: torch.Tensor
 
     def __init__(
         self, features: int, outputs: int, taps: int, precision: Precision, zero: int, bias: bool
@@ -54,7 +56,7 @@ class _Packed(nn.Module):
         self.register_buffer("scale", torch.ones(outputs))
         self.register_buffer("bias", torch.zeros(outputs) if bias else None)
         self.register_buffer("step", torch.ones(()))
-        for name in ("image", "constants", "offset"):
+        for name in ("image", "factor", "offset", "constants", "shift"):
             self.register_buffer(name, torch.empty(0), persistent=False)
         self._matrix: torch.Tensor | None = None
         self._derive()
@@ -88,8 +90,9 @@ class _Packed(nn.Module):
 
     def weights(self) -> Weights:
         """Return what products need."""
-        tensors = (self.planes, self.image, self.scale, self.offset, self.constants, self.step)
-        return Weights(*tensors, self.precision, self.zero, self.features, self.matrix)
+        products = (self.factor, self.offset, self.constants, self.shift)
+        settings = (self.precision, self.zero, self.features, self.matrix)
+        return Weights(self.planes, self.image, *products, self.step, *settings)
 
     def _derive(self) -> None:
         """Make what follows from the planes: the kernels' image, and constants of a row."""
@@ -99,7 +102,10 @@ class _Packed(nn.Module):
         codes = weight_codes(self.planes, self.features)
         sums = code_values(codes, encoding).sum((1, 2))
         self.constants = (c.sum_w * sums + c.constant).to(torch.int32)
+        self.factor = self.scale * self.step
         self.offset = torch.zeros_like(self.scale) if self.bias is None else self.bias.float()
+        worth = self.factor.double() * self.constants
+        self.shift = (self.offset.double() + worth).float()
         self._matrix = None
 
     def _load_from_state_dict(

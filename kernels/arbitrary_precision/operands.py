@@ -26,9 +26,10 @@ class Weights:
     Attributes:
         planes: canonical planes (m, p, bytes), uint8.
         image: the same as kernels copy them; see ``layout``.
-        scale: (m,) float32, of a product of integers and the input's step.
+        factor: (m,) float32, what an integer product is worth.
         offset: (m,) float32, added to the real output.
-        constants: (m,) int32, added to the integer product by paths that count code by code.
+        constants: (m,) int32, added to what planes count, which gives the integer product.
+        shift: (m,) float32: the offset with the constants' worth in it.
         step: () float32, what an integer of the input is worth.
         precision: bits of both operands.
         zero: code of the input's real zero.
@@ -39,9 +40,10 @@ class Weights:
 
     planes: torch.Tensor
     image: torch.Tensor
-    scale: torch.Tensor
+    factor: torch.Tensor
     offset: torch.Tensor
     constants: torch.Tensor
+    shift: torch.Tensor
     step: torch.Tensor
     precision: Precision
     zero: int
@@ -51,20 +53,21 @@ class Weights:
     @classmethod
     def of(cls, tensors: Sequence[torch.Tensor], numbers: Sequence[int]) -> Weights:
         """Make weights of :attr:`tensors` and :attr:`numbers`, as operators have them."""
-        planes, image, scale, offset, constants, step = tensors
+        planes, image, factor, offset, constants, shift, step = tensors
         weight_bits, activation_bits, zero, features = numbers
         precision = Precision(weight_bits, activation_bits)
 
         def matrix(dtype: torch.dtype) -> torch.Tensor:
             return from_codes(weight_codes(planes, features), precision.weights).to(dtype)
 
-        parts = (planes, image, scale, offset, constants, step)
+        parts = (planes, image, factor, offset, constants, shift, step)
         return cls(*parts, precision, zero, features, matrix)
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        """Planes, image, scale, offset, constants and step."""
-        return [self.planes, self.image, self.scale, self.offset, self.constants, self.step]
+        """Planes, image, factor, offset, constants, shift and step."""
+        products = [self.factor, self.offset, self.constants, self.shift]
+        return [self.planes, self.image, *products, self.step]
 
     @property
     def numbers(self) -> list[int]:
@@ -135,16 +138,14 @@ def check_encoding(x: LowBit, weights: Weights) -> None:
         raise NasError(f"Expected codes of {weights.inputs}, got codes of {x.encoding}.")
 
 
-def real(product: torch.Tensor, weights: Weights, step: torch.Tensor, axis: int) -> torch.Tensor:
+def real(product: torch.Tensor, weights: Weights, axis: int) -> torch.Tensor:
     """Return integer products as real outputs, float32 or the products' own floating type.
 
     Args:
         product: whole numbers with the outputs along ``axis``.
-        weights: whose scale and offset are taken.
-        step: of the input.
+        weights: whose factor and offset are taken.
         axis: of the outputs.
     """
     shape = [1] * product.dim()
     shape[axis] = -1
-    scale, offset = weights.scale * step, weights.offset
-    return product * scale.view(shape) + offset.view(shape)
+    return product * weights.factor.view(shape) + weights.offset.view(shape)

@@ -23,7 +23,7 @@ class LowBit:
         shape: of the map: (..., k), or (b, c, h, w) for images.
         features: k, or c.
         encoding: what the codes stand for.
-        step: a number, or a tensor of one: what an integer is worth.
+        step: () float32, what an integer is worth: the step of the layer that reads them.
     """
 
     planes: torch.Tensor

@@ -22,7 +22,8 @@ struct Finish {
   int* code_sums;            // [part][token]: of the features of a tile
   int features, code_bytes;  // features are a multiple of 8
   int times_counts, times_sum;  // whole number = times_counts * counts + times_sum * sum of codes
-  float inverse_step, zero;     // of the codes
+  const float* code_step;    // what an integer of the codes is worth
+  float zero;                // code of the real zero
 };
 
 DEVICE float real_of(int whole) {
@@ -78,10 +79,11 @@ DEVICE int finish(const int (&whole)[8], long long token, int feature, const Fin
     }
     int total = 0;
     if constexpr ((OUT & 4) != 0) {
+      const float inverse_step = __fdiv_rn(1.0f, __ldg(f.code_step));
       unsigned bytes[Q_OUT] = {};
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        const unsigned code = to_code(number[i], f.inverse_step, f.zero, (1 << Q_OUT) - 1);
+        const unsigned code = to_code(number[i], inverse_step, f.zero, (1 << Q_OUT) - 1);
         total += code;
 #pragma unroll
         for (int q = 0; q < Q_OUT; ++q) bytes[q] |= (code >> q & 1) << i;

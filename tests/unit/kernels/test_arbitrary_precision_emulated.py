@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -121,22 +120,18 @@ def test_whole_numbers(
     assert torch.equal(out.long(), expected)
 
 
-def finished(layer: Any, whole: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor:
+def finished(layer: APLinear, whole: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor:
     """Real outputs (tokens, m), rounded where the kernel rounds."""
-    scale, offset = layer.scale.double(), layer.offset.double()
-    counted = (whole - layer.constants.long()).double()  # kernels have the constants in the offset
-    folded = offset + scale * layer.constants.double()
-    number = (counted * scale + folded.float().double()).float()
-    if residual is not None:
-        number = number + residual.float()
-    return number
+    counted = (whole - layer.constants.long()).double()
+    number = (counted * layer.factor.double() + layer.shift.double()).float()
+    return number if residual is None else number + residual.float()
 
 
 @pytest.mark.parametrize("tile", [WGMMA, MMA], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_real_outputs(tile: Tile, dtype: torch.dtype, folder: Path) -> None:
     rng = np.random.default_rng(3)
-    layer = linear_layer(rng, 72, 200, "w1a2", 0)
+    layer = linear_layer(rng, 72, 200, "w1a2", 1)
     codes = random_codes(rng, (90, 200), 2)
     planes, sums = pack_rows(codes, 2)
     residual = torch.from_numpy(rng.normal(0, 9, (90, 72))).to(dtype)
@@ -154,13 +149,15 @@ def test_codes_for_the_next_layer(
     tile: Tile, kind: str, bits_out: int, zero_out: int, folder: Path
 ) -> None:
     rng = np.random.default_rng(4)
-    layer = linear_layer(rng, 72, 200, "w2a2", 0)
+    layer = linear_layer(rng, 72, 200, "w2a2", 1)
     codes = random_codes(rng, (90, 200), 2)
     planes, sums = pack_rows(codes, 2)
     out = poisoned(90, 72, dtype=torch.float16) if kind == "both" else None
     made = torch.zeros(90, bits_out, padded(72) // 8, dtype=torch.uint8)
     made_sums = poisoned(sum_parts(72, tile), 90, dtype=torch.int32)
-    outputs = Outputs(kind, out, made, made_sums, bits_out, 3.7, zero_out, relu=kind == "both")
+    step = torch.tensor(3.7)
+    relu = kind == "both"
+    outputs = Outputs(kind, out, made, made_sums, bits_out, step, zero_out, relu=relu)
     emulate(product_launch(Rows(planes, sums, 90), layer.weights(), outputs, tile), folder)
     whole = from_codes(codes, layer.inputs) @ layer.integers().squeeze(2).T
     number = finished(layer, whole, None)
