@@ -1,4 +1,7 @@
-"""Low-bit layers as operators: chosen implementations, and custom operators for tracing."""
+"""Low-bit layers as operators: chosen implementations, and custom operators for tracing.
+
+They are for inference: no gradient flows through them.
+"""
 
 from __future__ import annotations
 
@@ -83,6 +86,7 @@ def _(
     return x.new_empty((x.shape[0], tensors[0].shape[0], *size))
 
 
+@torch.no_grad()
 def _linear(x: torch.Tensor | LowBit, weights: Weights) -> torch.Tensor:
     dtype = _dtype_name(x)
     chosen = _chosen_linear(
@@ -91,6 +95,7 @@ def _linear(x: torch.Tensor | LowBit, weights: Weights) -> torch.Tensor:
     return _typed(chosen(x, weights), x)
 
 
+@torch.no_grad()
 def _conv2d(x: torch.Tensor | LowBit, weights: Weights, g: Geometry) -> torch.Tensor:
     size = g.output_size((x.shape[2], x.shape[3]))
     chosen = _chosen_conv(

@@ -21,6 +21,7 @@ TILE_BITS = 1024
 """Of a row and plane, in a tile."""
 
 _TILE_BYTES = TILE_BITS // 8
+_AT_ONCE = 8  # products of planes whose sums a thread holds at once
 _REGISTERS = 65536
 _SHARED_KIB = {(8, 0): 163, (8, 7): 163, (9, 0): 227, (10, 0): 227, (10, 3): 227}
 _SMALLEST_SHARED_KIB = 99
@@ -60,8 +61,9 @@ class Tile:
         return 32 * self.groups * self.across
 
     def passes(self, precision: Precision) -> int:
-        """Return how often tiles are gone through: once a plane of weights from three planes on."""
-        return precision.weight_bits if precision.weight_bits > 2 else 1
+        """Return how often tiles are gone through: once a plane of weights, where they are many."""
+        p, q = precision.weight_bits, precision.activation_bits
+        return p if p > 2 or p * q > _AT_ONCE else 1
 
     def planes(self, precision: Precision) -> int:
         """Return planes of weights in a tile at a time."""
@@ -138,7 +140,7 @@ def tiles(precision: Precision, capability: tuple[int, int]) -> Iterator[Tile]:
     wgmma = (
         Tile("wgmma", features, strips, groups, 1, stages)
         for features in (256, 192, 128, 96, 64, 32)
-        for strips in (1, 2, 3)
+        for strips in (1, 2)
         for groups in (2, 1)
         for stages in (5, 4, 3, 2)
     )

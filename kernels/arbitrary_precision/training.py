@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -25,6 +27,8 @@ class _Quantised(nn.Module):
     """What trainable low-bit layers share; mixed in before ``nn.Linear`` or ``nn.Conv2d``."""
 
     weight: torch.Tensor
+    bias: Any
+    weight_step: torch.Tensor | None
     precision: Precision
     zero: int
 
@@ -39,9 +43,19 @@ class _Quantised(nn.Module):
             steps = weight_steps(self.weight, precision.weights)
             self.weight_step = nn.Parameter(steps.view(shape))
 
+    @torch.no_grad()
+    def load_dense(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """Take the weights of an ordinary layer, and the steps that suit them."""
+        self.weight.copy_(weight)
+        if self.bias is not None and bias is not None:
+            self.bias.copy_(bias)
+        if self.weight_step is not None:
+            steps = weight_steps(self.weight, self.precision.weights)
+            self.weight_step.copy_(steps.view_as(self.weight_step))
+
     def quantised_weight(self) -> torch.Tensor:
         """Return the weights as their codes have them, differentiable."""
-        if self.precision.weight_bits == 1:
+        if self.weight_step is None:
             return fake_binary(self.weight)
         step = self.weight_step.clamp_min(_LEAST_STEP)
         return fake_quantise(self.weight, step, self.precision.weights)
@@ -70,7 +84,7 @@ class _Quantised(nn.Module):
     def _integers(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the weights' integers, and what one of them is worth in each row."""
         encoding: Encoding = self.precision.weights
-        if self.precision.weight_bits == 1:
+        if self.weight_step is None:
             scale = weight_steps(self.weight, encoding)
         else:
             scale = self.weight_step.clamp_min(_LEAST_STEP).flatten()
