@@ -62,6 +62,7 @@ def test_products_compile_without_spills(case: tuple, device: tuple) -> None:  #
     resources = kernel.functions["low_bit_product"]
     assert resources.spill_bytes == 0, (tile, resources)
     assert resources.registers <= 65536 // tile.threads
+    assert "ignored" not in kernel.log  # setmaxnreg
     tool = nvdisasm()
     if tool is None:
         pytest.skip("compiled; no nvdisasm to read the instructions with")
