@@ -139,3 +139,13 @@ class LittleModule(nn.Module):
     def project(self, *parts: torch.Tensor) -> list[torch.Tensor]:
         """Return each part's projection."""
         return [p(x) for p, x in zip(self.projections, parts, strict=True)]
+
+    @property
+    def sizes(self) -> list[int]:
+        """K of each part."""
+        return self.estimator.parts
+
+    @property
+    def signs(self) -> list[torch.Tensor]:
+        """Packed signs of each part."""
+        return [projection.get_buffer("signs") for projection in self.projections]

@@ -62,6 +62,19 @@ inline void multiply(int* c, const unsigned (&a)[4], unsigned b0, unsigned b1) {
   }
 }
 
+inline uint4 load_once(const void* from) {
+  if (reinterpret_cast<uintptr_t>(from) % 16 != 0) machine::fail("load_once is not aligned");
+  return *static_cast<const uint4*>(from);
+}
+inline float load_shared_by_blocks(const float* from) { return *from; }
+inline unsigned long long add_release(unsigned long long* to, unsigned long long value) {
+  const unsigned long long before = *to;
+  *to += value, ++machine::progress;
+  return before;
+}
+inline unsigned long long load_acquire(const unsigned long long* from) { return *from; }
+inline void pause() { machine::yield(); }
+
 #ifdef HOPPER
 
 struct Barrier {
@@ -118,7 +131,7 @@ inline void publish_barriers() {}
 inline void show_to_tensor_cores() {}
 
 template <int NAME, int THREADS>
-void wait_for_group() { machine::meetings[NAME].meet(THREADS); }
+void wait_for_group() { machine::meet(NAME, THREADS); }
 
 template <int REGISTERS>
 void give_registers() {}
@@ -140,7 +153,7 @@ inline std::map<int, Group> groups;
 inline std::map<int, Product> being_shown;
 
 inline int warpgroup() { return machine::current->number / 128; }
-inline void meet_warpgroup() { machine::meetings[200 + warpgroup()].meet(128); }
+inline void meet_warpgroup() { machine::meet(200 + warpgroup(), 128); }
 inline bool first_of_warpgroup() { return machine::current->number % 128 == 0; }
 
 inline void begin_products() { meet_warpgroup(); }

@@ -1,4 +1,6 @@
-// A GPU's blocks on a CPU: every thread of a block is a fiber, blocks run one after the other.
+// A GPU's blocks on a CPU: every thread of a block is a fiber. Blocks run one after the other, or
+// all at once where the source defines COOPERATIVE; then only dynamic shared memory is each block's
+// own.
 //
 // It is slow, and strict where a GPU is lenient: an asynchronous copy happens when it is waited
 // for, not before, so that a wait that is missing gives wrong results here every time. What it
@@ -51,7 +53,6 @@ struct Fiber {
   std::vector<std::function<void()>> open;                // copies of the group being made
 };
 
-inline std::vector<Fiber> fibers;
 inline Fiber* current = nullptr;
 inline ucontext_t home;
 inline uint3 block_index, grid_size, block_size;
@@ -89,23 +90,31 @@ struct Meeting {
   }
 };
 
-inline std::map<int, Meeting> meetings;  // by name: 0 the block, 1 to 15 named, 100 + warp
-
 // Values that the threads of a warp show each other.
 struct Exchange {
   unsigned long long shown[WARP];
 };
-inline std::map<int, Exchange> exchanges;
+
+struct Block {
+  uint3 index{};
+  std::vector<Fiber> fibers;
+  std::map<int, Meeting> meetings;  // by name: 0 the block, 1 to 15 named, 100 + warp
+  std::map<int, Exchange> exchanges;
+  std::vector<unsigned char> shared;
+};
+inline Block* block = nullptr;
 
 inline int warp() { return current->number / WARP; }
 inline int lane() { return current->number % WARP; }
-inline void meet_warp() { meetings[100 + warp()].meet(WARP); }
+inline void meet(int name, int count) { block->meetings[name].meet(count); }
+inline void meet_warp() { meet(100 + warp(), WARP); }
 
 // Shows a value to the warp, and returns what all its threads show.
 inline Exchange show(unsigned long long value) {
-  exchanges[warp()].shown[lane()] = value;
+  Exchange& exchange = block->exchanges[warp()];
+  exchange.shown[lane()] = value;
   meet_warp();
-  const Exchange all = exchanges[warp()];
+  const Exchange all = exchange;
   meet_warp();
   return all;
 }
@@ -117,12 +126,13 @@ inline void enter() {
   swapcontext(&current->context, &home);
 }
 
-inline void run_block() {
+inline void prepare(Block& made, uint3 index) {
   const int threads = block_size.x * block_size.y * block_size.z;
-  meetings.clear(), exchanges.clear();
-  fibers = std::vector<Fiber>(threads);
+  made.index = index;
+  made.fibers = std::vector<Fiber>(threads);
+  made.shared.assign(sizeof memory, 0xa5);
   for (int i = 0; i < threads; ++i) {
-    Fiber& fiber = fibers[i];
+    Fiber& fiber = made.fibers[i];
     fiber.number = i;
     fiber.index = {i % block_size.x, i / block_size.x % block_size.y,
                    i / block_size.x / block_size.y};
@@ -133,17 +143,34 @@ inline void run_block() {
     fiber.context.uc_link = &home;
     makecontext(&fiber.context, enter, 0);
   }
-  std::memset(memory, 0xa5, sizeof memory);
-  for (int left = threads; left > 0;) {
+}
+
+// Runs every thread of a block until it waits; returns how many ended.
+inline int turn(Block& own) {
+  int ended = 0;
+  block = &own, block_index = own.index;
+  std::memcpy(memory, own.shared.data(), sizeof memory);
+  for (Fiber& fiber : own.fibers) {
+    if (fiber.done) continue;
+    current = &fiber;
+    swapcontext(&home, &fiber.context);
+    if (!failure.empty()) break;
+    if (fiber.done) ++ended;
+  }
+  current = nullptr;
+  std::memcpy(own.shared.data(), memory, sizeof memory);
+  return ended;
+}
+
+inline void run_blocks(std::vector<Block>& blocks) {
+  size_t left = 0;
+  for (const Block& own : blocks) left += own.fibers.size();
+  while (left > 0) {
     const long before = progress;
-    for (Fiber& fiber : fibers) {
-      if (fiber.done) continue;
-      current = &fiber;
-      swapcontext(&home, &fiber.context);
+    for (Block& own : blocks) {
+      left -= turn(own);
       if (!failure.empty()) return;
-      if (fiber.done) --left;
     }
-    current = nullptr;
     if (left > 0 && progress == before) return fail("all threads wait for each other");
   }
 }
@@ -159,13 +186,20 @@ const char* launch(void (*kernel)(A...), const unsigned* grid, const unsigned* b
   grid_size = {grid[0], grid[1], grid[2]}, block_size = {block[0], block[1], block[2]};
   failure.clear();
   body = [=] { call(kernel, arguments, std::index_sequence_for<A...>()); };
-  for (unsigned z = 0; z < grid[2]; ++z)
-    for (unsigned y = 0; y < grid[1]; ++y)
-      for (unsigned x = 0; x < grid[0]; ++x) {
-        block_index = {x, y, z};
-        run_block();
-        if (!failure.empty()) return failure.c_str();
-      }
+#ifdef COOPERATIVE
+  const unsigned together = grid[0] * grid[1] * grid[2];
+#else
+  const unsigned together = 1;
+#endif
+  for (unsigned first = 0; first < grid[0] * grid[1] * grid[2]; first += together) {
+    std::vector<Block> blocks(together);
+    for (unsigned i = 0; i < together; ++i) {
+      const unsigned at = first + i;
+      prepare(blocks[i], {at % grid[0], at / grid[0] % grid[1], at / grid[0] / grid[1]});
+    }
+    run_blocks(blocks);
+    if (!failure.empty()) return failure.c_str();
+  }
   return "";
 }
 
@@ -178,7 +212,7 @@ const char* launch(void (*kernel)(A...), const unsigned* grid, const unsigned* b
 
 inline void __syncthreads() {
   using namespace machine;
-  meetings[0].meet(block_size.x * block_size.y * block_size.z);
+  meet(0, block_size.x * block_size.y * block_size.z);
 }
 inline void __syncwarp(unsigned = ~0u) { machine::meet_warp(); }
 
@@ -194,6 +228,21 @@ inline float __shfl_xor_sync(unsigned mask, float value, int far) {
   bits = __shfl_xor_sync(mask, bits, far);
   std::memcpy(&value, &bits, 4);
   return value;
+}
+
+inline int __shfl_sync(unsigned, int value, int lane) {
+  return static_cast<int>(machine::show(static_cast<unsigned>(value)).shown[lane]);
+}
+inline int __dp4a(int a, int b, int sum) {
+  for (int i = 0; i < 4; ++i)
+    sum += static_cast<signed char>(a >> 8 * i) * static_cast<signed char>(b >> 8 * i);
+  return sum;
+}
+template <class T>
+T atomicAdd(T* to, T value) {
+  const T before = *to;
+  *to += value;
+  return before;
 }
 
 template <class T>
