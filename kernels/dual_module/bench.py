@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kernels.bench import POLICY, Case, Comparison, measure, relative_error
-from kernels.dual_module.calibrate import compute_everything, fit, set_ratio
+from kernels.dual_module.calibrate import fit, set_ratio
 from kernels.dual_module.launch import FFNStep, LSTMStep
 from kernels.dual_module.linear import DualModuleFFN
 from kernels.dual_module.recurrent import DualModuleLSTMCell
@@ -51,7 +51,7 @@ def _lstm(case: str, hidden: int) -> Comparison:
     cs = torch.randn(_SAMPLES, hidden, device="cuda")
     fit(cell, lambda: cell(xs, (hs, cs)))
     sets = cold_sets(16 * hidden * hidden)
-    dense = [LSTMStep(cell, blocks) for _ in range(sets)]
+    dense = [LSTMStep(cell, blocks, dense=True) for _ in range(sets)]
     set_ratio(cell, 0.5, lambda: cell(xs, (hs, cs)))
     ours = [LSTMStep(cell, blocks) for _ in range(sets)]
     halves, states = xs.half(), hs.half()
@@ -121,16 +121,5 @@ def _inputs(size: int, seed: int) -> torch.Tensor:
     scale = torch.arange(1, size + 1, device="cuda") ** (-_DECAY / 2)
     x = torch.randn(_SAMPLES, size, generator=generator, device="cuda") * scale
     basis = torch.linalg.qr(torch.randn(size, size, generator=generator, device="cuda")).Q
-    return x @ basis.T * (size / scale.square().sum()).sqrt()
-
-
-def dense_step_bandwidth(hidden: int) -> Call:
-    """Return a call of our dense step alone, to compare with the bandwidth of a copy."""
-    blocks = torch.cuda.get_device_properties(0).multi_processor_count
-    cell = DualModuleLSTMCell.of(nn.LSTMCell(hidden, hidden).cuda())
-    compute_everything(cell)
-    step = LSTMStep(cell, blocks)
-    kind = {"device": "cuda"}
-    x, h = (torch.randn(hidden, dtype=_HALF, **kind) for _ in range(2))  # type: ignore[call-overload]
-    c = torch.zeros(hidden, **kind)  # type: ignore[call-overload]
-    return step.launch(x, h, c, torch.empty_like(h), torch.empty_like(c)).run
+    made: torch.Tensor = x @ basis.T * (size / scale.square().sum()).sqrt()
+    return made

@@ -60,12 +60,14 @@ class LSTMStep:
     Args:
         cell: fitted, on a GPU (or the CPU, where an emulator runs the launch).
         blocks: of the grid; the multiprocessors of the GPU.
+        dense: compute every row, without the little module.
 
     Raises:
         NasError: the layer's sizes do not fit the kernel.
     """
 
-    def __init__(self, cell: DualModuleLSTMCell, blocks: int) -> None:
+    def __init__(self, cell: DualModuleLSTMCell, blocks: int, *, dense: bool = False) -> None:
+        self._dense = dense
         inputs, hidden = cell.input_size, cell.hidden_size
         device = cell.weight.device
         self._parts = cell.little.estimator
@@ -100,7 +102,7 @@ class LSTMStep:
         return Launch(
             "lstm.cu",
             "dual_lstm_step",
-            _defines(self._parts),
+            {**_defines(self._parts), "DENSE": int(self._dense)},
             self.blocks,
             self.shared_bytes,
             arguments,

@@ -5,7 +5,8 @@
 // A block owns all four gates of `units` hidden units. It fetches its little weights, computes its
 // share of the projections, and waits for all blocks. Then it estimates its rows, lists those that
 // matter, and its warps take rows of [W_ih | W_hh] from the list until it is empty. Mixing, gates
-// and the cell's update are local. Rows that keep their estimate are not read.
+// and the cell's update are local. Rows that keep their estimate are not read. With DENSE the list
+// holds all rows, and there is no little module: what the other is compared with.
 
 constexpr int GATES = 4;  // input, forget, cell, output
 
@@ -48,6 +49,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) dual_lstm_step(
   s.scratch = reinterpret_cast<float*>(at), at += 4 * WARPS;
   s.counters = reinterpret_cast<int*>(at);
 
+#if !DENSE
   // Rows of the block: unit by unit, the gates of a unit together.
   for (int row = warp; row < GATES * own; row += WARPS) {
     const long long place = static_cast<long long>(row % GATES) * hidden + first + row / GATES;
@@ -56,11 +58,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) dual_lstm_step(
       copy_async<16>(to + i, codes + place * little_bytes + i, true);
   }
   commit_copies();
+#endif
   for (int i = threadIdx.x; i < room_x + room_h; i += THREADS)
     s.vector[i] = i < room_x ? (i < inputs ? x[i] : __half(0.0f))
                              : (i - room_x < hidden ? h[i - room_x] : __half(0.0f));
-  for (int i = threadIdx.x; i < bytes_x + bytes_h; i += THREADS) s.bytes[i] = 0;
   if (threadIdx.x < 2) s.counters[threadIdx.x] = 0;
+#if DENSE
+  for (int row = threadIdx.x; row < GATES * own; row += THREADS) s.list[row] = row;
+  if (threadIdx.x == 0) s.counters[0] = GATES * own;
+#else
+  for (int i = threadIdx.x; i < bytes_x + bytes_h; i += THREADS) s.bytes[i] = 0;
   __syncthreads();
   for (int k = blockIdx.x * WARPS + warp; k < k_x + k_h; k += gridDim.x * WARPS) {
     const bool of_x = k < k_x;
@@ -90,6 +97,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) dual_lstm_step(
       if (!(fabsf(estimate) > thresholds[row % GATES])) s.list[atomicAdd(s.counters, 1)] = row;
     }
   }
+#endif
   __syncthreads();
   const int listed = s.counters[0];
   for (;;) {

@@ -69,6 +69,19 @@ def test_an_lstm_step(bits: int, ratio: float, folder: Path) -> None:
 
 
 @needs_compiler
+def test_a_dense_lstm_step(folder: Path) -> None:
+    torch.manual_seed(0)
+    cell = nn.LSTMCell(40, 33)
+    halved(cell)
+    x, h, c = normal(40).half(), normal(33, seed=1).half(), normal(33, seed=2)
+    new_h, new_c = torch.empty(33, dtype=torch.float16), torch.empty(33)
+    step = LSTMStep(DualModuleLSTMCell.of(cell, projected=4), blocks=2, dense=True)
+    emulate(step.launch(x, h, c, new_h, new_c), folder)
+    expected = cell(x.float()[None], (h.float()[None], c[None]))
+    torch.testing.assert_close(new_c, expected[1][0], rtol=1e-4, atol=1e-5)
+
+
+@needs_compiler
 @pytest.mark.parametrize("ratio", [0.0, 0.7, 1.0])
 def test_a_feed_forward_step(ratio: float, folder: Path) -> None:
     torch.manual_seed(0)
@@ -122,7 +135,7 @@ def test_layers_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize("bits", [4, 8])
 def test_kernels_compile_without_spills(arch: str, bits: int) -> None:
     defines = {"WARPS": WARPS, "BITS": bits}
-    step = compiled("lstm.cu", defines, arch).functions["dual_lstm_step"]
+    step = compiled("lstm.cu", {**defines, "DENSE": 0}, arch).functions["dual_lstm_step"]
     block = compiled("ffn.cu", {**defines, "TURNS": 1}, arch).functions["dual_ffn"]
     for resources in (step, block):
         assert resources.spill_bytes == 0
