@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from evaluators.audit.audit import cases_of, largest_difference, write_cases
+from evaluators.audit.cases import cases_of, largest_difference, write_cases
 from evaluators.audit.process import run_jobs
 from evaluators.audit.truth import Truth
 from search_spaces.architecture import Architecture

@@ -108,6 +108,8 @@ HEADER = ("check", "stated", "found", "gap", "tolerance", "verdict")
 def _verdict(check: Check) -> str:
     if not check.passed:
         return "FAILED"
+    if check.stated is not None and check.found is None:
+        return "not measured"
     return "shown" if check.tolerance is None and check.found is not None else "passed"
 
 
