@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from kernels.device import detect
 from kernels.errors import NasError
 from nas.jobs.common import chosen_study
-from nas.jobs.export import export_point
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from studies.config import StudyConfig
@@ -24,7 +23,9 @@ from studies.workspace import Workspace
 if TYPE_CHECKING:
     from torch import nn
 
+    from evaluators.audit.values import Audit
     from evaluators.protocol import Evaluator
+    from studies.exports import Exported
     from studies.flight import Progress
     from studies.own import OwnFunction
 
@@ -47,6 +48,7 @@ class Point:
     spread: Mapping[str, tuple[float, float]]
     architecture: Architecture
     _run: Path
+    _study: str
     _found: FrontPoint
 
     def build(self, *, weights: bool = True) -> nn.Module:
@@ -73,22 +75,44 @@ class Point:
             load_weights(module, self.architecture, place.weights.load(detail["dense_key"]))
         return module.eval()
 
-    def export(self, path: Path | str) -> Path:
-        """Write the network as plain PyTorch with its trained weights, and reload it as a check.
+    def export(
+        self,
+        path: Path | str | None = None,
+        *,
+        form: str = "plain",
+        to: str | Sequence[str] = ("python",),
+        device: str | None = None,
+        latency_tolerance: float = 0.15,
+    ) -> Path:
+        """Write the trained network to a folder, reload it in a clean process, and measure again.
+
+        Args:
+            path: the folder; below ``exports`` in the run by default.
+            form: ``plain`` (torch alone) or ``packed`` (this package's kernels).
+            to: any of ``python``, ``pt2``, ``onnx`` and ``safetensors``.
+            device: where to measure; that of the study by default.
+            latency_tolerance: how much slower than the study's spread a packed export may be.
 
         Returns:
-            the directory.
+            the folder.
 
         Raises:
-            NasError: there are no trained weights, or the reloaded network gives other outputs.
+            NasError: it cannot be exported, or its audit failed; :meth:`audits` has the figures.
         """
-        checked = export_point(self._run, self._found, Path(path))
-        if not checked["passed"]:
-            raise NasError(
-                f"The export in {path} gives other outputs: they differ by "
-                f"{checked['max_difference']:.1e}."
-            )
-        return Path(path)
+        from studies.exports import ExportPolicy, export_trial, folder_name
+
+        policy = ExportPolicy(form, _names(to), device, latency_tolerance)
+        folder = self._run / "exports" / folder_name(self._study, self.key, form)
+        made = export_trial(self._run, self._study, self.trial, path or folder, policy)
+        if not made.audit.passed:
+            raise NasError(_failed(made))
+        return made.directory
+
+    def audits(self) -> list[Audit]:
+        """Return what the audits of its exports found, oldest first."""
+        from studies.audits import audits
+
+        return [record.audit for record in audits(self._run, self._study, self.trial)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +161,46 @@ class Study:
         sign = 1.0 if direction == "min" else -1.0
         return min(found, key=lambda point: sign * point.values[name])
 
+    def export(
+        self,
+        directory: Path | str | None = None,
+        *,
+        form: str = "plain",
+        to: str | Sequence[str] = ("python",),
+        device: str | None = None,
+        latency_tolerance: float = 0.15,
+    ) -> list[Path]:
+        """Export the whole front, each point to a folder of its own; see :meth:`Point.export`.
+
+        Called again after an interruption, it goes on where it was.
+
+        Args:
+            directory: that the folders are made in; ``exports`` in the run by default.
+            form: see :meth:`Point.export`; so are the others.
+            to: formats.
+            device: where to measure.
+            latency_tolerance: of packed exports.
+
+        Returns:
+            the folders, in the order of the front.
+
+        Raises:
+            NasError: a point cannot be exported, or its audit failed; the others are done.
+        """
+        from studies.exports import Exported, ExportPolicy, export_points
+
+        policy = ExportPolicy(form, _names(to), device, latency_tolerance)
+        place = self.path / "exports" if directory is None else directory
+        made = list(export_points(self.path, self.name, None, place, policy))
+        problems = [
+            _failed(item) if isinstance(item, Exported) else f"Trial {item.trial}: {item.reason}"
+            for item in made
+            if not isinstance(item, Exported) or not item.audit.passed
+        ]
+        if problems:
+            raise NasError(" ".join(problems))
+        return [item.directory for item in made if isinstance(item, Exported)]
+
     def _points(self, found: Sequence[FrontPoint]) -> list[Point]:
         with Workspace.of(self.path).open(create=False) as repository:
             return [
@@ -151,10 +215,25 @@ class Study:
                     },
                     architecture=repository.architecture(item.key),
                     _run=self.path,
+                    _study=self.name,
                     _found=item,
                 )
                 for item in found
             ]
+
+
+def _names(formats: str | Sequence[str]) -> list[str]:
+    """Return formats as a list; text has commas between them, as on the command line."""
+    given = formats.split(",") if isinstance(formats, str) else formats
+    return [item.strip() for item in given if item.strip()]
+
+
+def _failed(made: Exported) -> str:
+    """Say in one line what an audit found wrong."""
+    checks = [
+        f"{check.name}{f' ({check.note})' if check.note else ''}" for check in made.audit.failures
+    ]
+    return f"The export in {made.directory} failed its audit: {'; '.join(checks)}."
 
 
 def open_study(path: Path | str, name: str | None = None) -> Study:

@@ -37,6 +37,9 @@ class Wanted:
         form: ``plain`` or ``packed``.
         to: formats.
         device: where to measure; that of the study's settings by default.
+
+    Raises:
+        NasError: a packed model is asked for on another device than the study's.
     """
 
     place: Workspace
@@ -46,13 +49,26 @@ class Wanted:
     to: tuple[Format, ...]
     device: Device
 
+    def __post_init__(self) -> None:
+        if self.form == "packed" and self.device_note:
+            raise NasError(
+                f"Here is {_named(self.device)}, and {self.device_note}. A packed export is made "
+                "and audited on the study's device: run it there, or use --form plain."
+            )
+
+    @property
+    def device_note(self) -> str:
+        """How this device differs from the study's; empty if it does not."""
+        here = _named(self.device)
+        there = self.study.conditions.get("device", here)
+        return "" if here == there else f"the study was measured on {there}"
+
 
 def truth_of(repository: Repository, wanted: Wanted, trial: TrialRecord) -> Truth:
     """Return a trial's model as the record has it; its test accuracy is measured if it is not.
 
     Raises:
-        NasError: the trial has no trained weights, they or the data are not there any more, or a
-            packed model is asked for on another device than the study's.
+        NasError: the trial has no trained weights, or they or the data are not there any more.
     """
     detail = repository.detail(trial.id, "accuracy")
     if "dense_key" not in detail:
@@ -62,7 +78,6 @@ def truth_of(repository: Repository, wanted: Wanted, trial: TrialRecord) -> Trut
         raise NasError(
             f"The data {wanted.config.data!r} changed since trial {trial.number} was trained."
         )
-    note = _device_note(wanted)
     architecture = repository.architecture(trial.key)
     weights = wanted.place.weights.load(detail["dense_key"])
     values = dict(trial.values)
@@ -89,26 +104,12 @@ def truth_of(repository: Repository, wanted: Wanted, trial: TrialRecord) -> Trut
         test_accuracy=values["test_accuracy"].value,
         latencies=tuple(_latencies(values)),
         device=wanted.device.torch_name,
-        device_note=note,
+        device_note=wanted.device_note,
     )
 
 
-def _device_note(wanted: Wanted) -> str:
-    """Say how this device differs from the study's; empty if it does not.
-
-    Raises:
-        NasError: it does, and the export is packed: its latency could not be audited.
-    """
-    here = f"{wanted.device.kind} ({wanted.device.name})"
-    there = wanted.study.conditions.get("device", here)
-    if here == there:
-        return ""
-    if wanted.form == "packed":
-        raise NasError(
-            f"The study was measured on {there}; this is {here}. A packed export is made and "
-            "audited on the study's device: run it there, or use --form plain."
-        )
-    return f"the study was measured on {there}"
+def _named(device: Device) -> str:
+    return f"{device.kind} ({device.name})"
 
 
 def _tested(

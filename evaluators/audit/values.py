@@ -82,8 +82,12 @@ class Audit:
         ]
 
     def remarks(self) -> list[str]:
-        """Return what is wrong or worth knowing, a line a check."""
-        return [f"{check.name}: {check.note}" for check in self.checks if check.note]
+        """Return what is wrong or worth knowing; checks of which the same is said share a line."""
+        said: dict[str, list[str]] = {}
+        for check in self.checks:
+            if check.note:
+                said.setdefault(check.note, []).append(check.name)
+        return [f"{', '.join(names)}: {note}" for note, names in said.items()]
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values, with the verdict and the gaps."""

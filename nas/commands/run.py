@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from nas.commands.shared import AsJson, Data, Device, Run, Study, complete_recipe
+from nas.output import progress
 from nas.output import show as print_result
 
 
@@ -96,27 +97,34 @@ def export(
         tuple[str, str] | None,
         typer.Option(help="Print what differs between two networks, and export nothing."),
     ] = None,
+    latency_tolerance: Annotated[
+        float, typer.Option(help="How much slower a packed export may be.", metavar="SHARE")
+    ] = 0.15,
     study: Study = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write points as PyTorch files; reload and measure each in a clean process as a check."""
+    """Write points as PyTorch files; reload and measure each in a clean process as a check.
+
+    Interrupted, the same command goes on where it was.
+    """
     from nas.jobs import export as job
+    from studies.exports import ExportPolicy
 
     if compare is not None:
         result = job.compare_points(run, study, *compare)
         print_result(result, as_json=as_json, text=job.comparison_text)
         return
+    formats = [item.strip() for item in to.split(",") if item.strip()]
     exports = job.export(
         run,
         study,
         points or [],
+        ExportPolicy(form, formats, device, latency_tolerance),
         best=best,
         every=every,
-        form=form,
-        to=[item.strip() for item in to.split(",") if item.strip()],
-        device=device,
         out=out,
+        on_progress=progress,
     )
     print_result(exports, as_json=as_json, text=job.export_text)
     if not all(item["passed"] for item in exports):

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from evaluators.audit.values import HEADER, Audit
 from kernels.errors import NasError, UnknownNameError
+from nas.figures import duration
 from nas.jobs.common import Json, point_json, study_name
 from nas.jobs.trials import find_trial
 from nas.tables import table
 from search_spaces.export.compare import compare
-from studies.exports import Exported, export_points, export_trial
+from studies.exports import Exported, ExportPolicy, Refused, export_points, export_trial
 from studies.front import FrontPoint, front
 from studies.storage import TrialRecord
 from studies.workspace import Workspace
-
-_LARGEST = "outputs of "
 
 
 def export(
     run: Path,
     study: str | None,
     names: Sequence[str],
+    policy: ExportPolicy,
     *,
     best: bool = False,
     every: bool = False,
-    form: str = "plain",
-    to: Sequence[str] = ("python",),
-    device: str | None = None,
     out: Path | None = None,
+    on_progress: Callable[[str], None] = lambda line: None,
 ) -> list[Json]:
     """Export points of a study and audit each.
 
@@ -37,15 +35,18 @@ def export(
         run: directory of the run.
         study: name of the study, where the run holds several.
         names: numbers of trials, or beginnings of keys of the front.
+        policy: how.
         best: also the most accurate point of the front, to ``best`` in the run.
         every: the whole front.
-        form: ``plain`` or ``packed``.
-        to: formats.
-        device: where to measure; that of the study by default.
         out: directory that the exports are made in; ``exports`` in the run by default.
+        on_progress: called with a line for each export of several that is done.
+
+    Returns:
+        an item for each, with whether it ``passed``; for one that could not be exported, with the
+        ``reason`` and no audit.
 
     Raises:
-        NasError: there is no such study, point, form or format, or a point cannot be exported.
+        NasError: there is no such study, point, form or format, or nothing could be exported.
     """
     name = study_name(run, study)
     points = front(run, name)
@@ -54,33 +55,36 @@ def export(
     if not points:
         raise NasError(f"The study {name!r} has no trained candidate to export.")
     numbers = [point.trial for point in points] if every else _numbers(name, points, trials, names)
-    made: list[Exported] = []
+    made: list[Exported | Refused] = []
     if numbers:
-        place = run / "exports" if out is None else out
-        made += export_points(run, name, numbers, place, form=form, to=to, device=device)
+        found = export_points(run, name, numbers, run / "exports" if out is None else out, policy)
+        made += _told(found, len(set(numbers)), on_progress)
     if best or not numbers:
-        most = max(points, key=lambda point: point.values["accuracy"].value)
-        made.append(
-            export_trial(run, name, most.trial, run / "best", form=form, to=to, device=device)
-        )
+        most = max(points, key=lambda point: _accuracy(name, point))
+        made.append(export_trial(run, name, most.trial, run / "best", policy))
+    if all(isinstance(item, Refused) for item in made):
+        raise NasError(next(item.reason for item in made if isinstance(item, Refused)))
     return [_json(run, item) for item in made]
 
 
 def export_text(exports: Sequence[Json]) -> str:
     """Say where exports are, what their audits found, and how far it is from the study."""
-    parts = []
-    for item in exports:
-        audit = Audit.from_json(item["audit"])
-        alone = "torch alone" if audit.form == "plain" else "this package"
-        verdict = f"reloaded with {alone}, same outputs" if audit.passed else "AUDIT FAILED"
-        earlier = " (of an earlier export that is still whole)" if item["reused"] else ""
-        lines = [
-            f"{item['directory']}: {item['key'][:8]}, {verdict}{earlier}",
-            table(HEADER, audit.rows()),
-            *audit.remarks(),
-        ]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+    return "\n\n".join(map(_export_text, exports))
+
+
+def _export_text(item: Json) -> str:
+    if "audit" not in item:
+        return f"trial {item['trial']} ({item['key'][:8]}) was not exported: {item['reason']}"
+    audit = Audit.from_json(item["audit"])
+    alone = "torch alone" if audit.form == "plain" else "this package"
+    verdict = f"reloaded with {alone}, same outputs" if audit.passed else "AUDIT FAILED"
+    earlier = " (of an earlier export that is still whole)" if item["reused"] else ""
+    lines = [
+        f"{item['directory']}: {item['key'][:8]}, {verdict}{earlier}",
+        table(HEADER, audit.rows()),
+        *audit.remarks(),
+    ]
+    return "\n".join(lines)
 
 
 def compare_points(run: Path, study: str | None, first: str, second: str) -> Json:
@@ -115,29 +119,37 @@ def comparison_text(result: Json) -> str:
     return f"trial {first} ({keys[0]}) -> trial {second} ({keys[1]})\n{result['text']}"
 
 
-def export_point(run: Path, point: FrontPoint, directory: Path) -> Json:
-    """Export one point to a folder as plain PyTorch, and audit it.
-
-    Raises:
-        NasError: it has no trained weights.
-    """
-    with Workspace.of(run).open(create=False) as repository:
-        study = next(
-            record.name
-            for record in repository.studies(archived=True)
-            for trial in repository.trials(record.id, number=point.trial)
-            if trial.id == point.trial_id
-        )
-    audit = export_trial(run, study, point.trial, directory).audit
-    return {**audit.to_json(), "max_difference": _largest_difference(audit)}
-
-
-def _largest_difference(audit: Audit) -> float:
-    found = [item.found for item in audit.checks if item.name.startswith(_LARGEST)]
-    return max((value for value in found if value is not None), default=float("inf"))
+def _told(
+    found: Iterator[Exported | Refused], total: int, on_progress: Callable[[str], None]
+) -> Iterator[Exported | Refused]:
+    """Say of each export of several that it is done, and how."""
+    for number, item in enumerate(found, start=1):
+        if total > 1:
+            if isinstance(item, Refused):
+                said = f"not exported: {item.reason}"
+            else:
+                verdict = "passed" if item.audit.passed else "AUDIT FAILED"
+                took = "as it was" if item.reused else f"in {duration(item.audit.seconds)}"
+                said = f"{verdict} {took}, {item.directory}"
+            on_progress(f"[{number}/{total}] trial {item.trial} {item.key[:8]} {said}")
+        yield item
 
 
-def _json(run: Path, made: Exported) -> Json:
+def _accuracy(study: str, point: FrontPoint) -> float:
+    if "accuracy" not in point.values:
+        raise NasError(f"The study {study!r} trained nothing; name the points to export.")
+    return point.values["accuracy"].value
+
+
+def _json(run: Path, made: Exported | Refused) -> Json:
+    if isinstance(made, Refused):
+        return {
+            "study": made.study,
+            "trial": made.trial,
+            "key": made.key,
+            "passed": False,
+            "reason": made.reason,
+        }
     with Workspace.of(run).open(create=False) as repository:
         record = repository.study(made.study)
         (trial,) = repository.trials(record.id, number=made.trial)
