@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from evaluators.audit.cases import (
 )
 from evaluators.audit.files import check_files, wrong_preprocessing
 from evaluators.audit.latency import check_latency
-from evaluators.audit.process import Json, run_jobs
+from evaluators.audit.process import Json, run_where_due
 from evaluators.audit.truth import (
     ACCURACY_TOLERANCE,
     INPUT_TOLERANCE,
@@ -95,7 +94,7 @@ def _reloaded(folder: Path, truth: Truth, scratch: Path) -> list[Check]:
         _write_test(truth, scratch / "test")
     checks = []
     read: list[tuple[Json, Json]] = []
-    for job, answer in zip(jobs, _answers(jobs), strict=True):
+    for job, answer in zip(jobs, run_where_due(jobs, threads=torch.get_num_threads()), strict=True):
         if job["task"] == "weights":
             checks.append(_check_weights(truth, job, answer))
         elif job["task"] == "outputs":
@@ -138,19 +137,6 @@ def _job(folder: Path, task: str, kind: Format, **settings: object) -> Json:
 
 def _has_test(truth: Truth) -> bool:
     return truth.test is not None and truth.order.preprocessing is not None
-
-
-def _answers(jobs: Sequence[Json]) -> list[Json]:
-    """Do jobs in one process where this project cannot be imported, and one where it can."""
-    answers: dict[int, Json] = {}
-    for alone in (True, False):
-        some = [number for number, job in enumerate(jobs) if job["alone"] == alone]
-        if some:
-            found = run_jobs(
-                [jobs[number] for number in some], alone=alone, threads=torch.get_num_threads()
-            )
-            answers |= dict(zip(some, found, strict=True))
-    return [answers[number] for number in range(len(jobs))]
 
 
 def _check_weights(truth: Truth, job: Json, answer: Json) -> Check:

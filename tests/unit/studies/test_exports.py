@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -13,14 +17,16 @@ from evaluators.accuracy.recipe import RECIPES, Recipe
 from kernels.errors import NasError
 from search_spaces.export.load import load
 from studies import export_truth
+from studies.audits import audits, latest, read_audit
 from studies.config import StudyConfig
 from studies.export_truth import without_folders
-from studies.exports import audits, export_points, export_trial
+from studies.exports import Exported, ExportPolicy, Refused, export_points, export_trial
 from studies.front import front
 from studies.search import run_study
 from studies.workspace import Workspace
 
 STUDY = "small"
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +81,19 @@ def _first(place: Path) -> int:
     return front(place, STUDY)[0].trial
 
 
+def _all(found: Iterable[Exported | Refused]) -> list[Exported]:
+    made = list(found)
+    assert not [item for item in made if isinstance(item, Refused)]
+    return [item for item in made if isinstance(item, Exported)]
+
+
+def _policy(*to: str, form: str = "plain") -> ExportPolicy:
+    return ExportPolicy(form, to or ("python",))
+
+
 def test_a_whole_front_is_exported_audited_and_recorded(copy: Path, tmp_path: Path) -> None:
     expected = front(copy, STUDY)
-    made = list(export_points(copy, STUDY, None, tmp_path / "out"))
+    made = _all(export_points(copy, STUDY, None, tmp_path / "out"))
     assert [item.trial for item in made] == [item.trial for item in expected]
     for item, point in zip(made, expected, strict=True):
         assert item.audit.passed, item.audit.rows()
@@ -85,7 +101,8 @@ def test_a_whole_front_is_exported_audited_and_recorded(copy: Path, tmp_path: Pa
         assert item.directory.parent == tmp_path / "out"
         assert item.directory.name == f"small-{point.key[:12]}-plain"
         (recorded,) = audits(copy, STUDY, item.trial)
-        assert recorded == item.audit
+        assert recorded.audit == item.audit
+        assert recorded.directory == str(item.directory)
         names = [check.name for check in item.audit.checks]
         assert "test_accuracy of python" in names
         card = (item.directory / "model_card.md").read_text()
@@ -111,15 +128,15 @@ def test_the_test_accuracy_is_measured_once_and_agrees(copy: Path, tmp_path: Pat
 
 def test_an_interrupted_export_goes_on_where_it_was(copy: Path, tmp_path: Path) -> None:
     number = _first(copy)
-    (first,) = export_points(copy, STUDY, [number], tmp_path)
+    (first,) = _all(export_points(copy, STUDY, [number], tmp_path))
     before = (first.directory / "export.json").stat().st_mtime_ns
-    (again,) = export_points(copy, STUDY, [number], tmp_path)
+    (again,) = _all(export_points(copy, STUDY, [number], tmp_path))
     assert again.reused
     assert again.audit == first.audit
     assert (first.directory / "export.json").stat().st_mtime_ns == before
     assert len(audits(copy, STUDY, number)) == 1
     (first.directory / "model.safetensors").write_bytes(b"")  # no longer whole
-    (repaired,) = export_points(copy, STUDY, [number], tmp_path)
+    (repaired,) = _all(export_points(copy, STUDY, [number], tmp_path))
     assert not repaired.reused
     assert repaired.audit.passed
     assert len(audits(copy, STUDY, number)) == 2
@@ -127,22 +144,25 @@ def test_an_interrupted_export_goes_on_where_it_was(copy: Path, tmp_path: Path) 
 
 def test_another_format_is_not_taken_for_the_same_export(copy: Path, tmp_path: Path) -> None:
     number = _first(copy)
-    export_trial(copy, STUDY, number, tmp_path / "one", to=("safetensors",))
-    second = export_trial(copy, STUDY, number, tmp_path / "one", to=("python",))
+    export_trial(copy, STUDY, number, tmp_path / "one", _policy("safetensors"))
+    second = export_trial(copy, STUDY, number, tmp_path / "one", _policy("python"))
     assert not second.reused
     assert (second.directory / "model.py").exists()
 
 
 def test_weights_alone_are_loaded_with_this_package(copy: Path, tmp_path: Path) -> None:
-    made = export_trial(copy, STUDY, _first(copy), tmp_path / "mine", to=["safetensors"])
-    assert made.audit.passed
+    made = export_trial(copy, STUDY, _first(copy), tmp_path / "mine", _policy("safetensors"))
+    assert made.audit.passed, made.audit.remarks()
+    names = [check.name for check in made.audit.checks]
+    assert "outputs of safetensors" in names  # weights by themselves are audited as well
+    assert "test_accuracy of safetensors" in names
     assert not (made.directory / "model.py").exists()
     output = load(tmp_path / "mine")(torch.zeros(2, 1, 8, 8))
     assert output.shape == (2, 10)
 
 
 def test_a_packed_export_is_audited_here(copy: Path, tmp_path: Path) -> None:
-    made = export_trial(copy, STUDY, _first(copy), tmp_path / "packed", form="packed")
+    made = export_trial(copy, STUDY, _first(copy), tmp_path / "packed", _policy(form="packed"))
     assert made.audit.passed, made.audit.rows()
     assert made.audit.form == "packed"
 
@@ -161,7 +181,7 @@ def test_a_failed_audit_is_recorded_as_such(
     monkeypatch.setattr("studies.exports.truth_of", overstated)
     made = export_trial(copy, STUDY, number, tmp_path / "one")
     assert not made.audit.passed
-    assert [check.name for check in audits(copy, STUDY, number)[0].failures] == [
+    assert [check.name for check in audits(copy, STUDY, number)[0].audit.failures] == [
         "test_accuracy of python"
     ]
     again = export_trial(copy, STUDY, number, tmp_path / "one")
@@ -172,7 +192,8 @@ def test_a_failed_audit_is_recorded_as_such(
 def test_a_hostile_study_name_stays_in_the_folder(copy: Path, tmp_path: Path, name: str) -> None:
     number = _first(copy)
     _sql(copy, "update study set name = ?", name)
-    (made,) = export_points(copy, name, [number], tmp_path / "out", to=("safetensors",))
+    policy = _policy("safetensors")
+    (made,) = _all(export_points(copy, name, [number], tmp_path / "out", policy))
     assert made.audit.passed, made.audit.remarks()
     assert made.directory.resolve().parent == (tmp_path / "out").resolve()
     assert [item.name for item in (tmp_path / "out").iterdir()] == [made.directory.name]
@@ -193,7 +214,7 @@ def test_a_packed_export_on_another_device(copy: Path, tmp_path: Path) -> None:
     conditions = json.dumps({"device": "cuda (NVIDIA of the study)"})
     _sql(copy, "update study set conditions = ?", conditions)
     with pytest.raises(NasError, match=r"measured on cuda.*use --form plain") as caught:
-        export_trial(copy, STUDY, _first(copy), tmp_path / "out", form="packed")
+        export_trial(copy, STUDY, _first(copy), tmp_path / "out", _policy(form="packed"))
     assert "\n" not in str(caught.value)
 
 
@@ -202,8 +223,6 @@ def test_a_packed_export_on_another_device(copy: Path, tmp_path: Path) -> None:
     [
         ({"study": "other"}, "Unknown study 'other'"),
         ({"trial": 99}, "has no trial 99"),
-        ({"form": "flat"}, "Unknown form"),
-        ({"to": ["onyx"]}, "Unknown format.*Did you mean 'onnx'"),
     ],
 )
 def test_what_is_not_there(
@@ -214,13 +233,89 @@ def test_what_is_not_there(
         export_trial(study, **{**settings, **arguments})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"form": "flat"}, "Unknown form"),
+        ({"to": ["onyx"]}, "Unknown format.*Did you mean 'onnx'"),
+        ({"to": []}, "Name at least one format"),
+        ({"latency_tolerance": -0.1}, "at least 0 as tolerance"),
+    ],
+)
+def test_a_policy_that_cannot_be(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(NasError, match=message):
+        ExportPolicy(**arguments)  # type: ignore[arg-type]
+
+
+def test_one_that_cannot_be_exported_does_not_keep_the_others_from_it(
+    copy: Path, tmp_path: Path
+) -> None:
+    with Workspace.of(copy).open() as repository:
+        trials = repository.trials(repository.study(STUDY).id)[:2]
+        keys = [repository.detail(trial.id, "accuracy")["dense_key"] for trial in trials]
+    assert keys[0] != keys[1]
+    (copy / "artifacts" / f"{keys[0]}.safetensors").unlink()
+    first, second = export_points(copy, STUDY, [0, 1], tmp_path, _policy("safetensors"))
+    assert isinstance(first, Refused)
+    assert "There are no trained weights" in first.reason
+    assert isinstance(second, Exported)
+    assert second.audit.passed
+
+
 def test_an_audit_whose_file_is_gone(copy: Path, tmp_path: Path) -> None:
     number = _first(copy)
-    export_trial(copy, STUDY, number, tmp_path / "out", to=("safetensors",))
+    export_trial(copy, STUDY, number, tmp_path / "out", _policy("safetensors"))
     for item in (copy / "artifacts").glob("*.json"):
         item.unlink()
     with pytest.raises(NasError, match="were the artifacts moved"):
         audits(copy, STUDY, number)
+    again = export_trial(copy, STUDY, number, tmp_path / "out", _policy("safetensors"))
+    assert not again.reused  # what was found is lost, so it is looked at again
+    assert again.audit.passed
+
+
+def test_audits_are_read_by_trial_and_by_artifact(copy: Path, tmp_path: Path) -> None:
+    number = _first(copy)
+    for name in ("one", "two", "one"):
+        (tmp_path / name / "model.safetensors").unlink(missing_ok=True)
+        export_trial(copy, STUDY, number, tmp_path / name, _policy("safetensors"))
+    records = audits(copy, STUDY, number)
+    assert [Path(item.directory).name for item in records] == ["one", "two", "one"]
+    assert [item.time for item in records] == sorted(item.time for item in records)
+    assert {item.directory: item.time for item in latest(records)} == {
+        str(tmp_path / "one"): records[2].time,
+        str(tmp_path / "two"): records[1].time,
+    }
+    with Workspace.of(copy).open() as repository:
+        (trial,) = repository.trials(repository.study(STUDY).id, number=number)
+        found = [item for item in repository.artifacts(trial.id) if item.kind == "audit"]
+    assert [read_audit(copy, item.content_hash) for item in found] == records
+    with pytest.raises(NasError, match="has no trial 99"):
+        audits(copy, STUDY, 99)
+
+
+def test_a_killed_export_of_several_goes_on_where_it_was(copy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    names = ["0", "1", "2"]
+    command = [sys.executable, "-m", "nas", "export", str(copy), *names, "--out", str(out)]
+    with (tmp_path / "said").open("w+") as said:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said)
+        _wait_for(lambda: len(list(out.glob("*-plain"))) == 2, process)  # in its second audit
+        process.kill()
+        process.wait()
+        said.seek(0)
+        assert said.read().count("passed") == 1
+    made = _all(export_points(copy, STUDY, [0, 1, 2], out))
+    assert [item.reused for item in made] == [True, False, False]
+    assert all(item.audit.passed for item in made)
+    assert [len(audits(copy, STUDY, number)) for number in range(3)] == [1, 1, 1]
+    assert len(list(out.glob("*-plain"))) == 3
+
+
+def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    while not condition():
+        assert process.poll() is None
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
