@@ -30,7 +30,8 @@ def pack(architecture: Architecture, module: nn.Module, form: Form = "packed") -
     if not architecture.regions:
         return module
     packed = build(realise(architecture, form).architecture)
-    packed.load_state_dict(_state(architecture, module, form))
+    state = {name: x.clone() for name, x in _state(architecture, module, form).items()}
+    packed.load_state_dict(state, assign=True)
     return packed.eval()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -9,13 +10,18 @@ from evaluators.audit.values import HEADER, Audit
 from kernels.errors import NasError, UnknownNameError
 from nas.figures import duration
 from nas.jobs.common import Json, point_json, study_name
+from nas.jobs.training import find_architecture
 from nas.jobs.trials import find_trial
 from nas.tables import table
+from search_spaces.architecture import Architecture
 from search_spaces.export.compare import compare
 from studies.exports import Exported, ExportPolicy, Refused, export_points, export_trial
 from studies.front import FrontPoint, front
 from studies.storage import TrialRecord
 from studies.workspace import Workspace
+
+_ELSEWHERE = re.compile(r"[ ;:./\\]")
+"""In a name, it says that no trial is meant: these have numbers and keys."""
 
 
 def export(
@@ -87,22 +93,23 @@ def _export_text(item: Json) -> str:
     return "\n".join(lines)
 
 
-def compare_points(run: Path, study: str | None, first: str, second: str) -> Json:
-    """Set the networks of two trials side by side, by number or beginning of the key.
+def compare_networks(run: Path | None, study: str | None, names: tuple[str, str]) -> Json:
+    """Set two networks side by side.
+
+    Args:
+        run: directory of a run.
+        study: name of the study, where the run holds several.
+        names: of each network: number or beginning of the key of a trial of the study; or what
+            :func:`nas.jobs.training.find_architecture` reads.
 
     Raises:
-        NasError: there is no such study or trial.
+        NasError: one cannot be found.
     """
-    name = study_name(run, study)
-    with Workspace.of(run).open(create=False) as repository:
-        trials = repository.trials(repository.study(name).id)
-        found = [find_trial(trials, item, name) for item in (first, second)]
-        networks = [repository.architecture(item.key) for item in found]
-    comparison = compare(networks[0], networks[1])
+    pair = [_network(run, study, name) for name in names]
+    comparison = compare(pair[0], pair[1])
     return {
-        "study": name,
-        "trials": [item.number for item in found],
-        "keys": [item.key for item in found],
+        "names": list(names),
+        "keys": [item.key for item in pair],
         "lines": [
             {"mark": line.mark, "name": line.name, "first": line.first, "second": line.second}
             for line in comparison.lines
@@ -115,8 +122,17 @@ def compare_points(run: Path, study: str | None, first: str, second: str) -> Jso
 
 def comparison_text(result: Json) -> str:
     """Write what differs between two networks."""
-    (first, second), keys = result["trials"], [key[:8] for key in result["keys"]]
-    return f"trial {first} ({keys[0]}) -> trial {second} ({keys[1]})\n{result['text']}"
+    (first, second), keys = result["names"], [key[:8] for key in result["keys"]]
+    return f"{first} ({keys[0]}) -> {second} ({keys[1]})\n{result['text']}"
+
+
+def _network(run: Path | None, study: str | None, name: str) -> Architecture:
+    if run is None or _ELSEWHERE.search(name):
+        return find_architecture(name)
+    found = study_name(run, study)
+    with Workspace.of(run).open(create=False) as repository:
+        trials = repository.trials(repository.study(found).id)
+        return repository.architecture(find_trial(trials, name, found).key)
 
 
 def _told(

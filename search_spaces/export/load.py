@@ -40,9 +40,8 @@ def load(directory: Path | str) -> nn.Module:
     try:
         state = files.load(contents["model.safetensors"])
         module = build(realise(architecture, checked_form(manifest["form"])).architecture)
-        floats = [item.dtype for item in state.values() if item.is_floating_point()]
-        module.to(floats[0] if floats else None)
-        module.load_state_dict(state)
+        # Assigned: each tensor keeps its type. Copied: those that were read are not to be written.
+        module.load_state_dict({name: x.clone() for name, x in state.items()}, assign=True)
     except (SafetensorError, RuntimeError) as problem:
         first = str(problem).strip().splitlines()[0]
         raise NasError(f"The weights in {place} do not fit its network: {first}") from None

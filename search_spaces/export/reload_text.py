@@ -26,8 +26,7 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 FORMATS = {"python": "model.py", "pt2": "model.pt2", "onnx": "model.onnx"}
-WEIGHTS = "safetensors"  # model.safetensors by itself: the network around it is paretonas's
-TOLERANCE = 1e-4  # of the largest output; another processor rounds otherwise
+@WEIGHTS@TOLERANCE = 1e-4  # of the largest output; another processor rounds otherwise
 TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -64,42 +63,22 @@ def load_model(kind: str = "") -> Callable[..., torch.Tensor]:
     """Return the trained model, ready for inference.
 
     Args:
-        kind: "python" (an nn.Module), "pt2" or "onnx", the first that is here by default; or
-            "safetensors" (an nn.Module of paretonas).
+        kind: "python" (an nn.Module), "pt2" or "onnx"; the first that is here by default.@ALSO@
     """
 @REQUIRE@    kind = kind or present()[0]
-    if kind == WEIGHTS:
-        return load_with_package()
-    if kind == "pt2":
+@BRANCH@    if kind == "pt2":
         return torch.export.load(HERE / "model.pt2").module()
     if kind == "onnx":
         return load_onnx()
     spec = importlib.util.spec_from_file_location("model", HERE / "model.py")
     source = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(source)
-    weights = load_tensors(HERE / "model.safetensors")
     model = source.Network()
-    for tensor in weights.values():
-        if tensor.is_floating_point():
-            model.to(tensor.dtype)
-            break
-    model.load_state_dict(weights)
+    model.load_state_dict(load_tensors(HERE / "model.safetensors"), assign=True)
     return model.eval()
 
 
-def load_with_package() -> torch.nn.Module:
-    """Return the network that paretonas builds, with the weights of this folder."""
-    try:
-        from search_spaces.export.load import load
-    except ImportError:
-        sys.exit(
-            "There are weights alone here, and their network needs paretonas: pip install "
-            "paretonas, or export again with --to python."
-        )
-    return load(HERE)
-
-
-def load_onnx() -> Callable[..., torch.Tensor]:
+@LOADER@def load_onnx() -> Callable[..., torch.Tensor]:
     """Return the ONNX model as a function of tensors; it runs on the CPU."""
     try:
         import onnxruntime
@@ -120,8 +99,11 @@ def load_onnx() -> Callable[..., torch.Tensor]:
 
 
 def present() -> list[str]:
-    """Return the formats that this folder holds; weights where there is nothing else."""
-    return [kind for kind, file in FORMATS.items() if (HERE / file).is_file()] or [WEIGHTS]
+    """Return the formats that this folder holds."""
+    found = [kind for kind, file in FORMATS.items() if (HERE / file).is_file()]
+    if not found:
+        @NONE@
+    return found
 
 
 def preprocessing() -> dict:
@@ -189,8 +171,7 @@ def check(kinds: list[str]) -> bool:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Check the model in this folder, or use it.")
     parser.add_argument("--image", metavar="FILE", help="classify this image")
-    kinds = [*FORMATS, WEIGHTS]
-    parser.add_argument("--format", choices=kinds, default="", help="use this format only")
+    parser.add_argument("--format", choices=@CHOICES@, default="", help="use only this")
     options = parser.parse_args()
     if options.image:
         classify(options.image, options.format)
@@ -212,15 +193,51 @@ _REQUIRE = """    try:
     if device == "cuda" and not torch.cuda.is_available():
         sys.exit("This model was packed for a CUDA device, and there is none here.")
 """
+_WITHOUT_WEIGHTS = {
+    "@WEIGHTS@": "",
+    "@ALSO@": "",
+    "@BRANCH@": "",
+    "@LOADER@": "",
+    "@NONE@": 'sys.exit("There is no model here.")',
+    "@CHOICES@": "FORMATS",
+}
+_WITH_WEIGHTS = {
+    "@WEIGHTS@": """WEIGHTS = "safetensors"  # by themselves: the network around them is paretonas's
+""",
+    "@ALSO@": """
+            "safetensors" is an nn.Module of paretonas.""",
+    "@BRANCH@": """    if kind == WEIGHTS:
+        return load_with_package()
+""",
+    "@LOADER@": '''def load_with_package() -> torch.nn.Module:
+    """Return the network that paretonas builds, with the weights of this folder."""
+    try:
+        from search_spaces.export.load import load
+    except ImportError:
+        sys.exit(
+            "There are weights alone here, and their network needs paretonas: pip install "
+            "paretonas, or export again with --to python."
+        )
+    return load(HERE)
 
 
-def reload_text(form: Form, modules: Sequence[str] = ()) -> str:
+''',
+    "@NONE@": "return [WEIGHTS]",
+    "@CHOICES@": "[*FORMATS, WEIGHTS]",
+}
+
+
+def reload_text(form: Form, modules: Sequence[str] = (), *, weights: bool = False) -> str:
     """Return ``reload.py`` of a form.
 
     Args:
         form: ``plain`` or ``packed``.
         modules: of this project, sorted: a packed model's layers and operators are defined there.
+        weights: whether the weights by themselves are a format, which this project then loads.
     """
     imports = "\n".join(f"        import {name}  # noqa: F401" for name in modules or (_SOMETHING,))
+    text = _RELOAD
+    for mark, part in (_WITH_WEIGHTS if weights else _WITHOUT_WEIGHTS).items():
+        text = text.replace(mark, part)
     require = _REQUIRE.replace("@IMPORTS@", imports) if form == "packed" else ""
-    return _RELOAD.replace("@NEEDS@", _NEEDS[form]).replace("@REQUIRE@", require)
+    return text.replace("@NEEDS@", _NEEDS[form]).replace("@REQUIRE@", require)

@@ -177,15 +177,17 @@ def _files(architecture: Architecture, module: nn.Module, order: Order) -> dict[
         "example.safetensors": save(example),
         "architecture.json": _json(architecture.to_json()),
         "model_card.md": order.card(architecture).encode(),
-        "reload.py": reload_text(order.form, native_modules(realised)).encode(),
+        "reload.py": reload_text(
+            order.form, native_modules(realised), weights="safetensors" in order.to
+        ).encode(),
     }
     if order.preprocessing is not None:
         files["preprocessing.json"] = _json(order.preprocessing.to_json())
     if "python" in order.to:
         files["model.py"] = source.encode()
     if {"pt2", "onnx"} & {*order.to}:
-        made = plain_module(source).to(dtype)
-        made.load_state_dict(state)
+        made = plain_module(source)
+        made.load_state_dict(state, assign=True)
         files |= _programs(made, inputs, order)
     return files
 

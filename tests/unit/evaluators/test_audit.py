@@ -14,6 +14,7 @@ from torch import nn
 
 from evaluators.accuracy.data import Split
 from evaluators.accuracy.evaluation import evaluate
+from evaluators.audit import child
 from evaluators.audit import latency as audit_latency
 from evaluators.audit.audit import audit_export
 from evaluators.audit.cases import cases_of, own_rounding
@@ -335,14 +336,16 @@ def test_the_latency_of_a_plain_export_is_shown_and_not_judged(
     assert shown[0].found > 20
 
 
-def test_a_format_that_cannot_be_timed_as_the_study_did_says_so(everything: Path) -> None:
-    half = Latency("latency_ms[dtype=bfloat16]", Figure(1.0, 0.9, 1.1), {"dtype": "bfloat16"})
-    order = dataclasses.replace(EVERY, to=("python", "pt2"))
-    python, pt2 = audit_latency.check_latency(everything, _truth(order), half, 0.15)
-    assert python.found is not None
-    assert pt2.found is None
-    assert pt2.passed
-    assert pt2.note == "not timed: a pt2 file stays in float32, the study measured bfloat16"
+def test_a_format_that_cannot_be_timed_as_the_study_did_says_so() -> None:
+    half = LatencyEvaluator(detect("cpu"), dtype="bfloat16")
+    assert child._apart("python", half) == ""
+    reason = child._apart("pt2", half)
+    assert reason == "a pt2 file stays in float32, the study measured bfloat16"
+    answer = {"ms": {}, "refused": {}, "apart": {"pt2": reason}, "disturbed": []}
+    check = audit_latency._check(_truth(), _measured(1.0), "pt2", 0.15, answer)
+    assert check.passed
+    assert check.note == f"not timed: {reason}"
+    assert Audit("packed", ("pt2",), "", (check,)).rows()[0][-1] == "not measured"
 
 
 def test_an_audit_survives_json() -> None:

@@ -105,9 +105,12 @@ def _assert_clean(folder: Path) -> None:
     assert not _ruff("format", "--check", "--diff", str(folder), *options)
 
 
+@pytest.mark.parametrize("to", [("python",), ("python", "safetensors")])
 @pytest.mark.parametrize("form", ["plain", "packed"])
-def test_every_python_file_is_formatted_and_clean(form: Form, tmp_path: Path) -> None:
-    export_network(NET, trained(NET), tmp_path / "out", Order(form=form))
+def test_every_python_file_is_formatted_and_clean(
+    form: Form, to: tuple[Format, ...], tmp_path: Path
+) -> None:
+    export_network(NET, trained(NET), tmp_path / "out", Order(form=form, to=to))
     _assert_clean(tmp_path / "out")
 
 
