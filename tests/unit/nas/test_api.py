@@ -82,7 +82,7 @@ def test_exports_from_python_have_all_that_the_command_has(run: Path) -> None:
     assert {"model.py", "model.pt2"} <= {item.name for item in folder.iterdir()}
     (audit,) = best.audits()
     assert (audit.form, audit.formats, audit.passed) == ("packed", ("python", "pt2"), True)
-    assert study.export(to=["safetensors"]) == [
+    assert study.export() == [
         copy / "exports" / f"r-{point.key[:12]}-plain" for point in study.front()
     ]
     with pytest.raises(NasError, match="Unknown format of an export 'tflite'"):
@@ -95,13 +95,13 @@ def test_a_failed_audit_is_raised_with_its_reason(run: Path) -> None:
     copy = Path(shutil.copytree(run, run.parent / "for-failing"))
     study = nas.open_study(copy)
     best = study.best()
-    best.export(to="safetensors")
+    best.export()
     with sqlite3.connect(copy / "record.db") as connection:
         connection.execute("update value set value = 2 where metric = 'test_accuracy'")
     connection.close()
     for export in (best.export, study.export):
-        with pytest.raises(NasError, match="failed its audit: test_accuracy of safetens") as caught:
-            export(to="safetensors")
+        with pytest.raises(NasError, match="failed its audit: test_accuracy of python") as caught:
+            export()
         assert "\n" not in str(caught.value)
     assert not best.audits()[-1].passed
 

@@ -77,12 +77,12 @@ def test_an_audit_that_fails_ends_with_1_is_kept_and_shown(nas, run: Path, tmp_p
         statement = "update value set value = value - 0.1 where metric = 'test_accuracy'"
         assert connection.execute(statement).rowcount
     connection.close()
-    done = nas("export", copy, point["trial"], "--to", "safetensors", code=1)
+    done = nas("export", copy, point["trial"], code=1)
     assert "AUDIT FAILED" in done.stdout
     trial = json.loads(nas("show", copy, point["trial"], "--json").stdout)
     assert [check["name"] for item in trial["exports"] for check in item["audit"]["checks"]] == [
-        *("files", "network", "model card", "weights of safetensors", "outputs of safetensors"),
-        *("test_accuracy of safetensors", "preprocessing"),
+        *("files", "network", "model card", "outputs of python", "test_accuracy of python"),
+        *("preprocessing", "latency_ms of python"),
     ]
     (export,) = trial["exports"]
     assert not export["audit"]["passed"]
@@ -91,7 +91,7 @@ def test_an_audit_that_fails_ends_with_1_is_kept_and_shown(nas, run: Path, tmp_p
     row = next(line for line in shown.splitlines() if line.startswith("test_accuracy of"))
     assert row.split()[-2:] == ["0.002786", "FAILED"]
     assert float(row.split()[-3]) == pytest.approx(0.1, abs=1e-3)
-    assert "AUDIT FAILED: test_accuracy of safetensors" in nas("show", copy).stdout
+    assert "AUDIT FAILED: test_accuracy of python" in nas("show", copy).stdout
 
 
 def test_networks_are_compared_wherever_they_are(nas, run: Path) -> None:

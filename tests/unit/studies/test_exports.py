@@ -188,15 +188,19 @@ def test_a_failed_audit_is_recorded_as_such(
     assert not again.reused
 
 
-@pytest.mark.parametrize("name", ["../../out'\"\n#", "con", "x" * 200, "a/b", ".."])
-def test_a_hostile_study_name_stays_in_the_folder(copy: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["../../out'\"\n# class", "x" * 10_000], ids=["path", "long"])
+def test_a_hostile_study_and_space_stay_in_the_folder(
+    copy: Path, tmp_path: Path, name: str
+) -> None:
     number = _first(copy)
-    _sql(copy, "update study set name = ?", name)
-    policy = _policy("safetensors")
-    (made,) = _all(export_points(copy, name, [number], tmp_path / "out", policy))
+    with Workspace.of(copy).open() as repository:
+        conditions = {**repository.study(STUDY).conditions, "space": f"{name} version 1"}
+    _sql(copy, "update study set name = ?, conditions = ?", name, json.dumps(conditions))
+    (made,) = _all(export_points(copy, name, [number], tmp_path / "out"))
     assert made.audit.passed, made.audit.remarks()
     assert made.directory.resolve().parent == (tmp_path / "out").resolve()
     assert [item.name for item in (tmp_path / "out").iterdir()] == [made.directory.name]
+    assert max(map(len, (made.directory / "model_card.md").read_text().splitlines())) < 400
 
 
 # What cannot be exported.
@@ -255,7 +259,7 @@ def test_one_that_cannot_be_exported_does_not_keep_the_others_from_it(
         keys = [repository.detail(trial.id, "accuracy")["dense_key"] for trial in trials]
     assert keys[0] != keys[1]
     (copy / "artifacts" / f"{keys[0]}.safetensors").unlink()
-    first, second = export_points(copy, STUDY, [0, 1], tmp_path, _policy("safetensors"))
+    first, second = export_points(copy, STUDY, [0, 1], tmp_path)
     assert isinstance(first, Refused)
     assert "There are no trained weights" in first.reason
     assert isinstance(second, Exported)
@@ -264,12 +268,12 @@ def test_one_that_cannot_be_exported_does_not_keep_the_others_from_it(
 
 def test_an_audit_whose_file_is_gone(copy: Path, tmp_path: Path) -> None:
     number = _first(copy)
-    export_trial(copy, STUDY, number, tmp_path / "out", _policy("safetensors"))
+    export_trial(copy, STUDY, number, tmp_path / "out")
     for item in (copy / "artifacts").glob("*.json"):
         item.unlink()
     with pytest.raises(NasError, match="were the artifacts moved"):
         audits(copy, STUDY, number)
-    again = export_trial(copy, STUDY, number, tmp_path / "out", _policy("safetensors"))
+    again = export_trial(copy, STUDY, number, tmp_path / "out")
     assert not again.reused  # what was found is lost, so it is looked at again
     assert again.audit.passed
 
@@ -278,7 +282,7 @@ def test_audits_are_read_by_trial_and_by_artifact(copy: Path, tmp_path: Path) ->
     number = _first(copy)
     for name in ("one", "two", "one"):
         (tmp_path / name / "model.safetensors").unlink(missing_ok=True)
-        export_trial(copy, STUDY, number, tmp_path / name, _policy("safetensors"))
+        export_trial(copy, STUDY, number, tmp_path / name)
     records = audits(copy, STUDY, number)
     assert [Path(item.directory).name for item in records] == ["one", "two", "one"]
     assert [item.time for item in records] == sorted(item.time for item in records)
