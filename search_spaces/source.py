@@ -12,7 +12,6 @@ import importlib
 import inspect
 import keyword
 import re
-import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
@@ -21,10 +20,18 @@ from search_spaces.architecture import Architecture
 from search_spaces.architecture.node import Node
 from search_spaces.ops import Zero
 from search_spaces.ops.base import Part
+from search_spaces.source_layout import (
+    WIDTH,
+    Paragraphs,
+    call_lines,
+    free_variable,
+    signature,
+    statement,
+    wrapped_nodes,
+)
 
 Form = Literal["native", "plain"]
 
-_WIDTH = 100
 _NAME_LENGTH = 60
 _SIZES = 4
 """Most shapes of inputs that are named in the first line."""
@@ -197,14 +204,14 @@ def _docstring(architecture: Architecture, description: str) -> list[str]:
         f'"""{architecture.params:,} parameters; {architecture.macs:,} multiply-accumulates '
         "a sample."
     )
-    text = textwrap.wrap(description, _WIDTH - 4, break_on_hyphens=False)
+    text = wrapped_nodes(description, WIDTH - 4)
     return [f"    {line}" if line else "" for line in (head, "", *text, '"""')]
 
 
 def _constructor(architecture: Architecture) -> list[str]:
     lines = ["    def __init__(self) -> None:", "        super().__init__()"]
     names = module_names(architecture)
-    paragraphs = _Paragraphs()
+    paragraphs = Paragraphs()
     for node, name in zip(architecture.nodes, names, strict=True):
         parts = _parts(node, architecture)
         if node.tie is not None or not parts:
@@ -212,22 +219,13 @@ def _constructor(architecture: Architecture) -> list[str]:
         if paragraphs.begins(node):
             lines.append("")
         if len(parts) == 1:
-            lines += _call(f"        self.{name} = ", parts[0].source)
+            lines += call_lines(f"        self.{name} = ", parts[0].source)
         else:
             lines.append(f"        self.{name} = nn.Sequential(")
             for part in parts:
-                lines += _call("            ", part.source, ",")
+                lines += call_lines("            ", part.source, ",")
             lines.append("        )")
     return lines
-
-
-def _call(before: str, source: str, after: str = "") -> list[str]:
-    """Write a call on one line, or its arguments on a line of their own where it is too long."""
-    if len(before) + len(source) + len(after) <= _WIDTH:
-        return [f"{before}{source}{after}"]
-    function, _, arguments = source.partition("(")
-    indent = " " * (len(before) - len(before.lstrip()))
-    return [f"{before}{function}(", f"{indent}    {arguments[:-1]}", f"{indent}){after}"]
 
 
 def _forward(architecture: Architecture) -> list[str]:
@@ -238,9 +236,9 @@ def _forward(architecture: Architecture) -> list[str]:
     variables: dict[int, str] = {}
     for number, node in enumerate(nodes):
         if node.op.kind == "input":
-            variables[number] = _free_variable(variables.values())
+            variables[number] = free_variable(variables.values())
     arguments = list(variables.values()) or ["x"]
-    paragraphs = _Paragraphs()
+    paragraphs = Paragraphs()
     lines: list[str] = []
     for number, node in enumerate(nodes):
         if node.op.kind == "input":
@@ -249,48 +247,21 @@ def _forward(architecture: Architecture) -> list[str]:
         for item in set(node.inputs):
             if last_use[item] == number:
                 variables[item] = ""
-        variables[number] = _free_variable(variables.values())
+        variables[number] = free_variable(variables.values())
         if isinstance(node.op, Zero):
             call = f"like.new_zeros({(0, *node.shape)})".replace("(0,", "(like.shape[0],")
         else:
             call = node.op.call(f"self.{names[number]}", args)
         target = "return" if node is nodes[-1] else f"{variables[number]} ="
         lines += [""] if paragraphs.begins(node) else []
-        lines += _statement(target, call, " x ".join(map(str, node.shape)))
+        lines += statement(target, call, " x ".join(map(str, node.shape)))
     if any(isinstance(node.op, Zero) for node in nodes):
         lines.insert(0, f"        like = {arguments[0]}")
     return [
-        *_signature(arguments),
+        *signature(arguments),
         *_purpose(architecture, arguments),
         *(lines or [f"        return {arguments[0]}"]),
     ]
-
-
-def _signature(arguments: Sequence[str]) -> list[str]:
-    """Write the first lines of the forward method; many arguments stand on lines of their own."""
-    typed = ["self", *(f"{argument}: torch.Tensor" for argument in arguments)]
-    line = f"    def forward({', '.join(typed)}) -> torch.Tensor:"
-    if len(line) <= _WIDTH:
-        return [line]
-    together = [f"        {', '.join(typed)}"]
-    listed = [f"        {item}," for item in typed]
-    inner = together if len(together[0]) <= _WIDTH else listed
-    return ["    def forward(", *inner, "    ) -> torch.Tensor:"]
-
-
-class _Paragraphs:
-    """Tells where a blank line belongs: where a block ends, by the first two of its scopes.
-
-    Of ``stage1/block0/conv`` these are ``stage1`` and ``block0``, of ``features/3`` only the first.
-    """
-
-    def __init__(self) -> None:
-        self._last: list[str] | None = None
-
-    def begins(self, node: Node) -> bool:
-        """Tell whether a node is the first of its block, and not the first of all."""
-        last, self._last = self._last, node.scope.split("/")[:-1][:2]
-        return last is not None and last != self._last
 
 
 def _purpose(architecture: Architecture, arguments: Sequence[str]) -> list[str]:
@@ -301,54 +272,10 @@ def _purpose(architecture: Architecture, arguments: Sequence[str]) -> list[str]:
     ]
     result = _batch(architecture.output.shape)
     line = f'        """Map {" and ".join(given) or "x (b, ...)"} to {result}."""'
-    if len(line) > _WIDTH:
+    if len(line) > WIDTH:
         line = f'        """Map {len(given)} inputs to {result}."""'
     return [line]
 
 
 def _batch(shape: Sequence[int]) -> str:
     return f"({', '.join(map(str, ('b', *shape)))})"
-
-
-def _statement(target: str, call: str, shape: str) -> list[str]:
-    """Write a statement with the shape behind it, or above one that fills a line or more.
-
-    Args:
-        target: what stands before the call, ``x =`` or ``return``.
-        call: the expression.
-        shape: the comment.
-    """
-    line = f"        {target} {call}"
-    if len(line) + len(f"  # {shape}") <= _WIDTH:
-        return [f"{line}  # {shape}"]
-    above = f"        # {shape}"
-    if len(line) <= _WIDTH:
-        return [above, line]
-    if call.startswith("torch.cat(["):
-        items, _, rest = call.removeprefix("torch.cat([").rpartition("], ")
-        inner = f"            [{items}], {rest[:-1]}"
-        if len(inner) <= _WIDTH:
-            return [above, f"        {target} torch.cat(", inner, "        )"]
-        listed = [f"            [{items}],"]
-        if len(listed[0]) > _WIDTH:
-            many = [f"                {item}," for item in items.split(", ")]
-            listed = ["            [", *many, "            ],"]
-        return [
-            *(above, f"        {target} torch.cat("),
-            *listed,
-            *(f"            {rest[:-1]},", "        )"),
-        ]
-    first, *others = call.split(" + ")
-    terms = [f"            {first}", *(f"            + {item}" for item in others)]
-    return [above, f"        {target} (", *terms, "        )"]
-
-
-def _free_variable(taken: Iterable[str]) -> str:
-    used = set(taken)
-    for name in ("x", "y", "z", "u", "v", "w"):
-        if name not in used:
-            return name
-    number = 1
-    while f"t{number}" in used:
-        number += 1
-    return f"t{number}"
