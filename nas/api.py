@@ -99,11 +99,18 @@ class Point:
         Raises:
             NasError: it cannot be exported, or its audit failed; :meth:`audits` has the figures.
         """
-        from studies.exports import ExportPolicy, export_trial, folder_name
+        from studies.exports import export_trial, folder_name
 
-        policy = ExportPolicy(form, _names(to), device, latency_tolerance)
-        folder = self._run / "exports" / folder_name(self._study, self.key, form)
-        made = export_trial(self._run, self._study, self.trial, path or folder, policy)
+        made = export_trial(
+            self._run,
+            self._study,
+            self.trial,
+            path or self._run / "exports" / folder_name(self._study, self.key, form),
+            form=form,
+            to=_names(to),
+            device=device,
+            latency_tolerance=latency_tolerance,
+        )
         if not made.audit.passed:
             raise NasError(_failed(made))
         return made.directory
@@ -187,19 +194,26 @@ class Study:
         Raises:
             NasError: a point cannot be exported, or its audit failed; the others are done.
         """
-        from studies.exports import Exported, ExportPolicy, export_points
+        from studies.exports import Refused, export_points
 
-        policy = ExportPolicy(form, _names(to), device, latency_tolerance)
-        place = self.path / "exports" if directory is None else directory
-        made = list(export_points(self.path, self.name, None, place, policy))
-        problems = [
-            _failed(item) if isinstance(item, Exported) else f"Trial {item.trial}: {item.reason}"
-            for item in made
-            if not isinstance(item, Exported) or not item.audit.passed
-        ]
+        refused: list[Refused] = []
+        found = export_points(
+            self.path,
+            self.name,
+            None,
+            directory or self.path / "exports",
+            form=form,
+            to=_names(to),
+            device=device,
+            latency_tolerance=latency_tolerance,
+            on_refused=refused.append,
+        )
+        made = list(found)
+        problems = [f"Trial {item.trial}: {item.reason}" for item in refused]
+        problems += [_failed(item) for item in made if not item.audit.passed]
         if problems:
             raise NasError(" ".join(problems))
-        return [item.directory for item in made if isinstance(item, Exported)]
+        return [item.directory for item in made]
 
     def _points(self, found: Sequence[FrontPoint]) -> list[Point]:
         with Workspace.of(self.path).open(create=False) as repository:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,33 +22,8 @@ from studies.audits import audit_now, keep_audit, read_audit
 from studies.config import StudyConfig
 from studies.export_truth import Wanted, study_device, truth_of
 from studies.front import front
-from studies.storage import Repository, TrialRecord
+from studies.storage import Repository, StudyRecord, TrialRecord
 from studies.workspace import Workspace
-
-
-@dataclass(frozen=True, slots=True)
-class ExportPolicy:
-    """How models are exported.
-
-    Attributes:
-        form: ``plain`` or ``packed``.
-        to: formats, see ``search_spaces.export.values``.
-        device: where to measure; that of the study by default.
-        latency_tolerance: see :func:`evaluators.audit.audit.audit_export`.
-    """
-
-    form: str = "plain"
-    to: Sequence[str] = ("python",)
-    device: str | None = None
-    latency_tolerance: float = LATENCY_TOLERANCE
-
-    def __post_init__(self) -> None:
-        checked_form(self.form)
-        checked_formats(self.to)
-        if not self.latency_tolerance >= 0:
-            raise NasError(
-                f"Expected a share of at least 0 as tolerance, got {self.latency_tolerance!r}."
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,41 +69,54 @@ def export_points(
     study: str,
     trials: Sequence[int] | None,
     directory: Path | str,
-    policy: ExportPolicy | None = None,
-) -> Iterator[Exported | Refused]:
+    *,
+    form: str = "plain",
+    to: Sequence[str] = ("python",),
+    device: str | None = None,
+    latency_tolerance: float = LATENCY_TOLERANCE,
+    on_refused: Callable[[Refused], None] | None = None,
+) -> Iterator[Exported]:
     """Export trials of a study, each to a folder of its own, and audit each.
 
     Interrupted, it goes on where it was: folders that are whole, say what the record says and
-    passed their audit are kept. One that cannot be exported does not keep the others from it.
+    passed their audit are kept.
 
     Args:
         workspace: where the study is kept.
         study: its name.
         trials: their numbers; None for the whole front.
         directory: that the folders are made in, named by study, key and form.
-        policy: how; plain Python by default.
+        form: ``plain`` or ``packed``.
+        to: formats, see ``search_spaces.export.values``.
+        device: where to measure; that of the study by default.
+        latency_tolerance: see :func:`evaluators.audit.audit.audit_export`.
+        on_refused: called with each that cannot be exported, which then does not keep the others
+            from it.
 
     Yields:
         each as it is done.
 
     Raises:
         NasError: there is no such study or trial, or no point at all, or this is no place to export
-            any.
+            any; without ``on_refused`` also where one cannot be exported.
     """
-    policy = policy or ExportPolicy()
     place = Workspace.of(workspace)
     numbers = [item.trial for item in front(place, study)] if trials is None else list(trials)
     if not numbers:
         raise NasError(f"The study {study!r} has no point to export.")
     with place.open(create=False) as repository:
-        wanted = _wanted(place, repository, study, policy)
-        found = [_trial(repository, wanted, number) for number in dict.fromkeys(numbers)]
+        wanted = _wanted(place, repository, study, form=form, to=to, device=device)
+        found = [_trial(repository, wanted.study, number) for number in dict.fromkeys(numbers)]
         for trial in found:
-            folder = Path(directory) / folder_name(study, trial.key, policy.form)
+            folder = Path(directory) / folder_name(study, trial.key, form)
             try:
-                yield _export(repository, wanted, trial, folder, policy.latency_tolerance)
+                made = _export(repository, wanted, trial, folder, latency_tolerance)
             except NasError as problem:
-                yield Refused(study, trial.number, trial.key, str(problem))
+                if on_refused is None:
+                    raise
+                on_refused(Refused(study, trial.number, trial.key, str(problem)))
+            else:
+                yield made
 
 
 def export_trial(
@@ -136,19 +124,18 @@ def export_trial(
     study: str,
     trial: int,
     directory: Path | str,
-    policy: ExportPolicy | None = None,
+    *,
+    form: str = "plain",
+    to: Sequence[str] = ("python",),
+    device: str | None = None,
+    latency_tolerance: float = LATENCY_TOLERANCE,
 ) -> Exported:
-    """Export one trial to a folder that is named, and audit it.
-
-    Raises:
-        NasError: there is no such study or trial, or it cannot be exported.
-    """
-    policy = policy or ExportPolicy()
+    """Export one trial to a folder that is named, and audit it; else as :func:`export_points`."""
     place = Workspace.of(workspace)
     with place.open(create=False) as repository:
-        wanted = _wanted(place, repository, study, policy)
-        found = _trial(repository, wanted, trial)
-        return _export(repository, wanted, found, Path(directory), policy.latency_tolerance)
+        wanted = _wanted(place, repository, study, form=form, to=to, device=device)
+        found = _trial(repository, wanted.study, trial)
+        return _export(repository, wanted, found, Path(directory), latency_tolerance)
 
 
 def folder_name(study: str, key: str, form: str) -> str:
@@ -156,23 +143,31 @@ def folder_name(study: str, key: str, form: str) -> str:
     return f"{safe_name(study)}-{key[:12]}-{form}"
 
 
-def _wanted(place: Workspace, repository: Repository, study: str, policy: ExportPolicy) -> Wanted:
+def _wanted(
+    place: Workspace,
+    repository: Repository,
+    study: str,
+    *,
+    form: str,
+    to: Sequence[str],
+    device: str | None,
+) -> Wanted:
     record = repository.study(study)
     config = StudyConfig(**record.config)
     return Wanted(
         place=place,
         study=record,
         config=config,
-        form=checked_form(policy.form),
-        to=checked_formats(policy.to),
-        device=study_device(config, policy.device),
+        form=checked_form(form),
+        to=checked_formats(to),
+        device=study_device(config, device),
     )
 
 
-def _trial(repository: Repository, wanted: Wanted, number: int) -> TrialRecord:
-    found = repository.trials(wanted.study.id, number=number)
+def _trial(repository: Repository, study: StudyRecord, number: int) -> TrialRecord:
+    found = repository.trials(study.id, number=number)
     if not found:
-        raise NasError(f"The study {wanted.study.name!r} has no trial {number}.")
+        raise NasError(f"The study {study.name!r} has no trial {number}.")
     return found[0]
 
 

@@ -106,7 +106,8 @@ def export(
         ),
     ] = None,
     latency_tolerance: Annotated[
-        float, typer.Option(help="How much slower a packed export may be.", metavar="SHARE")
+        float,
+        typer.Option(min=0, help="How much slower a packed export may be.", metavar="SHARE"),
     ] = 0.15,
     study: Study = None,
     device: Device = None,
@@ -117,7 +118,6 @@ def export(
     Interrupted, the same command goes on where it was.
     """
     from nas.jobs import export as job
-    from studies.exports import ExportPolicy
 
     if compare is not None:
         compared = job.compare_networks(run, study, compare)
@@ -130,9 +130,12 @@ def export(
         run,
         study,
         points or [],
-        ExportPolicy(form, formats, device, latency_tolerance),
         best=best,
         every=every,
+        form=form,
+        to=formats,
+        device=device,
+        latency_tolerance=latency_tolerance,
         out=out,
         on_progress=progress,
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from evaluators.audit.truth import LATENCY_TOLERANCE
 from evaluators.audit.values import HEADER, Audit
 from kernels.errors import NasError, UnknownNameError
 from nas.figures import duration
@@ -15,7 +17,7 @@ from nas.jobs.trials import find_trial
 from nas.tables import table
 from search_spaces.architecture import Architecture
 from search_spaces.export.compare import compare
-from studies.exports import Exported, ExportPolicy, Refused, export_points, export_trial
+from studies.exports import Exported, Refused, export_points, export_trial
 from studies.front import FrontPoint, front
 from studies.storage import TrialRecord
 from studies.workspace import Workspace
@@ -24,14 +26,27 @@ _ELSEWHERE = re.compile(r"[ ;:./\\]")
 """In a name, it says that no trial is meant: these have numbers and keys."""
 
 
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What all exports of a command have in common."""
+
+    form: str
+    to: Sequence[str]
+    device: str | None
+    latency_tolerance: float
+
+
 def export(
     run: Path,
     study: str | None,
     names: Sequence[str],
-    policy: ExportPolicy,
     *,
     best: bool = False,
     every: bool = False,
+    form: str = "plain",
+    to: Sequence[str] = ("python",),
+    device: str | None = None,
+    latency_tolerance: float = LATENCY_TOLERANCE,
     out: Path | None = None,
     on_progress: Callable[[str], None] = lambda line: None,
 ) -> list[Json]:
@@ -41,9 +56,12 @@ def export(
         run: directory of the run.
         study: name of the study, where the run holds several.
         names: numbers of trials, or beginnings of keys of the front.
-        policy: how.
         best: also the most accurate point of the front, to ``best`` in the run.
         every: the whole front.
+        form: ``plain`` or ``packed``.
+        to: formats.
+        device: where to measure; that of the study by default.
+        latency_tolerance: how much slower a packed export may be.
         out: directory that the exports are made in; ``exports`` in the run by default.
         on_progress: called with a line for each export of several that is done.
 
@@ -61,13 +79,13 @@ def export(
     if not points:
         raise NasError(f"The study {name!r} has no trained candidate to export.")
     numbers = [point.trial for point in points] if every else _numbers(name, points, trials, names)
+    how = _How(form, to, device, latency_tolerance)
     made: list[Exported | Refused] = []
     if numbers:
-        found = export_points(run, name, numbers, run / "exports" if out is None else out, policy)
-        made += _told(found, len(set(numbers)), on_progress)
+        made += _export_several(run, name, numbers, out or run / "exports", how, on_progress)
     if best or not numbers:
         most = max(points, key=lambda point: _accuracy(name, point))
-        made.append(export_trial(run, name, most.trial, run / "best", policy))
+        made.append(export_trial(run, name, most.trial, run / "best", **asdict(how)))
     if all(isinstance(item, Refused) for item in made):
         raise NasError(next(item.reason for item in made if isinstance(item, Refused)))
     return [_json(run, item) for item in made]
@@ -135,20 +153,35 @@ def _network(run: Path | None, study: str | None, name: str) -> Architecture:
         return repository.architecture(find_trial(trials, name, found).key)
 
 
-def _told(
-    found: Iterator[Exported | Refused], total: int, on_progress: Callable[[str], None]
-) -> Iterator[Exported | Refused]:
-    """Say of each export of several that it is done, and how."""
-    for number, item in enumerate(found, start=1):
+def _export_several(
+    run: Path,
+    study: str,
+    numbers: Sequence[int],
+    place: Path,
+    how: _How,
+    on_progress: Callable[[str], None],
+) -> list[Exported | Refused]:
+    """Export trials, and say of each of several that it is done, and how."""
+    total = len(set(numbers))
+    made: list[Exported | Refused] = []
+
+    def tell(item: Exported | Refused) -> None:
+        made.append(item)
         if total > 1:
-            if isinstance(item, Refused):
-                said = f"not exported: {item.reason}"
-            else:
-                verdict = "passed" if item.audit.passed else "AUDIT FAILED"
-                took = "as it was" if item.reused else f"in {duration(item.audit.seconds)}"
-                said = f"{verdict} {took}, {item.directory}"
-            on_progress(f"[{number}/{total}] trial {item.trial} {item.key[:8]} {said}")
-        yield item
+            head = f"[{len(made)}/{total}] trial {item.trial} {item.key[:8]}"
+            on_progress(f"{head} {_outcome(item)}")
+
+    for item in export_points(run, study, numbers, place, on_refused=tell, **asdict(how)):
+        tell(item)
+    return made
+
+
+def _outcome(item: Exported | Refused) -> str:
+    if isinstance(item, Refused):
+        return f"not exported: {item.reason}"
+    verdict = "passed" if item.audit.passed else "AUDIT FAILED"
+    took = "as it was" if item.reused else f"in {duration(item.audit.seconds)}"
+    return f"{verdict} {took}, {item.directory}"
 
 
 def _accuracy(study: str, point: FrontPoint) -> float:

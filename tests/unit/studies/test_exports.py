@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from studies import export_truth
 from studies.audits import audits, latest, read_audit
 from studies.config import StudyConfig
 from studies.export_truth import without_folders
-from studies.exports import Exported, ExportPolicy, Refused, export_points, export_trial
+from studies.exports import Refused, export_points, export_trial
 from studies.front import front
 from studies.search import run_study
 from studies.workspace import Workspace
@@ -81,19 +81,9 @@ def _first(place: Path) -> int:
     return front(place, STUDY)[0].trial
 
 
-def _all(found: Iterable[Exported | Refused]) -> list[Exported]:
-    made = list(found)
-    assert not [item for item in made if isinstance(item, Refused)]
-    return [item for item in made if isinstance(item, Exported)]
-
-
-def _policy(*to: str, form: str = "plain") -> ExportPolicy:
-    return ExportPolicy(form, to or ("python",))
-
-
 def test_a_whole_front_is_exported_audited_and_recorded(copy: Path, tmp_path: Path) -> None:
     expected = front(copy, STUDY)
-    made = _all(export_points(copy, STUDY, None, tmp_path / "out"))
+    made = list(export_points(copy, STUDY, None, tmp_path / "out"))
     assert [item.trial for item in made] == [item.trial for item in expected]
     for item, point in zip(made, expected, strict=True):
         assert item.audit.passed, item.audit.rows()
@@ -128,15 +118,15 @@ def test_the_test_accuracy_is_measured_once_and_agrees(copy: Path, tmp_path: Pat
 
 def test_an_interrupted_export_goes_on_where_it_was(copy: Path, tmp_path: Path) -> None:
     number = _first(copy)
-    (first,) = _all(export_points(copy, STUDY, [number], tmp_path))
+    (first,) = export_points(copy, STUDY, [number], tmp_path)
     before = (first.directory / "export.json").stat().st_mtime_ns
-    (again,) = _all(export_points(copy, STUDY, [number], tmp_path))
+    (again,) = export_points(copy, STUDY, [number], tmp_path)
     assert again.reused
     assert again.audit == first.audit
     assert (first.directory / "export.json").stat().st_mtime_ns == before
     assert len(audits(copy, STUDY, number)) == 1
     (first.directory / "model.safetensors").write_bytes(b"")  # no longer whole
-    (repaired,) = _all(export_points(copy, STUDY, [number], tmp_path))
+    (repaired,) = export_points(copy, STUDY, [number], tmp_path)
     assert not repaired.reused
     assert repaired.audit.passed
     assert len(audits(copy, STUDY, number)) == 2
@@ -144,14 +134,14 @@ def test_an_interrupted_export_goes_on_where_it_was(copy: Path, tmp_path: Path) 
 
 def test_another_format_is_not_taken_for_the_same_export(copy: Path, tmp_path: Path) -> None:
     number = _first(copy)
-    export_trial(copy, STUDY, number, tmp_path / "one", _policy("safetensors"))
-    second = export_trial(copy, STUDY, number, tmp_path / "one", _policy("python"))
+    export_trial(copy, STUDY, number, tmp_path / "one", to=("safetensors",))
+    second = export_trial(copy, STUDY, number, tmp_path / "one", to=("python",))
     assert not second.reused
     assert (second.directory / "model.py").exists()
 
 
 def test_weights_alone_are_loaded_with_this_package(copy: Path, tmp_path: Path) -> None:
-    made = export_trial(copy, STUDY, _first(copy), tmp_path / "mine", _policy("safetensors"))
+    made = export_trial(copy, STUDY, _first(copy), tmp_path / "mine", to=("safetensors",))
     assert made.audit.passed, made.audit.remarks()
     names = [check.name for check in made.audit.checks]
     assert "outputs of safetensors" in names  # weights by themselves are audited as well
@@ -162,7 +152,7 @@ def test_weights_alone_are_loaded_with_this_package(copy: Path, tmp_path: Path) 
 
 
 def test_a_packed_export_is_audited_here(copy: Path, tmp_path: Path) -> None:
-    made = export_trial(copy, STUDY, _first(copy), tmp_path / "packed", _policy(form="packed"))
+    made = export_trial(copy, STUDY, _first(copy), tmp_path / "packed", form="packed")
     assert made.audit.passed, made.audit.rows()
     assert made.audit.form == "packed"
 
@@ -196,7 +186,7 @@ def test_a_hostile_study_and_space_stay_in_the_folder(
     with Workspace.of(copy).open() as repository:
         conditions = {**repository.study(STUDY).conditions, "space": f"{name} version 1"}
     _sql(copy, "update study set name = ?, conditions = ?", name, json.dumps(conditions))
-    (made,) = _all(export_points(copy, name, [number], tmp_path / "out"))
+    (made,) = export_points(copy, name, [number], tmp_path / "out")
     assert made.audit.passed, made.audit.remarks()
     assert made.directory.resolve().parent == (tmp_path / "out").resolve()
     assert [item.name for item in (tmp_path / "out").iterdir()] == [made.directory.name]
@@ -218,7 +208,7 @@ def test_a_packed_export_on_another_device(copy: Path, tmp_path: Path) -> None:
     conditions = json.dumps({"device": "cuda (NVIDIA of the study)"})
     _sql(copy, "update study set conditions = ?", conditions)
     with pytest.raises(NasError, match=r"measured on cuda.*use --form plain") as caught:
-        export_trial(copy, STUDY, _first(copy), tmp_path / "out", _policy(form="packed"))
+        export_trial(copy, STUDY, _first(copy), tmp_path / "out", form="packed")
     assert "\n" not in str(caught.value)
 
 
@@ -227,6 +217,9 @@ def test_a_packed_export_on_another_device(copy: Path, tmp_path: Path) -> None:
     [
         ({"study": "other"}, "Unknown study 'other'"),
         ({"trial": 99}, "has no trial 99"),
+        ({"form": "flat"}, "Unknown form"),
+        ({"to": ["onyx"]}, "Unknown format.*Did you mean 'onnx'"),
+        ({"to": []}, "Name at least one format"),
     ],
 )
 def test_what_is_not_there(
@@ -237,20 +230,6 @@ def test_what_is_not_there(
         export_trial(study, **{**settings, **arguments})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"form": "flat"}, "Unknown form"),
-        ({"to": ["onyx"]}, "Unknown format.*Did you mean 'onnx'"),
-        ({"to": []}, "Name at least one format"),
-        ({"latency_tolerance": -0.1}, "at least 0 as tolerance"),
-    ],
-)
-def test_a_policy_that_cannot_be(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(NasError, match=message):
-        ExportPolicy(**arguments)  # type: ignore[arg-type]
-
-
 def test_one_that_cannot_be_exported_does_not_keep_the_others_from_it(
     copy: Path, tmp_path: Path
 ) -> None:
@@ -259,11 +238,13 @@ def test_one_that_cannot_be_exported_does_not_keep_the_others_from_it(
         keys = [repository.detail(trial.id, "accuracy")["dense_key"] for trial in trials]
     assert keys[0] != keys[1]
     (copy / "artifacts" / f"{keys[0]}.safetensors").unlink()
-    first, second = export_points(copy, STUDY, [0, 1], tmp_path)
-    assert isinstance(first, Refused)
-    assert "There are no trained weights" in first.reason
-    assert isinstance(second, Exported)
-    assert second.audit.passed
+    refused: list[Refused] = []
+    (made,) = export_points(copy, STUDY, [0, 1], tmp_path, on_refused=refused.append)
+    assert (made.trial, made.audit.passed) == (1, True)
+    assert [item.trial for item in refused] == [0]
+    assert "There are no trained weights" in refused[0].reason
+    with pytest.raises(NasError, match="There are no trained weights"):
+        list(export_points(copy, STUDY, [0, 1], tmp_path))
 
 
 def test_an_audit_whose_file_is_gone(copy: Path, tmp_path: Path) -> None:
@@ -309,7 +290,7 @@ def test_a_killed_export_of_several_goes_on_where_it_was(copy: Path, tmp_path: P
         process.wait()
         said.seek(0)
         assert said.read().count("passed") == 1
-    made = _all(export_points(copy, STUDY, [0, 1, 2], out))
+    made = list(export_points(copy, STUDY, [0, 1, 2], out))
     assert [item.reused for item in made] == [True, False, False]
     assert all(item.audit.passed for item in made)
     assert [len(audits(copy, STUDY, number)) for number in range(3)] == [1, 1, 1]
