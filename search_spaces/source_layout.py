@@ -18,7 +18,8 @@ def wrapped_nodes(text: str, width: int) -> list[str]:
         >>> wrapped_nodes("input 3x8x8; conv 8 k3 bn relu; gap; flatten", 32)
         ['input 3x8x8; conv 8 k3 bn relu;', 'gap; flatten']
     """
-    whole = "; ".join(node.replace(" ", _NO_BREAK) for node in text.split("; "))
+    nodes = text.split("; ")
+    whole = "; ".join(node.replace(" ", _NO_BREAK) if len(node) < width else node for node in nodes)
     lines = textwrap.wrap(whole, width, break_on_hyphens=False)
     return [line.replace(_NO_BREAK, " ") for line in lines]
 
