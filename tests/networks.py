@@ -29,15 +29,14 @@ from search_spaces.ops import (
     Op,
     Zero,
 )
-from search_spaces.ops.layers import Attention, StochasticDepth
+from search_spaces.ops import layers as layers_of_ours
 from search_spaces.ops.sliding_channel import SlidingChannel
 
 LAYERS = {
     "torch": torch,
     "nn": nn,
     "SlidingChannelConv2d": SlidingChannelConv2d,
-    "StochasticDepth": StochasticDepth,
-    "Attention": Attention,
+    **{name: item for name, item in vars(layers_of_ours).items() if isinstance(item, type)},
 }
 """What the sources of :class:`search_spaces.ops.base.Part` name."""
 

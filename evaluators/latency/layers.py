@@ -105,7 +105,9 @@ def layer_of(architecture: Architecture, step: Step) -> Architecture:
                 inputs = tuple(value(item) for item in node.inputs)
                 values[number] = Value(node.op, inputs, node.scope)
             else:
-                values[number] = Value(Input.of(shape=node.shape), (), f"input{number}")
+                given = isinstance(node.op, Input)  # token ids stay token ids
+                source = node.op if given else Input.of(shape=node.shape)
+                values[number] = Value(source, (), f"input{number}")
         return values[number]
 
     return Architecture.freeze(value(step.nodes[-1]))

@@ -105,11 +105,17 @@ def _settings(reader: Reader, module: Any, channels: int) -> dict[str, Any]:
     raise reader.error("its windows are those of no setting of cg, co, rule and order")
 
 
-def attention(reader: Reader, module: modules.Attention, *inputs: Value) -> Value:
+def attention(
+    reader: Reader, module: modules.Attention | modules.CausalAttention, *inputs: Value
+) -> Value:
     """Translate attention; as many key heads as heads is the default, and so left out."""
-    grouped = 0 if module.kv_heads == module.heads else module.kv_heads
     return reader.make(
-        Attention, *inputs, heads=module.heads, kv_heads=grouped, causal=module.causal
+        Attention,
+        *inputs[:3],  # a cache, the fourth, is None where a network is traced
+        heads=module.heads,
+        kv_heads=0 if module.kv_heads == module.heads else module.kv_heads,
+        causal=isinstance(module, modules.CausalAttention),
+        window=module.window,
     )
 
 
