@@ -15,6 +15,9 @@ from kernels.errors import NasError, UnknownNameError
 from studies.metrics import Constraint, Objective, parse_constraint, parse_metric, parse_objective
 from studies.samplers import SAMPLERS
 
+_TEXT = {"objectives": ("loss", "latency_ms"), "recipe": "text-short"}
+"""Settings of a study on ``text:PATH`` that differ where they are left out."""
+
 _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
@@ -53,16 +56,16 @@ class StudyConfig(BaseModel):
     Attributes:
         name: of the study, unique in its workspace.
         space: name of a search space, or ``path/to/file.py[:name]``.
-        data: name of a data set, or ``npz:PATH``.
+        data: name of a data set, ``npz:PATH``, ``folder:PATH`` or ``text:PATH``.
         objectives: metrics to search for, at least one, in the metric grammar; the batch of a
-            latency is part of its name: ``latency_ms[batch=256]``.
+            latency is part of its name: ``latency_ms[batch=256]``. On a text: ``loss,latency_ms``.
         constraints: bounds that candidates must keep: ``latency_ms<=2.5``.
         funnel: stages that judge candidates before the dearer ones: ``rf_gain:0.5``.
         trials: how many candidates to evaluate in full; repeats, failures and those that a
             stage drops do not count.
         minutes: wall time of one run, after which no candidate is begun; None: no limit.
         device_minutes: time spent evaluating, over all runs, after which none is begun.
-        recipe: how candidates are trained.
+        recipe: how candidates are trained; on a text ``text-short``.
         repeat: how often each measurement and training is made, each training with a seed of its
             own; the objective is the mean.
         seed: of the search and of every training.
@@ -117,6 +120,8 @@ class StudyConfig(BaseModel):
     def __init__(self, **settings: Any) -> None:
         for name in settings.keys() - type(self).model_fields.keys():
             raise UnknownNameError("setting", name, type(self).model_fields)
+        if str(settings.get("data", "")).startswith("text:"):
+            settings = {**_TEXT, **settings}
         try:
             super().__init__(**settings)
         except ValidationError as problem:

@@ -17,7 +17,7 @@ from search_spaces.zoo import load_space
 from studies.config import StudyConfig
 from studies.evaluation import Means, check_coverage, default_evaluators, wanted_metrics
 from studies.funnel import Stage, make_stages
-from studies.metrics import parse_metric
+from studies.metrics import QUALITIES, parse_metric
 from studies.presets import Preset, presets
 from studies.storage import Repository, StudyRecord
 from studies.workspace import Workspace
@@ -94,11 +94,11 @@ def prepare(
     stages = make_stages(config, evaluators)
     conditions = {"space": f"{space.name} version {space.version}", "data": dataset.fingerprint}
     wanted = wanted_metrics(config)
-    if any(name.startswith("accuracy") for name in wanted):
+    if any(name.startswith(QUALITIES) for name in wanted):
         conditions["recipe"] = get_recipe(config.recipe).digest
     if any(item.slot == "measurement" for item in evaluators):
         conditions["device"] = f"{device.kind} ({device.name})"
-    data = DataSpec(dataset.input_shape, dataset.classes)
+    data = dataset.spec
     lookahead = config.lookahead or default_lookahead(config.workers)
     return Setting(
         space=space,

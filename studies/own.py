@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from evaluators.accuracy.data import Dataset
+from evaluators.accuracy.data import AnyDataset
 from evaluators.accuracy.initialise import initialise
 from evaluators.protocol import EvaluationError, Evaluator, Measured, Slot
 from kernels.errors import NasError
@@ -22,7 +22,7 @@ from search_spaces.build import build
 ENTRY_POINTS = "paretonas.evaluators"
 """The entry-point group under which other distributions offer evaluators."""
 
-OwnFunction = Callable[[nn.Module, Dataset], Mapping[str, float] | float]
+OwnFunction = Callable[[nn.Module, AnyDataset], Mapping[str, float] | float]
 """Takes a fresh network and the data; returns a figure, or figures by metric name."""
 
 
@@ -42,7 +42,7 @@ class FunctionEvaluator:
     """
 
     function: OwnFunction
-    dataset: Dataset
+    dataset: AnyDataset
     metrics: tuple[str, ...]
     seed: int
     reference: str | None = None
@@ -88,7 +88,7 @@ class FunctionEvaluator:
 
 
 def _function_evaluator(
-    reference: str, dataset: Dataset, metrics: tuple[str, ...], seed: int
+    reference: str, dataset: AnyDataset, metrics: tuple[str, ...], seed: int
 ) -> FunctionEvaluator:
     return FunctionEvaluator(_load(reference), dataset, metrics, seed, reference)
 
@@ -128,7 +128,7 @@ class ReferredEvaluator:
 
 
 def load_own_evaluator(
-    reference: str, dataset: Dataset, *, metrics: tuple[str, ...], seed: int
+    reference: str, dataset: AnyDataset, *, metrics: tuple[str, ...], seed: int
 ) -> Evaluator:
     """Return a user's evaluator.
 
