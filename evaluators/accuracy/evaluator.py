@@ -13,7 +13,7 @@ import torch
 from evaluators.accuracy.data import AnyDataset
 from evaluators.accuracy.initialise import initialise
 from evaluators.accuracy.recipe import Recipe
-from evaluators.accuracy.score import Accuracy, Score
+from evaluators.accuracy.score import Score
 from evaluators.accuracy.tasks import metrics_of, score_split
 from evaluators.accuracy.training import TrainingResult, TrainingStatus, train
 from evaluators.keys import accuracy_key, dense_key
@@ -194,13 +194,9 @@ def measure_test(
 
 def _measured(names: Sequence[str], score: Score, detail: Mapping[str, Any]) -> list[Measured]:
     return [
-        Measured(name, figure.value, figure.low, figure.high, {**detail, **_counts(score)})
+        Measured(name, figure.value, figure.low, figure.high, {**detail, **score.counts})
         for name, figure in zip(names, score.figures, strict=True)
     ]
-
-
-def _counts(score: Score) -> dict[str, float]:
-    return {"correct": score.correct} if isinstance(score, Accuracy) else {}
 
 
 def _refuse_variants(architecture: Architecture) -> None:

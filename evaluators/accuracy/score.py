@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -32,6 +33,11 @@ class Score(Protocol):
     @property
     def figures(self) -> tuple[Figure, ...]:
         """All figures, that which selects first."""
+        ...
+
+    @property
+    def counts(self) -> Mapping[str, float]:
+        """What the figures were computed from, by name."""
         ...
 
     def row(self) -> tuple[float, ...]:
@@ -81,6 +87,11 @@ class Accuracy:
     def figures(self) -> tuple[Figure, ...]:
         """See :class:`Score`."""
         return (Figure("accuracy", self.value, self.low, self.high),)
+
+    @property
+    def counts(self) -> Mapping[str, float]:
+        """See :class:`Score`."""
+        return {"correct": self.correct}
 
     def row(self) -> tuple[float, ...]:
         """See :class:`Score`."""
@@ -145,6 +156,11 @@ class Likelihood:
             Figure(name, self.nats / per, (self.nats - margin) / per, (self.nats + margin) / per)
             for name, per in scales.items()
         )
+
+    @property
+    def counts(self) -> Mapping[str, float]:
+        """See :class:`Score`."""
+        return {"nats": self.nats, "tokens": self.tokens, "bytes": self.length}
 
     def row(self) -> tuple[float, ...]:
         """See :class:`Score`."""
