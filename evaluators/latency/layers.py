@@ -12,7 +12,7 @@ import torch
 
 from evaluators.latency.latency import LatencyEvaluator
 from evaluators.latency.setting import check_conditions, conditions_of
-from evaluators.latency.subject import DTYPES, faults, layout_of
+from evaluators.latency.subject import DTYPES, faults, layout_of, random_inputs
 from evaluators.protocol import EvaluationError
 from kernels.errors import NasError
 from kernels.exclusive import exclusive
@@ -182,22 +182,10 @@ def layer_call(layer: Architecture, evaluator: LatencyEvaluator) -> Call:
         EvaluationError: it cannot run; the message is the reason.
     """
     device = evaluator.device
-    kind = DTYPES[evaluator.dtype]
-    last = layout_of(device, evaluator.dtype) == "channels_last"
-    generator = torch.Generator().manual_seed(0)
     with faults(device):
-        module = build(layer).eval().to(device.torch_name, kind)
-        inputs = [
-            torch.randn((evaluator.batch, *node.shape), generator=generator).to(
-                device.torch_name, kind
-            )
-            for node in layer.inputs
-        ]
-        if last:
+        module = build(layer).eval().to(device.torch_name, DTYPES[evaluator.dtype])
+        if layout_of(device, evaluator.dtype) == "channels_last":
             module = module.to(memory_format=torch.channels_last)
-            inputs = [
-                item.contiguous(memory_format=torch.channels_last) if item.ndim == 4 else item
-                for item in inputs
-            ]
+        inputs = random_inputs(layer, device, batch=evaluator.batch, dtype=evaluator.dtype)
         module(*inputs)
     return lambda: module(*inputs)
