@@ -591,7 +591,6 @@ REFUSED: dict[str, tuple[nn.Module, Shape, str]] = {
     "override": (with_override(), IMAGE, "changed by hooks"),
     "pool divisor": (nn.AvgPool2d(2, divisor_override=3), IMAGE, "divisor_override"),
     "pool dilation": (nn.MaxPool2d(2, dilation=2), IMAGE, "dilation"),
-    "approximate GELU": (nn.GELU("tanh"), IMAGE, "approximate='tanh'"),
     "whole drop": (nn.Dropout(1.0), IMAGE, "p must be"),
     "batch mode": (torchvision.ops.StochasticDepth(0.5, "batch"), IMAGE, "'batch'"),
     "drop in evaluation": (
