@@ -14,15 +14,30 @@ from search_spaces.architecture import Architecture
 
 
 def dense_key(
-    architecture: Architecture, recipe_digest: str, *, data_fingerprint: str, seed: int
+    architecture: Architecture,
+    recipe_digest: str,
+    *,
+    data_fingerprint: str,
+    seed: int,
+    start: str = "",
 ) -> str:
-    """Name dense weights: topology, recipe, data and seed; variants share their dense weights."""
+    """Name dense weights: topology, recipe, data and seed; variants share their dense weights.
+
+    Args:
+        architecture: the network.
+        recipe_digest: how it is trained.
+        data_fingerprint: what it is trained on.
+        seed: of the training, and of its fresh weights.
+        start: names the weights that it begins from instead; empty for fresh ones.
+    """
+    begun = {"start": start} if start else {}
     return _digest(
         "dense",
         topology=architecture.topology_key,
         recipe=recipe_digest,
         data=data_fingerprint,
         seed=seed,
+        **begun,
     )
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from kernels.registry import Registry
-from search_spaces.architecture.graph import Value, assign_variant, in_order
+from search_spaces.architecture import Architecture
+from search_spaces.architecture.graph import Value, assign_variant, in_order, share_parameters
 from search_spaces.architecture.node import Variant
 from search_spaces.choose import Chooser
-from search_spaces.ops import Op, Shape
+from search_spaces.ops import Input, Op, Shape
+from search_spaces.space import DataSpec, Space
 
 Offer = Callable[[Op, tuple[Shape, ...]], Sequence[str]]
 """Returns the variants (``shfl_bw(V=64,density=0.25)``) that suit an operator at input shapes."""
@@ -20,14 +22,14 @@ Offer = Callable[[Op, tuple[Shape, ...]], Sequence[str]]
 OFFERS: Registry[Offer] = Registry("variant")
 """By kind of variant."""
 
+_NAMES_OF_ROLES = {
+    "qkv": "query key value q_proj k_proj v_proj",
+    "out": "out o_proj out_proj",
+    "up": "gate up gate_proj up_proj c_fc fc1",
+    "down": "down down_proj fc2",
+}
 ROLES: Mapping[str, str] = {
-    "query": "qkv",
-    "key": "qkv",
-    "value": "qkv",
-    "out": "out",
-    "gate": "up",
-    "up": "up",
-    "down": "down",
+    name: role for role, names in _NAMES_OF_ROLES.items() for name in names.split()
 }
 """The role that a linear layer of a transformer plays, by the last part of its scope."""
 
@@ -64,6 +66,30 @@ def choose_variants(choose: Chooser, output: Value) -> Value:
                 for layer in layers:
                     assign_variant([layer], Variant.parse(answer))
     return output
+
+
+def variant_space(name: str, architecture: Architecture) -> Space:
+    """Return the space of the variants of a network, such as a trained one that was traced.
+
+    Its candidates have no weights of their own: they share those of the network, by node number.
+    """
+    ids = any(isinstance(node.op, Input) and node.op.vocabulary for node in architecture.inputs)
+
+    def variants(choose: Chooser, data: DataSpec) -> Value:
+        return choose_variants(choose, _values(architecture))
+
+    return Space(name, 1, variants, "text" if ids else "images")
+
+
+def _values(architecture: Architecture) -> Value:
+    """Return a network as values again, without variants and weights."""
+    values: list[Value] = []
+    for node in architecture.nodes:
+        value = Value(node.op, tuple(values[item] for item in node.inputs), node.scope)
+        if node.tie is not None:
+            share_parameters(value, values[node.tie])
+        values.append(value)
+    return values[-1]
 
 
 def _roles(output: Value) -> dict[str, list[Value]]:

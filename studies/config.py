@@ -56,6 +56,8 @@ class StudyConfig(BaseModel):
     Attributes:
         name: of the study, unique in its workspace.
         space: name of a search space, or ``path/to/file.py[:name]``.
+        from_model: a trained model whose variants are searched, in place of a space:
+            ``torchvision:NAME``, ``transformers:FOLDER`` or ``FILE.py:FUNCTION``.
         data: name of a data set, ``npz:PATH``, ``folder:PATH`` or ``text:PATH``.
         objectives: metrics to search for, at least one, in the metric grammar; the batch of a
             latency is part of its name: ``latency_ms[batch=256]``. On a text: ``loss,latency_ms``.
@@ -93,6 +95,7 @@ class StudyConfig(BaseModel):
 
     name: str
     space: str = Field(min_length=1)
+    from_model: str | None = Field(default=None, min_length=1)
     data: str = Field(min_length=1)
     objectives: tuple[str, ...] = Field(default=("accuracy", "latency_ms"), strict=False)
     constraints: tuple[str, ...] = Field(default=(), strict=False)
@@ -120,6 +123,10 @@ class StudyConfig(BaseModel):
     def __init__(self, **settings: Any) -> None:
         for name in settings.keys() - type(self).model_fields.keys():
             raise UnknownNameError("setting", name, type(self).model_fields)
+        if settings.get("from_model"):
+            variants = f"variants of {settings['from_model']}"
+            if settings.setdefault("space", variants) != variants:
+                raise NasError("Name a space or a model to begin from, not both.")
         if str(settings.get("data", "")).startswith("text:"):
             settings = {**_TEXT, **settings}
         try:

@@ -19,6 +19,7 @@ from studies.evaluation import Means, check_coverage, default_evaluators, wanted
 from studies.funnel import Stage, make_stages
 from studies.metrics import QUALITIES, parse_metric
 from studies.presets import Preset, presets
+from studies.starting import trained_model
 from studies.storage import Repository, StudyRecord
 from studies.workspace import Workspace
 
@@ -85,11 +86,16 @@ def prepare(
     Raises:
         NasError: something cannot be found, or an objective has no evaluator.
     """
-    space = load_space(config.space) if space is None else space
     dataset = load_dataset(config.data)
+    start = None
+    if config.from_model is not None:
+        trained = trained_model(config.from_model, dataset.spec, place)
+        space, start = trained.space, trained.start
+    elif space is None:
+        space = load_space(config.space)
     device = detect(config.device)
     if evaluators is None:
-        evaluators = default_evaluators(Means(config, dataset, device, place))
+        evaluators = default_evaluators(Means(config, dataset, device, place, start))
     check_coverage(config, evaluators)
     stages = make_stages(config, evaluators)
     conditions = {"space": f"{space.name} version {space.version}", "data": dataset.fingerprint}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from evaluators.accuracy.data import AnyDataset
-from evaluators.accuracy.evaluator import AccuracyEvaluator
+from evaluators.accuracy.evaluator import AccuracyEvaluator, Start
 from evaluators.accuracy.recipe import get_recipe
 from evaluators.accuracy.tasks import metrics_of
 from evaluators.analytic import AnalyticEvaluator
@@ -31,6 +31,7 @@ class Means:
     dataset: AnyDataset
     device: Device
     place: Workspace
+    start: Start | None = None
 
 
 def default_evaluators(means: Means) -> list[Evaluator]:
@@ -43,7 +44,9 @@ def default_evaluators(means: Means) -> list[Evaluator]:
     found: list[Evaluator] = [AnalyticEvaluator()]
     own = tuple(name for name in wanted if parse_metric(name, own=True).kind is None)
     found += [
-        load_own_evaluator(reference, means.dataset, metrics=own, seed=means.config.seed)
+        load_own_evaluator(
+            reference, means.dataset, metrics=own, seed=means.config.seed, start=means.start
+        )
         for reference in means.config.evaluators
     ]
     given = {name for evaluator in found for name in evaluator.metrics}
@@ -101,6 +104,7 @@ def _quality(means: Means, metric: Metric, index: int) -> Evaluator:
         save=means.place.weights.save,
         checkpoints=means.place.root / "checkpoints",
         metric=names[0] + str(metric).removeprefix(metric.name),
+        start=means.start,
     )
 
 

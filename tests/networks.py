@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kernels.sliding_channel.module import SlidingChannelConv2d
+from search_spaces import scope
 from search_spaces.architecture import Architecture
 from search_spaces.architecture.graph import Value, in_order, share_parameters
 from search_spaces.builder import NetworkBuilder
@@ -130,9 +131,10 @@ def gpt2(
     net = NetworkBuilder((tokens,), words)
     embedding = net.embedding(net.input, width)
     x = net.positions(embedding)
-    for _ in range(depth):
-        x = net.add(x, net.self_attention(net.norm(x, "ln"), heads=heads, causal=True))
-        x = net.add(x, net.mlp(net.norm(x, "ln"), 4 * width))
+    for block in range(depth):
+        with scope.inside(f"block{block}"):
+            x = net.add(x, net.self_attention(net.norm(x, "ln"), heads=heads, causal=True))
+            x = net.add(x, net.mlp(net.norm(x, "ln"), 4 * width))
     return net.freeze(net.unembedding(net.norm(x, "ln"), embedding))
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
 from evaluators.accuracy.data import AnyDataset
 from evaluators.accuracy.initialise import initialise
@@ -25,6 +27,27 @@ Weights = Mapping[str, torch.Tensor]
 """A trained network's state on the CPU, by canonical node number: no scope name enters."""
 SaveWeights = Callable[[str, Weights], None]
 """Keeps trained weights under their dense key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Weights that trainings begin from, such as those of a model that was traced.
+
+    Attributes:
+        digest: names them.
+        load: returns them by that name, in any process.
+    """
+
+    digest: str
+    load: Callable[[str], Weights]
+
+    def give(self, module: nn.Module, architecture: Architecture) -> None:
+        """Copy them into a module.
+
+        Raises:
+            ArchitectureError: they are not those of this network.
+        """
+        load_weights(module, architecture, self.load(self.digest))
 
 
 class AccuracyEvaluator:
@@ -47,6 +70,7 @@ class AccuracyEvaluator:
             recipe, such as a shorter training that comes first, gives it another one,
             ``accuracy[recipe=cifar-short]``. What stands in brackets goes to all of its figures.
         checkpoints: a folder where trainings that are killed leave their state; None: nowhere.
+        start: weights that every training begins from; None: fresh ones by the seed.
     """
 
     slot: Slot = "training"
@@ -62,6 +86,7 @@ class AccuracyEvaluator:
         save: SaveWeights | None = None,
         metric: str = "",
         checkpoints: Path | None = None,
+        start: Start | None = None,
     ) -> None:
         self._dataset: AnyDataset | bytes = dataset
         self.recipe, self.seed = recipe, seed
@@ -72,7 +97,7 @@ class AccuracyEvaluator:
             metric or first,
             *(f"{name}{bracket}{conditions}" for name in others),
         )
-        self._save, self._checkpoints = save, checkpoints
+        self._save, self._checkpoints, self._start = save, checkpoints, start
 
     @property
     def dataset(self) -> AnyDataset:
@@ -101,6 +126,7 @@ class AccuracyEvaluator:
             self.recipe.digest,
             data_fingerprint=self.dataset.fingerprint,
             seed=self.seed,
+            start="" if self._start is None else self._start.digest,
         )
 
     def cache_key(self, architecture: Architecture) -> str:
@@ -117,7 +143,10 @@ class AccuracyEvaluator:
         _refuse_variants(architecture)
         key = self.dense_key(architecture)
         module = build(architecture)
-        initialise(module, self.seed)
+        if self._start is None:
+            initialise(module, self.seed)
+        else:
+            self._start.give(module, architecture)
         result = train(
             module,
             self.dataset,

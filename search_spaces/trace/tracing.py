@@ -64,9 +64,12 @@ def trace(module: nn.Module, input_shape: Shape, *, vocabulary: int = 0) -> Arch
     except ArchitectureError as problem:
         try:
             _check_modes(module, source)
+        except ArchitectureError:
+            raise problem from None
+        try:
             return _run(module, source)
         except ArchitectureError as second:
-            raise ArchitectureError(f"{problem} (And if it is run: {second})") from None
+            raise ArchitectureError(f"{problem} If it is run: {second}") from None
 
 
 def _is_known(module: nn.Module) -> bool:
