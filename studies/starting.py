@@ -13,9 +13,9 @@ from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from search_spaces.build import build, weights_by_node
 from search_spaces.models import load_model
+from search_spaces.offers import variant_space
 from search_spaces.space import DataSpec, Space
 from search_spaces.trace import trace
-from search_spaces.offers import variant_space
 from studies.workspace import Workspace
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from search_spaces.architecture.graph import Value
 from search_spaces.builder import NetworkBuilder
 from search_spaces.choose import Chooser
+from search_spaces.offers import choose_variants
 from search_spaces.space import DataSpec, space
 from search_spaces.token_layers import MLP_KINDS
-from search_spaces.offers import choose_variants
 
 THETA = 10000.0
 

@@ -8,8 +8,8 @@ from search_spaces import scope
 from search_spaces.architecture.graph import Value
 from search_spaces.builder import NetworkBuilder
 from search_spaces.choose import Chooser
-from search_spaces.space import DataSpec, space
 from search_spaces.offers import choose_variants
+from search_spaces.space import DataSpec, space
 
 STEMS = ("patches", "conv", "hybrid")
 
