@@ -62,6 +62,18 @@ class Tables:
     copies: tuple[Translator, ...]
 
 
+class ReadError(ArchitectureError):
+    """A step has no translation.
+
+    Attributes:
+        made: operators that were read before it.
+    """
+
+    def __init__(self, message: str, made: int) -> None:
+        super().__init__(message)
+        self.made = made
+
+
 class _Stale(NamedTuple):
     """What stands for a tensor whose memory an in-place operation has changed."""
 
@@ -90,6 +102,7 @@ class Reader:
         self._tables = tables
         self._batch = batch
         self._role = ""
+        self._made = 0
         self._results: dict[fx.Node, object] = {}
         self._memory: dict[fx.Node, list[fx.Node]] = {}
         self._owners: dict[int, Value] = {}
@@ -120,7 +133,7 @@ class Reader:
         what = f"node {node.name!r}"
         if node.op == "call_module":
             what = type(self._modules[str(node.target)]).__name__
-        return ArchitectureError(f"{scope_of(node) or 'network'} ({what}): {problem}")
+        return ReadError(f"{scope_of(node) or 'network'} ({what}): {problem}", self._made)
 
     def make(
         self, op: type[Op], *inputs: Value, tensors: dict[str, Tensor] | None = None, **attrs: Any
@@ -140,6 +153,7 @@ class Reader:
             value = Value(op.of(**attrs), inputs, self._scope(), weights=weights or None)
         except OpError as problem:
             raise self.error(str(problem)) from None
+        self._made += 1
         absent = [item in self._absent for item in inputs]
         if op is Zero or (inputs and all(absent)):
             self._absent.add(value)

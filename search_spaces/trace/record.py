@@ -31,8 +31,9 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return what the module returns, of Hugging Face's outputs the logits or last states."""
         result: Any = self.module(x, **self._options)
-        for name in ("logits", "last_hidden_state"):
-            result = getattr(result, name, result)
+        if not isinstance(result, Tensor | fx.Proxy):
+            for name in ("logits", "last_hidden_state"):
+                result = getattr(result, name, result)
         return cast("Tensor", result)
 
 

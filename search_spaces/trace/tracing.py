@@ -14,7 +14,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.build import build
 from search_spaces.errors import ArchitectureError, OpError
 from search_spaces.ops import Input, Shape
-from search_spaces.trace.reader import Reader
+from search_spaces.trace.reader import Reader, ReadError
 from search_spaces.trace.record import Network, Step, record, scope_of
 from search_spaces.trace.running import BATCH, record_run
 from search_spaces.trace.tables import TABLES
@@ -63,13 +63,10 @@ def trace(module: nn.Module, input_shape: Shape, *, vocabulary: int = 0) -> Arch
         return _read(Reader(network, source, tables=TABLES), steps)
     except ArchitectureError as problem:
         try:
-            _check_modes(module, source)
-        except ArchitectureError:
-            raise problem from None
-        try:
             return _run(module, source)
         except ArchitectureError as second:
-            raise ArchitectureError(f"{problem} If it is run: {second}") from None
+            further = isinstance(second, ReadError) and second.made > getattr(problem, "made", 0)
+            raise (second if further else problem) from None
 
 
 def _is_known(module: nn.Module) -> bool:
@@ -89,8 +86,12 @@ def _read(reader: Reader, steps: list[Step]) -> Architecture:
 def _run(module: nn.Module, source: Input) -> Architecture:
     """Trace a module by running it, and compare what comes out."""
     x = _example(module, source, seed=0)
+    if x.is_meta:
+        raise ArchitectureError("network: its weights have no data (meta), so it cannot be run")
     network = Network(module, **_options(module, x))
     steps = record_run(network, x, is_known=_is_known)
+    if not source.vocabulary:
+        _check_modes(module, x, steps)
     architecture = _read(Reader(network, source, tables=TABLES, batch=BATCH), steps)
     other = _example(module, source, seed=1)
     modes = {item: item.training for item in network.modules()}
@@ -110,19 +111,15 @@ def _run(module: nn.Module, source: Input) -> Architecture:
     return architecture
 
 
-def _check_modes(module: nn.Module, source: Input) -> None:
+def _check_modes(module: nn.Module, x: Tensor, steps: list[Step]) -> None:
     """Refuse a module that calls other things while it is trained.
 
     Raises:
-        ArchitectureError: names where the two passes part.
+        ArchitectureError: names where its pass parts from the one in evaluation mode.
     """
-    x = _example(module, source, seed=0)
-    passes = []
-    for training in (True, False):
-        twin = Network(copy.deepcopy(module))  # a pass changes the statistics of norms
-        steps = record_run(twin, x, is_known=_is_known, training=training)
-        passes.append([_shown(step) for step in steps])
-    for first, second in zip_longest(*passes):
+    twin = Network(copy.deepcopy(module))  # a pass changes the statistics of norms
+    training = record_run(twin, x, is_known=_is_known, training=True)
+    for first, second in zip_longest(map(_shown, training), map(_shown, steps)):
         if first != second:
             place = (first or second or ("network",))[0]
             raise ArchitectureError(f"{place}: the forward pass differs while training")

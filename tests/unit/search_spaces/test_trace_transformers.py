@@ -68,6 +68,7 @@ def test_torchvisions_vision_transformer() -> None:
     assert {"query", "key", "value", "out"} <= names
 
 
+@pytest.mark.slow
 def test_vit_b_16_is_the_one_we_write_by_hand() -> None:
     module = torchvision.models.vit_b_16()
     architecture = trace(module, (3, 224, 224))
