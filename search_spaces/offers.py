@@ -1,26 +1,31 @@
-"""Which variants could execute a layer: kernel systems enrol what they can do, spaces offer it.
+"""Which variants a space offers for a layer: those that a kernel system says suit it.
 
-Nothing is enrolled as long as no system can run its variant from training to export; a space then
-asks no question about variants, and its candidates are dense.
+A system that executes variants (``variants.py``) may say so by a method ``offers``. As long as none
+does, a space asks no question about variants, and its candidates are dense.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
-from kernels.registry import Registry
 from search_spaces.architecture import Architecture
 from search_spaces.architecture.graph import Value, assign_variant, in_order, share_parameters
 from search_spaces.architecture.node import Variant
 from search_spaces.choose import Chooser
 from search_spaces.ops import Input, Op, Shape
 from search_spaces.space import DataSpec, Space
+from search_spaces.variants import systems
 
-Offer = Callable[[Op, tuple[Shape, ...]], Sequence[str]]
-"""Returns the variants (``shfl_bw(V=64,density=0.25)``) that suit an operator at input shapes."""
 
-OFFERS: Registry[Offer] = Registry("variant")
-"""By kind of variant."""
+@runtime_checkable
+class Offering(Protocol):
+    """What a system that executes variants may add to it."""
+
+    def offers(self, op: Op, inputs: tuple[Shape, ...]) -> Sequence[str]:
+        """Return the variants (``shfl_bw(V=64,density=0.25)``) that suit an operator."""
+        ...
+
 
 _NAMES_OF_ROLES = {
     "qkv": "query key value q_proj k_proj v_proj",
@@ -38,8 +43,12 @@ DENSE = "dense"
 
 
 def offered(op: Op, inputs: tuple[Shape, ...]) -> list[str]:
-    """Return the variants that enrolled systems offer for an operator at input shapes."""
-    return [variant for _, offer in OFFERS for variant in offer(op, inputs)]
+    """Return the variants that systems offer for an operator at input shapes."""
+    return [variant for system in _offering() for variant in system.offers(op, inputs)]
+
+
+def _offering() -> list[Offering]:
+    return [system for _, system in systems() if isinstance(system, Offering)]
 
 
 def choose_variants(choose: Chooser, output: Value) -> Value:
@@ -55,7 +64,7 @@ def choose_variants(choose: Chooser, output: Value) -> Value:
     Returns:
         the output.
     """
-    if not OFFERS.names():
+    if not _offering():
         return output
     for name, layers in _roles(output).items():
         choices = [offered(item.op, tuple(i.shape for i in item.inputs)) for item in layers]

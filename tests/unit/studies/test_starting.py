@@ -15,11 +15,12 @@ from evaluators.accuracy.evaluator import AccuracyEvaluator, Start
 from evaluators.accuracy.recipe import Recipe
 from kernels.errors import NasError, UnknownNameError
 from kernels.registry import Registry
-from search_spaces import offers as offering
+from search_spaces import variants
 from search_spaces.architecture import Architecture
 from search_spaces.build import build, weights_by_node
 from search_spaces.errors import ArchitectureError
 from search_spaces.models import load_model
+from search_spaces.ops import Op, Shape
 from studies.config import StudyConfig
 from studies.own import FunctionEvaluator
 from studies.search import run_study
@@ -58,9 +59,13 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def offers(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry: Registry[offering.Offer] = Registry("variant")
-    registry.add("low", lambda op, inputs: ["w1a2"] if op.kind == "conv" else [])
-    monkeypatch.setattr(offering, "OFFERS", registry)
+    class Low:
+        def offers(self, op: Op, inputs: tuple[Shape, ...]) -> list[str]:
+            return ["w1a2"] if op.kind == "conv" else []
+
+    registry: Registry[object] = Registry("variant")
+    registry.add("low", Low())
+    monkeypatch.setattr(variants, "VARIANTS", registry)
 
 
 def test_a_model_without_variants_that_run_here_says_so_in_one_line(
