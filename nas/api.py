@@ -16,7 +16,7 @@ from search_spaces.space import Space
 from studies.config import StudyConfig
 from studies.front import FrontPoint
 from studies.front import front as read_front
-from studies.metrics import parse_metric
+from studies.metrics import parse_metric, quality_of
 from studies.storage import TrialRecord
 from studies.workspace import Workspace
 
@@ -66,7 +66,8 @@ class Point:
         if weights:
             place = Workspace.of(self._run)
             with place.open(create=False) as repository:
-                detail = repository.detail(self._found.trial_id, "accuracy")
+                quality = quality_of(self.values)
+                detail = repository.detail(self._found.trial_id, quality) if quality else {}
             if "dense_key" not in detail:
                 raise NasError(
                     f"Trial {self.trial} has no trained weights: its evaluator kept none. "
@@ -284,8 +285,8 @@ def search(
             own need.
         evaluate: called with each network, its weights fresh, and the data; returns a figure, or
             figures by name, for the objectives that the tool does not know, or else for
-            ``accuracy``. One that worker processes cannot import, such as a lambda, runs in this
-            process.
+            ``accuracy`` (``loss`` of a text). One that worker processes cannot import, such as a
+            lambda, runs in this process.
         out: directory of the run; ``runs/NAME`` by default.
         on_progress: called after every trial.
         settings: the others of :class:`studies.config.StudyConfig`.
@@ -339,17 +340,18 @@ def _can_travel(function: OwnFunction) -> bool:
 def _evaluators(config: StudyConfig, run: Path, evaluate: OwnFunction) -> list[Evaluator]:
     """Return the user's function, and what gives the metrics that it does not."""
     from evaluators.accuracy.data import load_dataset
+    from evaluators.accuracy.tasks import metrics_of
     from studies.evaluation import Means, default_evaluators, wanted_metrics
     from studies.own import FunctionEvaluator
 
     wanted = wanted_metrics(config)
     own = tuple(name for name in wanted if parse_metric(name, own=True).kind is None)
-    metrics = own or ("accuracy",)
-    if not own and "accuracy" not in wanted:
+    dataset = load_dataset(config.data)
+    metrics = own or metrics_of(dataset)[:1]
+    if not own and metrics[0] not in wanted:
         raise NasError(
             "What does evaluate return? Name it as an objective: objectives={'NAME': 'min', ...}."
         )
-    dataset = load_dataset(config.data)
     means = Means(config, dataset, detect(config.device), Workspace.of(run))
     others = [item for item in default_evaluators(means) if not set(item.metrics) & set(metrics)]
     return [*others, FunctionEvaluator(evaluate, dataset, metrics, config.seed)]

@@ -51,9 +51,15 @@ class Home(NamedTuple):
     plain: str
 
 
+_OURS = Home("search_spaces.ops.layers", "search_spaces.ops.layers")
 _HOMES = {
-    "Attention": Home("search_spaces.ops.layers", "search_spaces.ops.layers"),
-    "StochasticDepth": Home("search_spaces.ops.layers", "search_spaces.ops.layers"),
+    "Attention": _OURS,
+    "Cache": _OURS,
+    "CausalAttention": _OURS,
+    "ClassToken": _OURS,
+    "Positions": _OURS,
+    "Rotary": _OURS,
+    "StochasticDepth": _OURS,
     "SlidingChannelConv2d": Home("kernels.sliding_channel.module", "kernels.sliding_channel.plain"),
 }
 
@@ -155,7 +161,8 @@ def weight_prefixes(architecture: Architecture) -> list[dict[str, str]]:
 def _used(architecture: Architecture) -> list[str]:
     """Return the names of the layers that torch lacks."""
     parts = [part for node in architecture.nodes for part in _parts(node, architecture)]
-    return sorted({use for part in parts for use in part.uses})
+    used = {use for part in parts for use in part.uses}
+    return sorted(used | {"Cache"} if architecture.decodes else used)
 
 
 def _parts(node: Node, architecture: Architecture) -> tuple[Part, ...]:
@@ -239,6 +246,7 @@ def _forward(architecture: Architecture) -> list[str]:
             variables[number] = free_variable(variables.values())
     arguments = list(variables.values()) or ["x"]
     paragraphs = Paragraphs()
+    decodes = architecture.decodes
     lines: list[str] = []
     for number, node in enumerate(nodes):
         if node.op.kind == "input":
@@ -251,21 +259,40 @@ def _forward(architecture: Architecture) -> list[str]:
         if isinstance(node.op, Zero):
             call = f"like.new_zeros({(0, *node.shape)})".replace("(0,", "(like.shape[0],")
         else:
-            call = node.op.call(f"self.{names[number]}", args)
+            extra = (node.op.placed,) if decodes and node.op.placed else ()
+            call = node.op.call(f"self.{names[number]}", (*args, *extra))
         target = "return" if node is nodes[-1] else f"{variables[number]} ="
         lines += [""] if paragraphs.begins(node) else []
         lines += statement(target, call, " x ".join(map(str, node.shape)))
     if any(isinstance(node.op, Zero) for node in nodes):
         lines.insert(0, f"        like = {arguments[0]}")
+    if decodes:
+        lines = [*_begin(architecture, arguments[0]), *lines]
     return [
-        *signature(arguments),
+        *signature(arguments, ("cache: Cache | None = None",) if decodes else ()),
         *_purpose(architecture, arguments),
         *(lines or [f"        return {arguments[0]}"]),
     ]
 
 
+def _begin(architecture: Architecture, ids: str) -> list[str]:
+    """Write how a decoder counts its tokens; their place is named where a layer needs it."""
+    count = f"cache.begin({ids}.shape[1])"
+    if any(node.op.placed == "start" for node in architecture.nodes):
+        return [f"        start = 0 if cache is None else {count}"]
+    return ["        if cache is not None:", f"            {count}"]
+
+
 def _purpose(architecture: Architecture, arguments: Sequence[str]) -> list[str]:
     """Write what the forward method maps; the inputs are counted where their shapes take a line."""
+    if architecture.decodes:
+        tokens, classes = architecture.output.shape
+        return [
+            f'        """Map token ids (b, t), t up to {tokens}, to (b, t, {classes}).',
+            "",
+            "        With a cache, the tokens stand behind those that it holds.",
+            '        """',
+        ]
     given = [
         f"{argument} {_batch(node.shape)}"
         for argument, node in zip(arguments, architecture.inputs, strict=False)

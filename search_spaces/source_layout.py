@@ -33,9 +33,14 @@ def call_lines(before: str, source: str, after: str = "") -> list[str]:
     return [f"{before}{function}(", f"{indent}    {arguments[:-1]}", f"{indent}){after}"]
 
 
-def signature(arguments: Sequence[str]) -> list[str]:
-    """Write the first lines of the forward method; many arguments stand on lines of their own."""
-    typed = ["self", *(f"{argument}: torch.Tensor" for argument in arguments)]
+def signature(arguments: Sequence[str], others: Sequence[str] = ()) -> list[str]:
+    """Write the first lines of the forward method; many arguments stand on lines of their own.
+
+    Args:
+        arguments: names of the tensors.
+        others: what else it takes, with types and defaults.
+    """
+    typed = ["self", *(f"{argument}: torch.Tensor" for argument in arguments), *others]
     line = f"    def forward({', '.join(typed)}) -> torch.Tensor:"
     if len(line) <= WIDTH:
         return [line]

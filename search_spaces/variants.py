@@ -103,21 +103,27 @@ class Realised:
     origin: tuple[int, ...]
 
 
+def systems() -> Registry[VariantSystem]:
+    """Return all systems that execute variants, by kind."""
+    for module in SYSTEMS:
+        importlib.import_module(module)
+    return VARIANTS
+
+
 def system_of(region: Region) -> VariantSystem:
     """Return the system that executes a region.
 
     Raises:
         NasError: none does.
     """
-    for module in SYSTEMS:
-        importlib.import_module(module)
-    if region.variant.kind not in VARIANTS:
-        known = ", ".join(VARIANTS.names()) or "none yet"
+    found = systems()
+    if region.variant.kind not in found:
+        known = ", ".join(found.names()) or "none yet"
         raise NasError(
             f"This network has {region}, and nothing here executes that; variants that are: "
             f"{known}. Use its dense form: Architecture.dense()."
         )
-    return VARIANTS.get(region.variant.kind)
+    return found.get(region.variant.kind)
 
 
 def place_of(architecture: Architecture, region: Region) -> Place:

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from evaluators.accuracy.data import Dataset, load_dataset
-from evaluators.accuracy.evaluator import Weights, measure_test_accuracy
+from evaluators.accuracy.evaluator import Weights, measure_test
 from evaluators.accuracy.recipe import RECIPES
 from evaluators.audit.truth import Latency, Truth
 from kernels.device import Device, detect
@@ -18,7 +18,7 @@ from search_spaces.build import build, load_weights
 from search_spaces.export.values import Facts, Figure, Form, Format, Preprocessing
 from search_spaces.export.write import Order
 from studies.config import StudyConfig
-from studies.metrics import METRICS, parse_metric
+from studies.metrics import METRICS, parse_metric, quality_of
 from studies.storage import Repository, StudyRecord, TrialRecord, Value
 from studies.workspace import Workspace
 
@@ -70,10 +70,12 @@ def truth_of(repository: Repository, wanted: Wanted, trial: TrialRecord) -> Trut
     Raises:
         NasError: the trial has no trained weights, or they or the data are not there any more.
     """
-    detail = repository.detail(trial.id, "accuracy")
+    detail = repository.detail(trial.id, quality_of(trial.values) or "accuracy")
     if "dense_key" not in detail:
         raise NasError(f"Trial {trial.number} has no trained weights: its evaluator kept none.")
     dataset = load_dataset(wanted.config.data)
+    if not isinstance(dataset, Dataset):
+        raise NasError("Language models cannot be exported yet.")
     if detail["data_fingerprint"] != dataset.fingerprint:
         raise NasError(
             f"The data {wanted.config.data!r} changed since trial {trial.number} was trained."
@@ -120,7 +122,7 @@ def _tested(
     dataset: Dataset,
     device: Device,
 ) -> Value:
-    figure = measure_test_accuracy(architecture, weights, dataset, device=device.torch_name)
+    (figure,) = measure_test(architecture, weights, dataset, device=device.torch_name)
     repository.add_values(trial.id, [figure])
     return Value(figure.value, figure.low, figure.high)
 

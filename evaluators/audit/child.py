@@ -12,7 +12,6 @@ import json
 import struct
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +125,14 @@ def _latency(job: Json, reload: Any) -> Json:
         torch.set_num_threads(evaluator.policy.threads)  # onnxruntime takes as many
     with exclusive(device):
         with torch.inference_mode():
-            native = prepare(architecture, device, batch=evaluator.batch, dtype=evaluator.dtype)
+            native = prepare(
+                architecture,
+                device,
+                batch=evaluator.batch,
+                dtype=evaluator.dtype,
+                phase=evaluator.phase,
+                tokens=evaluator.tokens,
+            )
         models: dict[str, Any] = {"native": native.module}
         refused: dict[str, str] = {}
         apart = {kind: why for kind in job["formats"] if (why := _apart(kind, evaluator))}
@@ -136,11 +142,11 @@ def _latency(job: Json, reload: Any) -> Json:
             except (Exception, SystemExit) as problem:  # of the export's own code
                 refused[kind] = _reason(problem)
         if job["form"] == "packed" and "pt2" in models and evaluator.mode == "eager":
-            models["traced"] = _traced(architecture, native.images)
+            models["traced"] = _traced(architecture, native.inputs)
         if evaluator.mode == "compile":
             models = {name: torch.compile(model) for name, model in models.items()}
-        calls = {name: partial(model, native.images) for name, model in models.items()}
         with torch.inference_mode():
+            calls = {name: native.call(model) for name, model in models.items()}
             timings, disturbed = evaluator.time_all(calls)
     ms = {name: timing.median_us / 1e3 for name, timing in timings.items()}
     return {
@@ -157,6 +163,8 @@ def _apart(kind: str, evaluator: Any) -> str:
     """Say why a format cannot be compared with what the study measured; empty if it can."""
     if kind != "python" and evaluator.dtype != "float32":
         return f"a {kind} file stays in float32, the study measured {evaluator.dtype}"
+    if kind != "python" and (evaluator.phase or evaluator.tokens):
+        return f"a {kind} file reads whole inputs, the study measured a phase of decoding"
     if kind == "onnx" and evaluator.device.kind != "cpu":
         return "onnxruntime runs on the CPU here, the study measured another device"
     return ""
@@ -177,15 +185,15 @@ def _placed(model: Any, kind: str, native: Any, evaluator: Any) -> Any:
     return model
 
 
-def _traced(architecture: Any, images: Any) -> Any:
+def _traced(architecture: Any, inputs: Any) -> Any:
     """Return the study's network as torch runs a graph: what only the running costs."""
     import torch
 
     from search_spaces.build import build
     from search_spaces.export.programs import trace_program
 
-    module = build(architecture).to(images.device)
-    example = torch.empty(2, *images.shape[1:], device=images.device)
+    module = build(architecture).to(inputs.device)
+    example = torch.zeros(2, *inputs.shape[1:], device=inputs.device, dtype=inputs.dtype)
     return trace_program(module, [example]).module()
 
 

@@ -54,9 +54,15 @@ def spaces(
         typer.Argument(help="Spaces to size; all if none.", autocompletion=complete_space),
     ] = None,
     input_shape: Annotated[
-        str, typer.Option(help="Of one sample, CxHxW.", metavar="CxHxW")
-    ] = "3x32x32",
-    classes: Annotated[int, typer.Option(help="Number of classes.", metavar="N")] = 10,
+        str | None,
+        typer.Option(
+            help="Of one sample: CxHxW [3x32x32], or tokens of text [128].", metavar="SHAPE"
+        ),
+    ] = None,
+    classes: Annotated[
+        int | None,
+        typer.Option(help="Of images [10]; of text, the vocabulary's size [65].", metavar="N"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List search spaces and how many candidates each has."""

@@ -19,6 +19,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.export.compare import compare
 from studies.exports import Exported, Refused, export_points, export_trial
 from studies.front import FrontPoint, front
+from studies.metrics import best_first, quality_of
 from studies.storage import TrialRecord
 from studies.workspace import Workspace
 
@@ -56,7 +57,8 @@ def export(
         run: directory of the run.
         study: name of the study, where the run holds several.
         names: numbers of trials, or beginnings of keys of the front.
-        best: also the most accurate point of the front, to ``best`` in the run.
+        best: also the most accurate point of the front (of a language model that of least loss),
+            to ``best`` in the run.
         every: the whole front.
         form: ``plain`` or ``packed``.
         to: formats.
@@ -84,7 +86,7 @@ def export(
     if numbers:
         made += _export_several(run, name, numbers, out or run / "exports", how, on_progress)
     if best or not numbers:
-        most = max(points, key=lambda point: _accuracy(name, point))
+        most = min(points, key=lambda point: _order(name, point))
         made.append(export_trial(run, name, most.trial, run / "best", **asdict(how)))
     if all(isinstance(item, Refused) for item in made):
         raise NasError(next(item.reason for item in made if isinstance(item, Refused)))
@@ -184,10 +186,12 @@ def _outcome(item: Exported | Refused) -> str:
     return f"{verdict} {took}, {item.directory}"
 
 
-def _accuracy(study: str, point: FrontPoint) -> float:
-    if "accuracy" not in point.values:
+def _order(study: str, point: FrontPoint) -> float:
+    """Return a key by which the most accurate point, or that of least loss, comes first."""
+    quality = quality_of(point.values)
+    if quality is None:
         raise NasError(f"The study {study!r} trained nothing; name the points to export.")
-    return point.values["accuracy"].value
+    return best_first(quality, point.values[quality].value)
 
 
 def _json(run: Path, made: Exported | Refused) -> Json:
