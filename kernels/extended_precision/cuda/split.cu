@@ -4,13 +4,13 @@
 //
 // Each row is scaled by a power of two that puts its largest magnitude into [2^14, 2^15), then every
 // x becomes hi = half(x) and lo = half((x - hi) * 2^RESIDUAL). Per 32 columns of K the image holds,
-// for all rows, 128 bytes: 4 units of 8 hi, 4 units of 8 lo, unit u at place u ^ (row % 8). Rows and
-// columns of padding are zero.
+// for all rows, 128 bytes: 4 units of 8 hi, 4 units of 8 lo, unit u at place u ^ (row % 8) or, without
+// SWIZZLE, at place u. Rows and columns of padding are zero.
 //
 // `trouble` counts a row's elements that two halves at the row's scale hold less exactly than to 22
 // bits. NOT_FINITE and TINY are added for rows with inf or nan and for rows too small to be scaled.
 //
-// Compile-time constants, see plan.py: RESIDUAL, TRUNCATE, WARPS (a row), VALUES (4 floats of a
+// Compile-time constants, see plan.py: RESIDUAL, TRUNCATE, SWIZZLE, WARPS (a row), VALUES (4 floats of a
 // row a thread holds), ALIGNED (rows can be read 4 floats at a time).
 
 constexpr int NOT_FINITE = 1 << 30, TINY = 1 << 29;
@@ -56,7 +56,8 @@ DEVICE void split_pair(float x, float y, float scale, unsigned& hi, unsigned& lo
 
 // Byte offset of unit `unit` of a row in a batch's image.
 DEVICE long long unit_at(const Source& s, int step, int row, int unit) {
-  return (static_cast<long long>(step) * s.padded + row) * 128 + ((unit ^ row % 8) * 16);
+  const int place = SWIZZLE ? unit ^ row % 8 : unit;
+  return (static_cast<long long>(step) * s.padded + row) * 128 + place * 16;
 }
 
 // K is contiguous: WARPS warps a row, which is read once where they can hold it.
