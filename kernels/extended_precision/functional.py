@@ -119,10 +119,11 @@ def pointwise_conv2d(
     name = implementation_of(x, weight, *([] if bias is None else [bias]))
     if name == TORCH or weight.shape[2:] != (1, 1) or x.dim() != 4:
         return F.conv2d(x, weight, bias, stride)
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     x = x[:, :, :: stride[0], :: stride[1]]
     batch, _, height, width = x.shape
     matrix = weight[:, :, 0, 0]
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+    if last:
         pixels = x.permute(0, 2, 3, 1)
         return linear(pixels, matrix, bias).permute(0, 3, 1, 2)
     added = None if bias is None else bias[None, :, None]

@@ -159,13 +159,12 @@ def run_gemm(
     out = empty_result(a, b) if out is None else out
     if out.numel() == 0:
         return out
-    sms = _sms(a.image.device)
-    plan = plan or choose(m, n, batch, sms=sms, residual_bits=a.residual_bits)
+    plan = plan or _chosen(a, batch, m, n)
     _check(a, plan)
     added_strides = added.strides((batch, m, n))
     kernel = _gemm_kernel(plan, False)
     kernel(
-        (plan.blocks(m, n, batch, sms),),
+        (plan.blocks(m, n, batch, _sms(out.device)),),
         (plan.threads,),
         (
             *_operand(a, batch),
@@ -248,6 +247,11 @@ def result_shape(a: SplitMatrix, b: SplitMatrix) -> tuple[int, int, int]:
 def empty_result(a: SplitMatrix, b: SplitMatrix) -> torch.Tensor:
     """Return memory for a product."""
     return torch.empty(result_shape(a, b), dtype=torch.float32, device=a.image.device)
+
+
+def _chosen(a: SplitMatrix, batch: int, m: int, n: int) -> GemmPlan:
+    sms = _sms(a.image.device)
+    return choose(m, n, batch, sms=sms, residual_bits=a.residual_bits)
 
 
 def _check(a: SplitMatrix, plan: GemmPlan) -> None:

@@ -137,7 +137,7 @@ def trouble_of(x: torch.Tensor, residual_bits: int) -> torch.Tensor:
 
 def is_wide(trouble: torch.Tensor, k: int) -> torch.Tensor:
     """Return which rows two halves cannot hold to float32's accuracy, by their trouble."""
-    return trouble * WIDE_SHARE > k if k < TINY // WIDE_SHARE else trouble > 0
+    return trouble > k // WIDE_SHARE
 
 
 def split_matrix(
