@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,9 @@ SOURCES = Path(__file__).parent / "cuda"
 
 HOPPER = (9, 0)
 """The only compute capability on which the product's instructions exist."""
+
+_PANEL_BYTES = 16 << 20
+"""Read twice in turn, the second time from the second-level cache; not measured yet."""
 
 _MOST_BLOCKS = 65535
 """In the second and third dimension of a grid."""
@@ -124,14 +128,30 @@ def _split_columns(
     trouble: torch.Tensor,
 ) -> None:
     batch, rows, k = x.shape
-    grid = (_ceil(padded, TALL), _ceil(k, CHUNK), min(batch, _MOST_BLOCKS))
-    partial = torch.empty(batch, grid[1], padded, dtype=torch.int32, device=x.device)
-    sizes = (*_int64(x.stride(0), x.stride(2)), *_int32(rows, k, padded, batch))
-    capability = _capability(x.device)
+    chunks, capability = _ceil(k, CHUNK), _capability(x.device)
+    partial = torch.empty(batch, chunks, padded, dtype=torch.int32, device=x.device)
     measure = _split_kernel(plan, "measure_columns", capability)
-    measure(grid, (256,), (x, *sizes, partial, trouble))
     write = _split_kernel(plan, "split_columns", capability)
-    write(grid, (256,), (x, *sizes, partial, image, exponents, trouble))
+    for part, blocks in _panels(batch, _ceil(padded, TALL), k):
+        here = x[part]
+        grid = (len(blocks), chunks, min(here.shape[0], _MOST_BLOCKS))
+        sizes = (
+            *_int64(x.stride(0), x.stride(2)),
+            *_int32(rows, k, padded, here.shape[0], blocks.start),
+        )
+        measure(grid, (256,), (here, *sizes, partial[part], trouble[part]))
+        outputs = image[part], exponents[part], trouble[part]
+        write(grid, (256,), (here, *sizes, partial[part], *outputs))
+
+
+def _panels(batch: int, blocks: int, k: int) -> Iterator[tuple[slice, range]]:
+    """Yield parts of a batch, or of one matrix's blocks of rows, that stay in the cache."""
+    block_bytes = 4 * TALL * k
+    together = max(1, _PANEL_BYTES // (block_bytes * blocks))
+    size = blocks if together > 1 else max(1, _PANEL_BYTES // block_bytes)
+    for first in range(0, batch, together):
+        for start in range(0, blocks, size):
+            yield slice(first, first + together), range(start, min(blocks, start + size))
 
 
 def run_gemm(
@@ -227,6 +247,25 @@ def run_nearest(
     return nearest, values
 
 
+def run_probe(
+    a: torch.Tensor, b: torch.Tensor, total: torch.Tensor, *, warpgroup: bool
+) -> torch.Tensor:
+    """Return total + a[0] b[0] + .. + a[15] b[15] as the tensor cores have it, many times.
+
+    Args:
+        a: 16 halves.
+        b: 16 halves.
+        total: one float32.
+        warpgroup: by Hopper's instruction, else by that of sm_80.
+    """
+    threads = 128 if warpgroup else 32
+    out = torch.empty(threads * (32 if warpgroup else 4), dtype=torch.float32, device=a.device)
+    function = "probe_warpgroup" if warpgroup else "probe_warp"
+    kernel = _probe_kernel(function, _capability(a.device))
+    kernel((1,), (threads,), (a, b, total, out), shared_bytes=17 << 10 if warpgroup else 0)
+    return out
+
+
 def result_shape(a: SplitMatrix, b: SplitMatrix) -> tuple[int, int, int]:
     """Return (batch, m, n) of a product.
 
@@ -302,6 +341,16 @@ def compile_split(plan: SplitPlan, capability: tuple[int, int]) -> CompiledKerne
 def compile_gemm(plan: GemmPlan, *, nearest: bool = False) -> CompiledKernel:
     """Compile the product of a plan for Hopper, if it is not; needs no GPU."""
     return _compile("gemm", plan.defines(nearest=nearest), HOPPER)
+
+
+def compile_probe(capability: tuple[int, int]) -> CompiledKernel:
+    """Compile the probes of how tensor cores add, if they are not; needs no GPU."""
+    return _compile("probe", {"WARPGROUP": 1} if capability == HOPPER else {}, capability)
+
+
+@cache
+def _probe_kernel(function: str, capability: tuple[int, int]) -> Kernel:
+    return load(compile_probe(capability), function)
 
 
 @lru_cache(maxsize=256)

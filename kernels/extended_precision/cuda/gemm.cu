@@ -421,5 +421,6 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THR
       }
     }
   }
+  __syncwarp();
   cluster_sync();  // no block may end while another still writes to it
 }

@@ -117,6 +117,9 @@ DEVICE void give_registers() {
 
 // Warpgroup products: 64 rows of A times N rows of B, both in shared memory with K contiguous.
 
+// Makes this thread's ordinary writes to shared memory known to the tensor cores.
+DEVICE void fence_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
 DEVICE void mma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
 DEVICE void mma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -144,6 +147,15 @@ DEVICE void pin(float (&sums)[TILES][4]) {
 #define SUMS(j) "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])
 #define SUMS4(j) SUMS(j), SUMS(j + 1), SUMS(j + 2), SUMS(j + 3)
 #define SUMS8(j) SUMS4(j), SUMS4(j + 4)
+
+// One warp's product, d (16 x 8) += a (16 x 16) b (16 x 8), for every GPU since sm_80.
+DEVICE void mma_warp(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
 
 // d += a b for 16 columns of K, or d = a b where `add` is 0.
 

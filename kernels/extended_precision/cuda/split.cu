@@ -168,13 +168,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 // Rows are contiguous: their largest magnitudes first, by chunks of K, then tiles that turn in
-// shared memory.
+// shared memory. Launches take panels from `first_block` on that the second kernel finds in the
+// second-level cache.
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     measure_columns(const float* from, long long batch_stride, long long k_stride, int rows, int k,
-                    int padded, int batch, unsigned* partial, int* trouble) {
+                    int padded, int batch, int first_block, unsigned* partial, int* trouble) {
   __shared__ unsigned found[THREADS];
-  const int row = blockIdx.x * TALL + threadIdx.x % TALL, chunks = gridDim.y;
+  const int row = (first_block + static_cast<int>(blockIdx.x)) * TALL + threadIdx.x % TALL;
+  const int chunks = gridDim.y;
   const int first = static_cast<int>(blockIdx.y) * CHUNK + static_cast<int>(threadIdx.x) / TALL;
   for (int b = blockIdx.z; b < batch; b += gridDim.z) {
     const float* column = from + b * batch_stride + row;
@@ -200,13 +202,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     split_columns(const float* from, long long batch_stride, long long k_stride, int rows, int k,
-                  int padded, int batch, const unsigned* partial, unsigned char* image,
-                  int* exponents, int* trouble) {
+                  int padded, int batch, int first_block, const unsigned* partial,
+                  unsigned char* image, int* exponents, int* trouble) {
   __shared__ float tile[32][TALL + 1];
   __shared__ int scales[TALL];
   const Source s = {from, batch_stride, k_stride, rows, k, padded, batch};
   const int steps = (k + 31) / 32, chunks = gridDim.y;
-  const int row = threadIdx.x % TALL, top = blockIdx.x * TALL;
+  const int row = threadIdx.x % TALL;
+  const int top = (first_block + static_cast<int>(blockIdx.x)) * TALL;
   for (int b = blockIdx.z; b < batch; b += gridDim.z) {
     const float* matrix = from + b * batch_stride;
     unsigned largest = 0, flag = 0;

@@ -14,7 +14,7 @@ import numpy
 import pytest
 import torch
 
-from kernels.extended_precision import launch, plan, tensor_core
+from kernels.extended_precision import checks, launch, plan, tensor_core
 from kernels.extended_precision.launch import Added
 from kernels.extended_precision.plan import GemmPlan, SplitPlan
 from kernels.extended_precision.split import split_matrix
@@ -56,6 +56,10 @@ class Emulation:
     def split(self, chosen: SplitPlan, function: str, capability: Any) -> EmulatedKernel:
         return self._kernel("split.cu", SPLIT, chosen.defines(), function)
 
+    def probe(self, function: str, capability: Any) -> EmulatedKernel:
+        functions = ("probe_warp", "probe_warpgroup")
+        return self._kernel("probe.cu", functions, {"WARPGROUP": 1}, function)
+
     def _kernel(
         self, name: str, functions: tuple[str, ...], defines: dict[str, int], function: str = ""
     ) -> EmulatedKernel:
@@ -76,6 +80,7 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Emulation:
 def emulation(libraries: Emulation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulation]:
     monkeypatch.setattr(launch, "_gemm_kernel", libraries.gemm)
     monkeypatch.setattr(launch, "_split_kernel", libraries.split)
+    monkeypatch.setattr(launch, "_probe_kernel", libraries.probe)
     monkeypatch.setattr(launch, "_sms", lambda device: 6)
     monkeypatch.setattr(launch, "_capability", lambda device: launch.HOPPER)
     yield libraries
@@ -113,7 +118,7 @@ def test_splits_compile_without_spills(capability: tuple[int, int], k: int) -> N
 @pytest.mark.parametrize(
     ("rows", "k", "residual_bits", "options"),
     [
-        (37, 1023, 11, {}),
+        (133, 1023, 11, {}),
         pytest.param(37, 100, 0, {}, marks=pytest.mark.slow),
         pytest.param(9, 2500, 0, {"swizzled": False}, marks=pytest.mark.slow),
         pytest.param(24, 512, 11, {"truncate": True}, marks=pytest.mark.slow),
@@ -121,7 +126,12 @@ def test_splits_compile_without_spills(capability: tuple[int, int], k: int) -> N
     ],
 )
 def test_the_split_kernels_write_what_the_definition_says(
-    emulation: Emulation, rows: int, k: int, residual_bits: int, options: dict[str, bool]
+    emulation: Emulation,
+    rows: int,
+    k: int,
+    residual_bits: int,
+    options: dict[str, bool],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x = normal(2, rows, k) * 10.0 ** (normal(2, rows, 1, seed=1) * 15)
     x[0, 1, 3], x[1, 2], x[1, 4, :3] = float("inf"), 0.0, float("nan")
@@ -129,7 +139,10 @@ def test_the_split_kernels_write_what_the_definition_says(
     expected = split_matrix(x, residual_bits, **options)
     assert expected.trouble[0, 3] * plan.WIDE_SHARE > k
     shifted = torch.empty(2, rows, k + 3)[:, :, 3:].copy_(x)
-    for source in (x, shifted, x.mT.contiguous().mT, x.repeat(1, 1, 2)[:, :, ::2].copy_(x)):
+    standing = x.mT.contiguous().mT
+    for source in (x, shifted, standing, x.repeat(1, 1, 2)[:, :, ::2].copy_(x), standing):
+        if source is standing:  # at the second time in panels of one block
+            monkeypatch.setattr(launch, "_PANEL_BYTES", launch._PANEL_BYTES // 4096)
         found = launch.run_split(source, residual_bits, **options)
         assert same_bits(found.image, expected.image)
         assert torch.equal(found.exponents, expected.exponents)
@@ -192,6 +205,15 @@ def test_powers_of_two_at_the_ends_of_the_range(emulation: Emulation) -> None:
     assert ((found - expected).abs() / scale)[fits].max() < 2e-7
 
 
+@pytest.mark.parametrize("warpgroup", [False, True])
+def test_probes_reach_every_place_of_the_tile(emulation: Emulation, warpgroup: bool) -> None:
+    for probe in tensor_core.PROBES:
+        a, b = (torch.tensor(x, dtype=torch.float16) for x in (probe.a, probe.b))
+        total = torch.tensor([probe.accumulator])
+        found = launch.run_probe(a, b, total, warpgroup=warpgroup)
+        assert found.double().unique().tolist() == [probe.expected()], probe.what
+
+
 @pytest.mark.parametrize(("n", "d"), [(300, 5), (257, 70)])
 def test_the_nearest_column(emulation: Emulation, n: int, d: int) -> None:
     x, centres = normal(1, n, d), normal(1, 200, d, seed=1)
@@ -227,6 +249,20 @@ def test_the_emulator_finds_faults(
         except BaseException:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (1, 3)
+
+
+@pytest.mark.slow
+def test_the_checks_for_a_gpu_hold_in_the_emulator(
+    emulation: Emulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "_DEVICE", "cpu")
+    monkeypatch.setattr(checks, "_STEADY", (300, 70, 200))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: launch.HOPPER)
+    known = checks.groups()
+    for group in ("probes", "split", "product 256x128", "product paper", "nearest"):
+        rows = list(known[group]())
+        assert rows
+        assert not [row for row in rows if not row.passed]
 
 
 # Interpreted: the Triton kernels

@@ -246,6 +246,8 @@ inline void __syncthreads() {
   emulated::meet(block.arrived, block.generation, emulated::machine.threads.x);
 }
 
+inline void __syncwarp() { emulated::meet_warp(); }
+
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
   return emulated::from_lane(value, threadIdx.x % 32 ^ static_cast<unsigned>(mask));

@@ -113,6 +113,13 @@ struct Number {
 
 constexpr int NOTHING = -10000;
 
+inline Number number_of(unsigned half) {
+  const double value = half_to_float(half);
+  int exponent;
+  frexp(value, &exponent);
+  return {value, value == 0 ? NOTHING : exponent - 1};
+}
+
 inline Number number_at(uint64 tile, int row, int k) {
   const unsigned start = static_cast<unsigned>(tile & 0x3fff) << 4;
   const unsigned group = static_cast<unsigned>(tile >> 32 & 0x3fff) << 4;
@@ -120,10 +127,7 @@ inline Number number_at(uint64 tile, int row, int k) {
   const unsigned address = logical ^ (logical >> 7 & 7) << 4;
   unsigned short bits;
   memcpy(&bits, shared_memory() + (address - SHARED_BASE), 2);
-  const double value = half_to_float(bits);
-  int exponent;
-  frexp(value, &exponent);
-  return {value, value == 0 ? NOTHING : exponent - 1};
+  return number_of(bits);
 }
 
 inline float add_products(const Number* a, const Number* b, float sum) {
@@ -161,6 +165,8 @@ inline void perform(const emulated::Product& product) {
   }
 }
 
+inline void fence_shared() {}
+
 inline void mma_fence() {}
 
 inline void mma_commit() { self().groups.push_back(std::move(self().issued)), self().issued.clear(); }
@@ -181,4 +187,21 @@ void pin(float (&)[TILES][4]) {}
 template <int TILES>
 void mma(float (&sums)[TILES][4], uint64 a, uint64 b, int add) {
   self().issued.push_back({a, b, add, TILES, &sums[0][0]});
+}
+
+inline void mma_warp(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  unsigned all[6][32];
+  for (int i = 0; i < 6; ++i)
+    for (unsigned lane = 0; lane < 32; ++lane)
+      all[i][lane] = emulated::from_lane(i < 4 ? a[i] : b[i - 4], lane);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int i = 0; i < 4; ++i) {
+    Number row[16], column[16];
+    for (int k = 0; k < 16; ++k) {
+      const int there = k % 8 / 2, shift = k % 2 * 16;
+      row[k] = number_of(all[i / 2 + k / 8 * 2][lane / 4 * 4 + there] >> shift);
+      column[k] = number_of(all[4 + k / 8][(lane % 4 * 2 + i % 2) * 4 + there] >> shift);
+    }
+    d[i] = add_products(row, column, d[i]);
+  }
 }
