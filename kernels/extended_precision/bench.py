@@ -30,6 +30,7 @@ from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets, time_interl
 
 SYSTEM = "extended_precision"
 BASELINE = "cuBLAS fp32, TF32 off"
+_DEVICE = "cuda"
 _POLICY = TimingPolicy(mode="graph", rounds=5, samples_per_round=10, max_seconds=15.0)
 _SCOUTING = replace(_POLICY, rounds=3, max_seconds=0.4, warmup_max_seconds=0.4)
 _GEMMS = (
@@ -109,7 +110,7 @@ def plan_names() -> list[str]:
     return [*(plan.VARIANTS if hopper else ()), *tiles]
 
 
-def prepare() -> None:
+def compile_kernels() -> None:
     """Compile every CUDA kernel that the cases and the checks use; needs no GPU."""
     jobs: list[Callable[[], object]] = [
         partial(launch.compile_gemm, chosen) for chosen in (*plan.VARIANTS.values(), plan.PAPER)
@@ -125,7 +126,7 @@ def prepare() -> None:
             done.result()
 
 
-def check(say: Callable[[str], None] = lambda text: None) -> list[dict[str, JsonValue]]:
+def check_kernels(say: Callable[[str], None] = lambda text: None) -> list[dict[str, JsonValue]]:
     """Return what the checks found, see ``checks``: a row each.
 
     Args:
@@ -197,12 +198,12 @@ def _record(
 ) -> JsonValue:
     with torch.no_grad():
         tried = time_interleaved(
-            {**compared.ours, **compared.baselines}, device="cuda", policy=scouting
+            {**compared.ours, **compared.baselines}, device=_DEVICE, policy=scouting
         )
         best = min(compared.ours, key=lambda name: tried[name].median_us)
         fastest = min(compared.baselines, key=lambda name: tried[name].median_us)
         turns = {"ours": compared.ours[best], "baseline": compared.baselines[fastest]}
-        timings = time_interleaved(turns, device="cuda", policy=policy)
+        timings = time_interleaved(turns, device=_DEVICE, policy=policy)
         error = compared.error(best)
     ours, baseline = timings["ours"], timings["baseline"]
     return {
@@ -235,7 +236,7 @@ def _gemm(
     batch, m, n, k = shape
     set_bytes = 4 * batch * (m * k + k * n + m * n)
     sets = [(_normal(batch, m, k), _normal(batch, k, n)) for _ in range(cold_sets(set_bytes))]
-    outs = [torch.empty(batch, m, n, device="cuda") for _ in sets]
+    outs = [torch.empty(batch, m, n, device=_DEVICE) for _ in sets]
     operands: dict[tuple[bool, int], list[tuple[SplitMatrix, SplitMatrix]]] = {}
     ours: Turns = {}
     for name in names:
@@ -338,13 +339,13 @@ def _from_float32(name: str, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor
 
 
 def _normal(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, device="cuda")
+    return torch.randn(shape, device=_DEVICE)
 
 
 def _drawn(kind: str, m: int, k: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator("cuda").manual_seed(m + k + n)
-    uniform = partial(torch.rand, generator=generator, device="cuda")
-    gaussian = partial(torch.randn, generator=generator, device="cuda")
+    generator = torch.Generator(_DEVICE).manual_seed(m + k + n)
+    uniform = partial(torch.rand, generator=generator, device=_DEVICE)
+    gaussian = partial(torch.randn, generator=generator, device=_DEVICE)
     if kind == "U(-1,1)":
         return 2 * uniform(m, k) - 1, 2 * uniform(k, n) - 1
     if kind == "U(0,1)":

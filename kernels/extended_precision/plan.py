@@ -207,6 +207,19 @@ def choose(m: int, n: int, batch: int, *, sms: int, residual_bits: int = 0) -> G
     return plan if _ceil(n, plan.columns) > 1 else replace(plan, cluster_n=1)
 
 
+def pays(batch: int, m: int, k: int, n: int) -> bool:
+    """Tell whether a product from float32 is worth splitting on an H100; an estimate.
+
+    Bytes at 3 TB/s, float32 at 50 and three products of halves at 190 TFLOP/s in whole tiles, 3
+    and 8 us for launches. To be replaced by measured figures.
+    """
+    read, written = 4 * batch * (m * k + k * n), 4 * batch * m * n
+    plain_us = max(2 * batch * m * n * k / 50e6, (read + written) / 3e6) + 3
+    tiles = _ceil(m, 128) * _ceil(n, 128) * batch * 128 * 128
+    product_us = max(2 * tiles * k / 190e6, (read + written) / 3e6)
+    return 2 * read / 3e6 + product_us + 8 < plain_us
+
+
 @dataclass(frozen=True, slots=True)
 class SplitPlan:
     """One compiled split of a matrix.

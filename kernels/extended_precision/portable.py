@@ -76,8 +76,8 @@ def run_portable_gemm(
     if out.numel() == 0:
         return out
     tile = tile or choose_tile(m, n, batch, sms=_multiprocessors(out.device))
-    grid = (-(-m // tile.rows) * -(-n // tile.columns), batch)
-    triton_kernels.gemm[grid](
+    tiles = -(-m // tile.rows) * -(-n // tile.columns)
+    triton_kernels.gemm[(tiles * batch,)](
         *_image(a, batch),
         *_image(b, batch),
         m,

@@ -11,10 +11,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernels.extended_precision.functional import TORCH, implementation_of
+from kernels.extended_precision.plan import pays
 from kernels.extended_precision.routes import PRODUCTS
-
-LEAST_WORK = 1 << 24
-"""Multiply-adds below which a product stays with torch: launches would outweigh it. An estimate."""
 
 aten = torch.ops.aten
 Result = torch.Tensor | tuple[torch.Tensor | None, ...]
@@ -26,14 +24,15 @@ class ExtendedPrecision(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Within ``with ExtendedPrecision():`` whatever torch multiplies is routed, backward passes that
     run there included; there is no need to change the model. Other types, products in autocast,
-    small ones, and operators that hide their products (fused attention) stay with torch. Where the
-    chosen implementation is torch's own, on a CPU for one, nothing changes.
+    those that are estimated to be faster as they are, and operators that hide their products (fused
+    attention) stay with torch. Where the chosen implementation is torch's own, on a CPU for one,
+    nothing changes.
 
     Torch runs uncompiled within. For ``torch.compile``, change the model by
     ``to_extended_precision``.
 
     Args:
-        least_work: multiply-adds below which a product stays with torch.
+        always: route products however small they are.
 
     Attributes:
         routed: calls that were routed, by the operator's name.
@@ -45,9 +44,9 @@ class ExtendedPrecision(TorchDispatchMode):  # type: ignore[no-untyped-call]
         (torch.Size([4, 2]), {})
     """
 
-    def __init__(self, *, least_work: int = LEAST_WORK) -> None:
+    def __init__(self, *, always: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.least_work = least_work
+        self.always = always
         self.routed: Counter[str] = Counter()
 
     def __torch_dispatch__(
@@ -61,7 +60,7 @@ class ExtendedPrecision(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         route = _ROUTES.get(func)
         if route is not None:
-            result = route(self.least_work, *args, **kwargs)
+            result = route(self.always, *args, **kwargs)
             if result is not None:
                 self.routed[str(func)] += 1
                 return result
@@ -77,7 +76,7 @@ def _is_composite(func: Any) -> bool:
 
 
 def _product(
-    least_work: int,
+    always: bool,
     a: torch.Tensor,
     b: torch.Tensor,
     added: torch.Tensor | None = None,
@@ -89,19 +88,19 @@ def _product(
     if any(type(x) not in (torch.Tensor, torch.nn.Parameter) for x in operands):
         return None
     batch = max(a.shape[0], b.shape[0])
-    if batch * a.shape[1] * a.shape[2] * b.shape[2] < least_work:
+    if not (always or pays(batch, a.shape[1], a.shape[2], b.shape[2])):
         return None
     name = implementation_of(*operands)
     return None if name == TORCH else PRODUCTS[name](a, b, added, float(alpha), float(beta))
 
 
-def _mm(least_work: int, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:
-    product = _product(least_work, a[None], b[None])
+def _mm(always: bool, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:
+    product = _product(always, a[None], b[None])
     return None if product is None else product[0]
 
 
 def _addmm(
-    least_work: int,
+    always: bool,
     added: torch.Tensor,
     a: torch.Tensor,
     b: torch.Tensor,
@@ -109,12 +108,12 @@ def _addmm(
     beta: float = 1,
     alpha: float = 1,
 ) -> torch.Tensor | None:
-    product = _baddbmm(least_work, added, a[None], b[None], beta=beta, alpha=alpha)
+    product = _baddbmm(always, added, a[None], b[None], beta=beta, alpha=alpha)
     return None if product is None else product[0]
 
 
 def _baddbmm(
-    least_work: int,
+    always: bool,
     added: torch.Tensor,
     a: torch.Tensor,
     b: torch.Tensor,
@@ -123,7 +122,7 @@ def _baddbmm(
     alpha: float = 1,
 ) -> torch.Tensor | None:
     added = added[(None,) * (3 - added.dim())]
-    return _product(least_work, a, b, added if beta else None, alpha, beta)
+    return _product(always, a, b, added if beta else None, alpha, beta)
 
 
 def _is_pointwise(
@@ -138,7 +137,7 @@ def _is_pointwise(
 
 
 def _convolution(
-    least_work: int,
+    always: bool,
     x: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
@@ -154,15 +153,15 @@ def _convolution(
     matrix = weight[:, :, 0, 0]
     if _is_channels_last(x):
         added = None if bias is None else bias[None, None]
-        y = _product(least_work, _pixels(x)[None], matrix.mT[None], added)
+        y = _product(always, _pixels(x)[None], matrix.mT[None], added)
         return None if y is None else _images(y[0], x)
     added = None if bias is None else bias[None, :, None]
-    y = _product(least_work, matrix[None], x.flatten(2), added)
+    y = _product(always, matrix[None], x.flatten(2), added)
     return None if y is None else y.view(x.shape[0], -1, *x.shape[2:])
 
 
 def _convolution_backward(
-    least_work: int,
+    always: bool,
     dy: torch.Tensor,
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -182,13 +181,13 @@ def _convolution_backward(
     dw: torch.Tensor | None
     if _is_channels_last(x):
         rows = _pixels(dy)
-        dx = _product(least_work, rows[None], matrix[None])
+        dx = _product(always, rows[None], matrix[None])
         dx = None if dx is None else _images(dx[0], x)
-        dw = _product(least_work, rows.mT[None], _pixels(x)[None])
+        dw = _product(always, rows.mT[None], _pixels(x)[None])
     else:
-        dx = _product(least_work, matrix.mT[None], dy.flatten(2))
+        dx = _product(always, matrix.mT[None], dy.flatten(2))
         dx = None if dx is None else dx.view(x.shape)
-        dw = _product(least_work, dy.flatten(2), x.flatten(2).mT)
+        dw = _product(always, dy.flatten(2), x.flatten(2).mT)
     if dx is None or dw is None:
         return None
     found = (dx, dw.sum(0).view(weight.shape), dy.sum((0, 2, 3)))
@@ -214,7 +213,7 @@ def _images(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 _ROUTES: dict[Any, Route] = {
     aten.mm.default: _mm,
     aten.addmm.default: _addmm,
-    aten.bmm.default: lambda least_work, a, b: _product(least_work, a, b),
+    aten.bmm.default: lambda always, a, b: _product(always, a, b),
     aten.baddbmm.default: _baddbmm,
     aten.convolution.default: _convolution,
     aten.convolution_backward.default: _convolution_backward,

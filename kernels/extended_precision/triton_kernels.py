@@ -47,11 +47,13 @@ def gemm(
     ADDED: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Multiply two images that are not swizzled, see ``split.pack_image``; one program a tile."""
-    batch = tl.program_id(1).to(tl.int64)
     across = tl.cdiv(n, BN)
-    band = tl.program_id(0) // (GROUP * across) * GROUP
+    tiles = tl.cdiv(m, BM) * across
+    batch = (tl.program_id(0) // tiles).to(tl.int64)
+    item = tl.program_id(0) % tiles
+    band = item // (GROUP * across) * GROUP
     height = tl.minimum(GROUP, tl.cdiv(m, BM) - band)
-    offset = tl.program_id(0) - band * across
+    offset = item - band * across
     i = (band + offset % height) * BM + tl.arange(0, BM)
     j = offset // height * BN + tl.arange(0, BN)
     a = a_image + batch * a_batch_lines * 64

@@ -17,8 +17,11 @@ BENCHES = {
     "extended-precision": "kernels.extended_precision.bench",
     "sliding-channel": "kernels.sliding_channel.bench",
 }
-"""Modules with ``case_names`` and ``bench``; with ``prepare``, ``check``, ``accuracy`` where a
-system has them."""
+"""Modules with ``case_names`` and ``bench``.
+
+A system may also have ``compile_kernels``, and ``check_kernels`` with ``sound_plans`` and
+``accuracy``.
+"""
 
 
 def bench(
@@ -50,17 +53,19 @@ def bench(
     known = module.case_names()
     if not any(case in name for name in known):
         raise UnknownNameError("case", case, known)
+    if not compile_only and detect().kind == "cpu":
+        raise NasError(
+            f"The bench {what!r} needs a GPU, and torch sees none; --compile needs none."
+        )
     result: Json = {"bench": what}
-    if hasattr(module, "prepare"):
+    if hasattr(module, "compile_kernels"):
         say("compiling")
-        module.prepare()
+        module.compile_kernels()
     if compile_only:
         return result
-    if detect().kind == "cpu":
-        raise NasError(f"The bench {what!r} needs a GPU, and torch sees none here. --compile runs.")
     options: Json = {"only": case, "commit": commit}
-    if hasattr(module, "check"):
-        result["checks"] = module.check(say)
+    if hasattr(module, "check_kernels"):
+        result["checks"] = module.check_kernels(say)
         _write(result, out)
         options["plans"] = module.sound_plans(result["checks"])
         say(f"plans that hold: {', '.join(options['plans'])}")

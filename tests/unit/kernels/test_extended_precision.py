@@ -615,7 +615,7 @@ def test_a_transformer_block_is_routed_forward_and_backward(by_halves: None) -> 
     torch.manual_seed(0)
     model, x = Block(32, 4), normal(3, 10, 32)
     plain = gradients(model, x)
-    with ExtendedPrecision(least_work=1) as mode:
+    with ExtendedPrecision(always=True) as mode:
         routed = gradients(model, x)
     # 4 linear layers and 2 products of attention: one product forward, two backward each
     assert mode.routed["aten.addmm.default"] == 4
@@ -631,7 +631,7 @@ def test_pointwise_convolutions_are_routed(by_halves: None, layout: Any) -> None
     model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 6, 1, bias=False))
     x = normal(2, 4, 5, 6).contiguous(memory_format=layout)
     plain = gradients(model, x)
-    with ExtendedPrecision(least_work=1) as mode:
+    with ExtendedPrecision(always=True) as mode:
         routed = gradients(model, x)
         assert model(x).is_contiguous(memory_format=layout)
     assert mode.routed["aten.convolution.default"] == 4
@@ -642,7 +642,7 @@ def test_pointwise_convolutions_are_routed(by_halves: None, layout: Any) -> None
 
 def test_what_comes_whole_in_inference_mode_is_routed(by_halves: None) -> None:
     model, x = Block(32, 4), normal(3, 10, 32)
-    with torch.inference_mode(), ExtendedPrecision(least_work=1) as mode:
+    with torch.inference_mode(), ExtendedPrecision(always=True) as mode:
         found = model(x)
     assert mode.routed.total() == 6
     torch.testing.assert_close(found, model(x))
@@ -650,12 +650,27 @@ def test_what_comes_whole_in_inference_mode_is_routed(by_halves: None) -> None:
 
 def test_small_and_foreign_products_stay_with_torch(by_halves: None) -> None:
     with ExtendedPrecision() as mode:
-        normal(4, 8) @ normal(8, 2)
-        normal(400, 400).double() @ normal(400, 400).double()
+        normal(40, 80) @ normal(80, 20)
+        normal(900, 900).double() @ normal(900, 900).double()
     assert not mode.routed
     with ExtendedPrecision() as mode:
-        normal(400, 400) @ normal(400, 400)
+        normal(900, 900) @ normal(900, 900)
     assert mode.routed.total() == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((1, 4096, 4096, 4096), True),
+        ((64, 512, 512, 512), True),
+        ((1, 12608, 768, 3072), True),
+        ((768, 197, 64, 197), False),  # attention: as many bytes as work
+        ((1, 256, 256, 256), False),
+        ((1, 8192, 4096, 1), False),
+    ],
+)
+def test_what_pays_by_estimate(shape: tuple[int, int, int, int], expected: bool) -> None:
+    assert plan.pays(*shape) == expected
 
 
 def test_training_by_halves_follows_float32(
@@ -682,7 +697,7 @@ def test_training_by_halves_follows_float32(
         return found
 
     plain = losses()
-    with ExtendedPrecision(least_work=1) as mode:
+    with ExtendedPrecision(always=True) as mode:
         routed = losses()
     assert mode.routed["aten.mm.default"] == 12 * 3
     assert plain[-1] < plain[0] / 2
