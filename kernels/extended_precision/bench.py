@@ -130,7 +130,7 @@ def check_kernels(say: Callable[[str], None] = lambda text: None) -> list[dict[s
     """Return what the checks found, see ``checks``: a row each.
 
     Args:
-        say: told of each group as it ends.
+        say: told of each group at the end.
     """
     return [asdict(row) for row in checks.check_all(say)]
 

@@ -53,6 +53,8 @@ class GemmPlan:
             0: never, as in the paper of 2021.
         products: 3, or 4 with the product of both lower halves.
         residual_bits: lower halves are grown by 2 to this power.
+        stagger: whether the second warpgroup starts one product later, so that one promotes while
+            the other multiplies.
         group: rows of clusters among which neighbouring blocks stay.
     """
 
@@ -66,6 +68,7 @@ class GemmPlan:
     promote: int = STEP
     products: int = 3
     residual_bits: int = 0
+    stagger: bool = False
     group: int = 8
 
     @property
@@ -112,6 +115,7 @@ class GemmPlan:
             "PROMOTE": self.promote // STEP,
             "PRODUCTS": self.products,
             "RESIDUAL": self.residual_bits,
+            "STAGGER": int(self.stagger),
             "GROUP": self.group,
             "NEAREST": int(nearest),
         }
@@ -146,6 +150,8 @@ def refuses(plan: GemmPlan) -> str | None:
         return f"the schedule {plan.schedule} promotes after {STEP} columns"
     if plan.strips > 1 and (plan.promote != STEP or plan.schedule == "separate"):
         return "several strips share one accumulator, which each promotes at every stage"
+    if plan.stagger and (plan.schedule != "shared" or plan.warpgroups != 2):
+        return "only two warpgroups with one accumulator each take turns"
     budget = 192 if plan.warpgroups == 2 else 128
     if plan.accumulators > budget:
         return f"{plan.accumulators} accumulators a thread, of {budget}"
@@ -161,6 +167,8 @@ _SMALL = GemmPlan(strips=1, schedule="separate", residual_bits=11, stages=6)
 
 VARIANTS: dict[str, GemmPlan] = {
     "256x128": BALANCED,
+    "256x128 staggered": replace(BALANCED, stagger=True),
+    "256x128 staggered four": replace(BALANCED, stagger=True, cluster_m=2),
     "256x128 down": replace(BALANCED, cluster_m=2, cluster_n=1),
     "256x128 four": replace(BALANCED, cluster_m=2),
     "256x128 alone": replace(BALANCED, cluster_n=1),
@@ -169,6 +177,7 @@ VARIANTS: dict[str, GemmPlan] = {
     "128x128 scaled down": replace(_SMALL, cluster_m=2, cluster_n=1),
     "128x128 scaled four": replace(_SMALL, cluster_m=2),
     "128x192": GemmPlan(strips=1, columns=192, stages=5),
+    "128x192 staggered": GemmPlan(strips=1, columns=192, stages=5, stagger=True),
     "128x192 down": GemmPlan(strips=1, columns=192, stages=5, cluster_m=2, cluster_n=1),
     "192x128": GemmPlan(warpgroups=3, strips=1, stages=5),
     "192x128 down": GemmPlan(warpgroups=3, strips=1, stages=5, cluster_m=2, cluster_n=1),

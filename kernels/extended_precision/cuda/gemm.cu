@@ -11,7 +11,7 @@
 // which is added to with ordinary additions.
 //
 // Compile-time constants, see plan.py: WARPGROUPS (that multiply), STRIPS, BN, STAGES, CLUSTER_M,
-// CLUSTER_N, SCHEDULE, PROMOTE (0: never), PRODUCTS, RESIDUAL, GROUP, NEAREST.
+// CLUSTER_N, SCHEDULE, PROMOTE (0: never), PRODUCTS, RESIDUAL, STAGGER, GROUP, NEAREST.
 
 constexpr int BM = 64 * STRIPS * WARPGROUPS;
 constexpr int COLUMNS = BN / 8;  // of 8, as accumulators are numbered
@@ -25,6 +25,7 @@ constexpr int MULTIPLYING_REGISTERS = WARPGROUPS == 2 ? 232 : 152;
 static_assert(STRIPS == 1 || (PROMOTE == 1 && SCHEDULE != SEPARATE), "registers of one strip");
 static_assert(SCHEDULE == SHARED || PROMOTE == 1, "other schedules promote at every stage");
 static_assert(SCHEDULE != SHARED || RESIDUAL == 0, "one accumulator has one scale");
+static_assert(!STAGGER || (SCHEDULE == SHARED && WARPGROUPS == 2), "two warpgroups take turns");
 
 typedef float Sums[COLUMNS][4];
 
@@ -182,10 +183,14 @@ DEVICE void clear(Sums& sums) {
     for (int i = 0; i < 4; ++i) sums[j][i] = 0.0f;
 }
 
-// Multiplies all of K for one warpgroup's rows.
+// Multiplies all of K for one warpgroup's rows. With STAGGER the second warpgroup begins its first
+// tile when the first has its first products: while one then promotes, the other multiplies.
 DEVICE void multiply_tile(Sums (&total)[STRIPS], unsigned buffers, unsigned barriers, int group,
-                          int stages, Place& place) {
+                          int stages, Place& place, [[maybe_unused]] bool first) {
   Sums part, corrections;
+  if constexpr (STAGGER) {
+    if (first && group == 1) follow();
+  }
 #pragma unroll
   for (int strip = 0; strip < STRIPS; ++strip) clear(total[strip]);
   for (int k = 0; k < stages; ++k, place.advance()) {
@@ -204,6 +209,9 @@ DEVICE void multiply_tile(Sums (&total)[STRIPS], unsigned buffers, unsigned barr
         mma_commit();
         mma_wait<0>();
         pin(part);
+        if constexpr (STAGGER) {
+          if (first && group == 0 && k == 0 && strip == 0) lead();
+        }
         const bool whole = PROMOTE == 1 || (PROMOTE != 0 && k % PROMOTE == PROMOTE - 1);
         if (whole || k == stages - 1) promote<0>(total[strip], part);
       } else if constexpr (SCHEDULE == REUSED) {
@@ -406,7 +414,7 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THR
     for (int i = 0;; ++i) {
       const Tile tile = locate(i, s);
       if (!tile.valid) break;
-      multiply_tile(total, buffers, barriers, group, s.stages, place);
+      multiply_tile(total, buffers, barriers, group, s.stages, place, i == 0);
 #pragma unroll
       for (int strip = 0; strip < STRIPS; ++strip) {
         const int row = tile.row + (group * STRIPS + strip) * 64 + threadIdx.x % 128 / 32 * 16;

@@ -105,6 +105,12 @@ DEVICE void copy_bulk_to(unsigned to, const void* from, unsigned bytes, unsigned
       : "memory");
 }
 
+// One warpgroup tells another, which waits, that it may go on.
+
+DEVICE void lead() { asm volatile("bar.arrive 1, 256;" ::: "memory"); }
+
+DEVICE void follow() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
+
 template <int REGISTERS>
 DEVICE void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));

@@ -309,6 +309,7 @@ def test_every_variant_can_be_a_kernel() -> None:
         ({"columns": 96}, "64, 128 or 192"),
         ({"cluster_n": 4}, "clusters"),
         ({"promote": 40}, "multiples of 32"),
+        ({"stagger": True, "schedule": "reused"}, "take turns"),
     ],
 )
 def test_plans_that_cannot_be_say_why(changes: dict[str, Any], reason: str) -> None:

@@ -69,7 +69,7 @@ struct Block {
   dim3 index;
   std::vector<unsigned char> shared;
   std::map<unsigned, Barrier> barriers;
-  unsigned arrived = 0, generation = 0;
+  unsigned arrived = 0, generation = 0, led = 0;
 };
 
 struct Warp {

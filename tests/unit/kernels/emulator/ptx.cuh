@@ -92,6 +92,13 @@ inline void copy_bulk_to(unsigned to, const void* from, unsigned bytes, unsigned
   copy_to_blocks(to, from, bytes, barrier, blocks);
 }
 
+inline void lead() { ++self().block->led; }
+
+inline void follow() {
+  const unsigned& led = self().block->led;
+  emulated::wait([&] { return led >= 128; });
+}
+
 template <int REGISTERS>
 void take_registers() {}
 
