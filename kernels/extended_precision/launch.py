@@ -345,7 +345,7 @@ def compile_gemm(plan: GemmPlan, *, nearest: bool = False) -> CompiledKernel:
 
 def compile_probe(capability: tuple[int, int]) -> CompiledKernel:
     """Compile the probes of how tensor cores add, if they are not; needs no GPU."""
-    return _compile("probe", {"WARPGROUP": 1} if capability == HOPPER else {}, capability)
+    return _compile("probe", {"HOPPER": 1} if capability == HOPPER else {}, capability)
 
 
 @cache

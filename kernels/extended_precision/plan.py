@@ -118,6 +118,7 @@ class GemmPlan:
             "STAGGER": int(self.stagger),
             "GROUP": self.group,
             "NEAREST": int(nearest),
+            "HOPPER": 1,
         }
 
     def clusters(self, m: int, n: int) -> tuple[int, int]:

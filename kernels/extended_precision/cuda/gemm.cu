@@ -1,4 +1,6 @@
-#include "ptx.cuh"
+#include "instructions.cuh"
+
+typedef unsigned long long uint64;
 
 // A (m x k) times B (n x k) transposed, both split in two halves, for Hopper.
 //
@@ -53,7 +55,7 @@ struct Tile {
 DEVICE Tile locate(int i, const Sizes& s) {
   const int cluster = static_cast<int>(blockIdx.x) / CLUSTER;
   const int clusters = static_cast<int>(gridDim.x) / CLUSTER;
-  const int rank = static_cast<int>(cluster_rank());
+  const int rank = cluster_rank();
   const int each = s.clusters_m * s.clusters_n;
   int m, n, batch = 0;
   bool valid;
@@ -98,21 +100,21 @@ DEVICE void load_rows(unsigned to, const Operand& from, const unsigned char* mat
                       int first, int share, unsigned barrier, unsigned short mask) {
   constexpr int PART = ROWS / SHARES;
   const int row = first + share * PART;
-  const unsigned bytes = rows_there(from.rows, row, PART) * ROW_BYTES;
+  const int bytes = rows_there(from.rows, row, PART) * ROW_BYTES;
   if (bytes == 0) return;
   const unsigned char* source =
       matrix + (static_cast<uint64>(stage) * from.rows + row) * ROW_BYTES;
   to += share * PART * ROW_BYTES;
   if constexpr (SHARES == 1) {
-    copy_bulk(to, source, bytes, barrier);
+    copy_block(to, source, bytes, barrier);
   } else {
-    copy_bulk_to(to, source, bytes, barrier, mask);
+    copy_block_to(to, source, bytes, barrier, mask);
   }
 }
 
 DEVICE void load_tiles(unsigned buffers, unsigned barriers, const Operand& a, const Operand& b,
                        const Sizes& s) {
-  const int rank = static_cast<int>(cluster_rank());
+  const int rank = cluster_rank();
   const int down = rank / CLUSTER_N, across = rank % CLUSTER_N;
   const unsigned short a_mask = ((1u << CLUSTER_N) - 1) << (down * CLUSTER_N);
   unsigned short b_mask = 0;
@@ -122,7 +124,7 @@ DEVICE void load_tiles(unsigned buffers, unsigned barriers, const Operand& a, co
   for (int i = 0;; ++i) {
     const Tile tile = locate(i, s);
     if (!tile.valid) break;
-    const unsigned bytes =
+    const int bytes =
         (rows_there(a.rows, tile.row, BM) + rows_there(b.rows, tile.column, BN)) * ROW_BYTES;
     const unsigned char* a_matrix = a.image + tile.batch * a.batch_bytes;
     const unsigned char* b_matrix = b.image + tile.batch * b.batch_bytes;
@@ -130,8 +132,8 @@ DEVICE void load_tiles(unsigned buffers, unsigned barriers, const Operand& a, co
     for (int k = 0; k < s.stages; ++k, place.advance()) {
       const unsigned full = full_barrier(barriers, place.stage);
       const unsigned to = buffers + place.stage * STAGE_BYTES;
-      barrier_wait(empty_barrier(barriers, place.stage), place.phase ^ 1);
-      barrier_expect(full, bytes);
+      wait_barrier(empty_barrier(barriers, place.stage), place.phase ^ 1);
+      arrive_expecting(full, bytes);
       load_rows<BM, CLUSTER_N>(to, a, a_matrix, k, tile.row, across, full, a_mask);
       load_rows<BN, CLUSTER_M>(to + BM * ROW_BYTES, b, b_matrix, k, tile.column, down, full, b_mask);
     }
@@ -140,18 +142,18 @@ DEVICE void load_tiles(unsigned buffers, unsigned barriers, const Operand& a, co
 
 // Tells the blocks that write into this stage that this warp has done with it.
 DEVICE void release(unsigned barriers, int stage) {
-  const int lane = threadIdx.x % 32, rank = static_cast<int>(cluster_rank());
+  const int lane = threadIdx.x % 32, rank = cluster_rank();
   const int down = rank / CLUSTER_N, across = rank % CLUSTER_N;
   if (lane < CLUSTER && (lane / CLUSTER_N == down || lane % CLUSTER_N == across))
-    barrier_arrive(empty_barrier(barriers, stage), lane);
+    arrive_at(empty_barrier(barriers, stage), lane);
 }
 
-constexpr int UPPER = 0, LOWER = 4, STEP = 2;  // in a tile's row, in the units of mma_tile
+constexpr int UPPER = 0, LOWER = 4, STEP = 2;  // in a tile's row, in the units of matrix_tile
 
 template <int A, int B>
 DEVICE void multiply(Sums& sums, uint64 a, uint64 b, bool fresh) {
-  mma(sums, a + A, b + B, !fresh);
-  mma(sums, a + A + STEP, b + B + STEP, 1);
+  warpgroup_product(sums, a + A, b + B, !fresh);
+  warpgroup_product(sums, a + A + STEP, b + B + STEP, true);
 }
 
 // The small products first: less of them is lost to truncation.
@@ -189,56 +191,56 @@ DEVICE void multiply_tile(Sums (&total)[STRIPS], unsigned buffers, unsigned barr
                           int stages, Place& place, [[maybe_unused]] bool first) {
   Sums part, corrections;
   if constexpr (STAGGER) {
-    if (first && group == 1) follow();
+    if (first && group == 1) wait_for_group<1, 256>();
   }
 #pragma unroll
   for (int strip = 0; strip < STRIPS; ++strip) clear(total[strip]);
   for (int k = 0; k < stages; ++k, place.advance()) {
     const unsigned at = buffers + place.stage * STAGE_BYTES;
-    const uint64 b = mma_tile(at + BM * ROW_BYTES);
-    barrier_wait(full_barrier(barriers, place.stage), place.phase);
+    const uint64 b = matrix_tile(at + BM * ROW_BYTES);
+    wait_barrier(full_barrier(barriers, place.stage), place.phase);
 #pragma unroll
     for (int strip = 0; strip < STRIPS; ++strip) {
-      const uint64 a = mma_tile(at + (group * STRIPS + strip) * 64 * ROW_BYTES);
+      const uint64 a = matrix_tile(at + (group * STRIPS + strip) * 64 * ROW_BYTES);
       if constexpr (SCHEDULE == SHARED) {
         const bool fresh = PROMOTE == 1 || (PROMOTE == 0 ? k == 0 : k % PROMOTE == 0);
-        pin(part);
-        mma_fence();
+        hold(part);
+        begin_products();
         multiply_corrections(part, a, b, fresh);
         multiply<UPPER, UPPER>(part, a, b, false);
-        mma_commit();
-        mma_wait<0>();
-        pin(part);
+        commit_products();
+        wait_products<0>();
+        hold(part);
         if constexpr (STAGGER) {
-          if (first && group == 0 && k == 0 && strip == 0) lead();
+          if (first && group == 0 && k == 0 && strip == 0) tell_group<1, 256>();
         }
         const bool whole = PROMOTE == 1 || (PROMOTE != 0 && k % PROMOTE == PROMOTE - 1);
         if (whole || k == stages - 1) promote<0>(total[strip], part);
       } else if constexpr (SCHEDULE == REUSED) {
-        pin(part);
-        mma_fence();
+        hold(part);
+        begin_products();
         multiply_corrections(part, a, b, true);
-        mma_commit();
-        mma_wait<0>();
-        pin(part);
+        commit_products();
+        wait_products<0>();
+        hold(part);
         promote<-RESIDUAL>(total[strip], part);
-        pin(part);
-        mma_fence();
+        hold(part);
+        begin_products();
         multiply<UPPER, UPPER>(part, a, b, true);
-        mma_commit();
-        mma_wait<0>();
-        pin(part);
+        commit_products();
+        wait_products<0>();
+        hold(part);
         promote<0>(total[strip], part);
       } else {
-        pin(part);
-        pin(corrections);
-        mma_fence();
+        hold(part);
+        hold(corrections);
+        begin_products();
         multiply<UPPER, UPPER>(part, a, b, true);
-        mma_commit();
+        commit_products();
         multiply_corrections(corrections, a, b, k == 0);
-        mma_commit();
-        mma_wait<1>();  // also the corrections of the stage before
-        pin(part);
+        commit_products();
+        wait_products<1>();  // also the corrections of the stage before
+        hold(part);
         promote<0>(total[strip], part);
       }
     }
@@ -249,8 +251,8 @@ DEVICE void multiply_tile(Sums (&total)[STRIPS], unsigned buffers, unsigned barr
     }
   }
   if constexpr (SCHEDULE == SEPARATE) {
-    mma_wait<0>();
-    pin(corrections);
+    wait_products<0>();
+    hold(corrections);
     release(barriers, place.stage == 0 ? STAGES - 1 : place.stage - 1);
     promote<-RESIDUAL>(total[0], corrections);
   }
@@ -382,17 +384,18 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THR
   const Operand a = {a_image, a_exponents, a_batch_bytes, a_batch_rows, a_rows};
   const Operand b = {b_image, b_exponents, b_batch_bytes, b_batch_rows, b_rows};
   const Sizes s = {m, n, stages, batch, clusters_m, clusters_n};
-  const unsigned start = shared_address(shared_memory());
+  extern __shared__ __align__(1024) unsigned char memory[];
+  const unsigned start = shared_address(memory);
   const unsigned buffers = (start + 1023) / 1024 * 1024;  // swizzling goes by address
   const unsigned barriers = buffers + STAGES * STAGE_BYTES;
   if (threadIdx.x == 0) {
     for (int i = 0; i < STAGES; ++i) {
-      barrier_init(full_barrier(barriers, i), 1);
-      barrier_init(empty_barrier(barriers, i), 4 * WARPGROUPS * (CLUSTER_M + CLUSTER_N - 1));
+      start_barrier(full_barrier(barriers, i), 1);
+      start_barrier(empty_barrier(barriers, i), 4 * WARPGROUPS * (CLUSTER_M + CLUSTER_N - 1));
     }
-    barrier_publish();
+    publish_barriers();
   }
-  cluster_sync();
+  meet_cluster();
   const int group = threadIdx.x / 128;
   if (group == WARPGROUPS) {
     give_registers<LOADING_REGISTERS>();
@@ -430,5 +433,5 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THR
     }
   }
   __syncwarp();
-  cluster_sync();  // no block may end while another still writes to it
+  meet_cluster();  // no block may end while another still writes to it
 }

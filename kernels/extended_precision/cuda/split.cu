@@ -1,4 +1,4 @@
-#include "ptx.cuh"
+#include "instructions.cuh"
 
 // A float matrix (rows x K) to the image that gemm.cu multiplies.
 //

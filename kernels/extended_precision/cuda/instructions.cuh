@@ -1,16 +1,9 @@
 #pragma once
 
-// Every instruction that C++ has no word for: conversions (sm_80), barriers, copies and matrix
-// products (sm_90a). Nothing else in these sources is written in PTX; the tests run the sources on a
-// CPU with this file replaced.
+// Instructions of the hardware that C++ has no words for: all inline assembly of these kernels.
+// tests/emulator has the same functions in plain C++, so that the kernels also run on a CPU.
 
 #define DEVICE __device__ __forceinline__
-
-typedef unsigned long long uint64;
-
-extern __shared__ __align__(1024) unsigned char dynamic_shared[];
-
-DEVICE unsigned char* shared_memory() { return dynamic_shared; }
 
 DEVICE unsigned shared_address(const void* pointer) {
   return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
@@ -38,17 +31,17 @@ DEVICE float2 to_floats(unsigned both) {
 
 // Barriers in shared memory, which count arrivals and bytes.
 
-DEVICE void barrier_init(unsigned barrier, unsigned arrivals) {
+DEVICE void start_barrier(unsigned barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
 
 // Makes initialised barriers known to the cluster's threads and to the copy engine.
-DEVICE void barrier_publish() {
+DEVICE void publish_barriers() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
 // Arrives, and has the phase wait for so many bytes more.
-DEVICE void barrier_expect(unsigned barrier, unsigned bytes) {
+DEVICE void arrive_expecting(unsigned barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                : "memory");
 }
@@ -56,7 +49,7 @@ DEVICE void barrier_expect(unsigned barrier, unsigned bytes) {
 // Arrives at the same barrier of a block of the cluster. Neither this nor the wait names a scope:
 // with .cluster they become a fence of all memory (MEMBAR.ALL.GPU, CCTL.IVALL in SASS), while here
 // only the copy engine and the tensor cores touch what the barriers guard.
-DEVICE void barrier_arrive(unsigned barrier, unsigned block) {
+DEVICE void arrive_at(unsigned barrier, int block) {
   asm volatile(
       "{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1;"
       "mbarrier.arrive.shared::cluster.b64 _, [there];}" ::"r"(barrier),
@@ -65,7 +58,7 @@ DEVICE void barrier_arrive(unsigned barrier, unsigned block) {
 }
 
 // Waits until the phase of that parity has ended.
-DEVICE void barrier_wait(unsigned barrier, unsigned parity) {
+DEVICE void wait_barrier(unsigned barrier, unsigned parity) {
   asm volatile(
       "{.reg .pred done;"
       "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;"
@@ -74,20 +67,20 @@ DEVICE void barrier_wait(unsigned barrier, unsigned parity) {
       : "memory");
 }
 
-DEVICE unsigned cluster_rank() {
-  unsigned rank;
+DEVICE int cluster_rank() {
+  int rank;
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
 
-DEVICE void cluster_sync() {
+DEVICE void meet_cluster() {
   asm volatile(
       "barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::
           : "memory");
 }
 
 // Copies from global to shared memory; the barrier is told of the bytes that have come.
-DEVICE void copy_bulk(unsigned to, const void* from, unsigned bytes, unsigned barrier) {
+DEVICE void copy_block(unsigned to, const void* from, int bytes, unsigned barrier) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
           "r"(to),
@@ -96,7 +89,7 @@ DEVICE void copy_bulk(unsigned to, const void* from, unsigned bytes, unsigned ba
 }
 
 // The same into every block of the mask, each of which has its own barrier told.
-DEVICE void copy_bulk_to(unsigned to, const void* from, unsigned bytes, unsigned barrier,
+DEVICE void copy_block_to(unsigned to, const void* from, int bytes, unsigned barrier,
                          unsigned short mask) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
@@ -105,11 +98,16 @@ DEVICE void copy_bulk_to(unsigned to, const void* from, unsigned bytes, unsigned
       : "memory");
 }
 
-// One warpgroup tells another, which waits, that it may go on.
+// Waits for THREADS threads that come here, or have told, with the same NAME.
+template <int NAME, int THREADS>
+DEVICE void wait_for_group() {
+  asm volatile("bar.sync %0, %1;" ::"n"(NAME), "n"(THREADS) : "memory");
+}
 
-DEVICE void lead() { asm volatile("bar.arrive 1, 256;" ::: "memory"); }
-
-DEVICE void follow() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
+template <int NAME, int THREADS>
+DEVICE void tell_group() {
+  asm volatile("bar.arrive %0, %1;" ::"n"(NAME), "n"(THREADS) : "memory");
+}
 
 template <int REGISTERS>
 DEVICE void take_registers() {
@@ -124,26 +122,26 @@ DEVICE void give_registers() {
 // Warpgroup products: 64 rows of A times N rows of B, both in shared memory with K contiguous.
 
 // Makes this thread's ordinary writes to shared memory known to the tensor cores.
-DEVICE void fence_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+DEVICE void show_to_tensor_cores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-DEVICE void mma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+DEVICE void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
-DEVICE void mma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+DEVICE void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
 template <int PENDING>
-DEVICE void mma_wait() {
+DEVICE void wait_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
 
 // Describes a tile whose rows are 128 bytes, swizzled in groups of 8 rows, at a multiple of 1024.
 // Adding 2 moves on by 16 halves within the row.
-DEVICE uint64 mma_tile(unsigned address) {
+DEVICE unsigned long long matrix_tile(unsigned address) {
   return (address & 0x3ffffu) >> 4 | 1ull << 16 | 64ull << 32 | 1ull << 62;
 }
 
 // Keeps the compiler from moving reads or writes of the sums across this place.
 template <int TILES>
-DEVICE void pin(float (&sums)[TILES][4]) {
+DEVICE void hold(float (&sums)[TILES][4]) {
 #pragma unroll
   for (int j = 0; j < TILES; ++j)
 #pragma unroll
@@ -155,7 +153,7 @@ DEVICE void pin(float (&sums)[TILES][4]) {
 #define SUMS8(j) SUMS4(j), SUMS4(j + 4)
 
 // One warp's product, d (16 x 8) += a (16 x 16) b (16 x 8), for every GPU since sm_80.
-DEVICE void mma_warp(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+DEVICE void warp_product(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
@@ -163,9 +161,9 @@ DEVICE void mma_warp(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// d += a b for 16 columns of K, or d = a b where `add` is 0.
+// d += a b for 16 columns of K, or d = a b.
 
-DEVICE void mma(float (&d)[8][4], uint64 a, uint64 b, int add) {
+DEVICE void warpgroup_product(float (&d)[8][4], unsigned long long a, unsigned long long b, bool keep) {
   asm volatile(
       "{.reg .pred p; setp.ne.b32 p, %34, 0;"
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {"
@@ -173,10 +171,10 @@ DEVICE void mma(float (&d)[8][4], uint64 a, uint64 b, int add) {
       "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
       "}, %32, %33, p, 1, 1, 0, 0;}"
       : SUMS8(0)
-      : "l"(a), "l"(b), "r"(add));
+      : "l"(a), "l"(b), "r"(static_cast<int>(keep)));
 }
 
-DEVICE void mma(float (&d)[16][4], uint64 a, uint64 b, int add) {
+DEVICE void warpgroup_product(float (&d)[16][4], unsigned long long a, unsigned long long b, bool keep) {
   asm volatile(
       "{.reg .pred p; setp.ne.b32 p, %66, 0;"
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
@@ -186,10 +184,10 @@ DEVICE void mma(float (&d)[16][4], uint64 a, uint64 b, int add) {
       "%56, %57, %58, %59, %60, %61, %62, %63"
       "}, %64, %65, p, 1, 1, 0, 0;}"
       : SUMS8(0), SUMS8(8)
-      : "l"(a), "l"(b), "r"(add));
+      : "l"(a), "l"(b), "r"(static_cast<int>(keep)));
 }
 
-DEVICE void mma(float (&d)[24][4], uint64 a, uint64 b, int add) {
+DEVICE void warpgroup_product(float (&d)[24][4], unsigned long long a, unsigned long long b, bool keep) {
   asm volatile(
       "{.reg .pred p; setp.ne.b32 p, %98, 0;"
       "wgmma.mma_async.sync.aligned.m64n192k16.f32.f16.f16 {"
@@ -201,7 +199,7 @@ DEVICE void mma(float (&d)[24][4], uint64 a, uint64 b, int add) {
       "%92, %93, %94, %95"
       "}, %96, %97, p, 1, 1, 0, 0;}"
       : SUMS8(0), SUMS8(8), SUMS8(16)
-      : "l"(a), "l"(b), "r"(add));
+      : "l"(a), "l"(b), "r"(static_cast<int>(keep)));
 }
 
 #undef SUMS
