@@ -1,25 +1,23 @@
 """The cases of record of extended precision, each beside cuBLAS in float32.
 
-Graphs of at least 20 calls, buffers rotated beyond the cache, baseline and ours interleaved round
-by round. Every plan is tried first; the fastest that passed the checks is then timed for the
-record, beside the baseline in its fastest layout. What a case says of the operands holds for both:
-with ``split inputs`` the halves are given, ``from fp32`` has the split inside.
+Every plan is tried first; the fastest that passed the checks is then timed for the record, beside
+the baseline in its fastest layout. What a case says of the operands holds for both: with ``split
+inputs`` the halves are given, ``from fp32`` has the split inside.
 """
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from itertools import product
 from typing import cast
 
 import torch
 
+from kernels.bench import POLICY, Comparison, measure, relative_error
 from kernels.errors import NasError
 from kernels.extended_precision import checks, launch, plan
 from kernels.extended_precision.nearest import nearest_centres
@@ -31,8 +29,8 @@ from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets, time_interl
 SYSTEM = "extended_precision"
 BASELINE = "cuBLAS fp32, TF32 off"
 _DEVICE = "cuda"
-_POLICY = TimingPolicy(mode="graph", rounds=5, samples_per_round=10, max_seconds=15.0)
-_SCOUTING = replace(_POLICY, rounds=3, max_seconds=0.4, warmup_max_seconds=0.4)
+_POLICY = replace(POLICY, max_seconds=15.0)  # 20 products 8192^3 of cuBLAS take half a second
+_SCOUTING = replace(POLICY, rounds=3, max_seconds=0.4, warmup_max_seconds=0.4)
 _GEMMS = (
     # batch, m, n, k, and the same in words
     (1, 4096, 4096, 4096, "gemm M4096 N4096 K4096"),
@@ -49,18 +47,16 @@ Turns = dict[str, Sequence[Call]]
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Functions to time side by side.
+class Contest:
+    """A case before its plan is chosen.
 
     Attributes:
-        case: the case of record.
         baseline: what the baseline is.
-        ours: plan to one function per buffer set; the fastest counts.
+        ours: plan to one function per buffer set.
         baselines: name to the same.
-        error: the largest error of ours, where the case is about numbers.
+        error: computes the relative error of a plan against float64.
     """
 
-    case: str
     baseline: str
     ours: Turns
     baselines: Turns
@@ -85,7 +81,8 @@ def bench(
         scouting: how to find the fastest plan.
 
     Returns:
-        One record per case, see ``kernels/results``; ``plans_us`` has what each plan took.
+        One record per case, see ``kernels/results``; ``plan`` is the one that ran, ``plans_us``
+        has what each took when they were tried.
 
     Raises:
         NasError: no plan is left.
@@ -93,9 +90,37 @@ def bench(
     names = [name for name in plan_names() if plans is None or name in plans]
     if not names:
         raise NasError("No plan of the extended-precision product is left to be timed.")
+    records: list[JsonValue] = []
     with _exact_float32():
-        found = (make for name, make in _cases() if only in name)
-        return [_record(make(names), commit, policy, scouting) for make in found]
+        for case, make in _cases():
+            if only not in case:
+                continue
+            compared, tried = _chosen(case, make(names), scouting)
+            (record,) = measure(SYSTEM, [(case, lambda: compared)], commit=commit, policy=policy)  # noqa: B023
+            assert isinstance(record, dict)
+            records.append({**record, **tried})
+    return records
+
+
+def _chosen(
+    case: str, contest: Contest, scouting: TimingPolicy
+) -> tuple[Comparison, dict[str, JsonValue]]:
+    """Try all plans and baselines, and return the fastest of both, and what each took."""
+    turns = {**contest.ours, **contest.baselines}
+    with torch.no_grad():
+        timings = time_interleaved(turns, device=_DEVICE, policy=scouting)
+    took = {name: timing.median_us for name, timing in timings.items()}
+    best, fastest = (
+        min(names, key=took.__getitem__) for names in (contest.ours, contest.baselines)
+    )
+    compared = Comparison(
+        case,
+        contest.baseline,
+        contest.ours[best],
+        {fastest: contest.baselines[fastest]},
+        error=partial(contest.error, best),
+    )
+    return compared, {"plan": best, "plans_us": cast("JsonValue", took)}
 
 
 def case_names() -> list[str]:
@@ -184,55 +209,16 @@ def _exact_float32() -> Iterator[None]:
         matmul.allow_tf32 = saved
 
 
-def _cases() -> Iterator[tuple[str, Callable[[Sequence[str]], Comparison]]]:
+def _cases() -> Iterator[tuple[str, Callable[[Sequence[str]], Contest]]]:
     for batch, m, n, k, words in _GEMMS:
         for given in ("split inputs", "from fp32"):
             case = f"{words} {given}"
-            yield case, partial(_gemm, case, (batch, m, n, k), given == "split inputs")
+            yield case, partial(_gemm, (batch, m, n, k), given == "split inputs")
     case = f"kmeans assignment {_KMEANS[0]}x{_KMEANS[1]} k{_KMEANS[2]}"
-    yield case, partial(_kmeans, case)
+    yield case, _kmeans
 
 
-def _record(
-    compared: Comparison, commit: str, policy: TimingPolicy, scouting: TimingPolicy
-) -> JsonValue:
-    with torch.no_grad():
-        tried = time_interleaved(
-            {**compared.ours, **compared.baselines}, device=_DEVICE, policy=scouting
-        )
-        best = min(compared.ours, key=lambda name: tried[name].median_us)
-        fastest = min(compared.baselines, key=lambda name: tried[name].median_us)
-        turns = {"ours": compared.ours[best], "baseline": compared.baselines[fastest]}
-        timings = time_interleaved(turns, device=_DEVICE, policy=policy)
-        error = compared.error(best)
-    ours, baseline = timings["ours"], timings["baseline"]
-    return {
-        "system": SYSTEM,
-        "case": compared.case,
-        "ours_us": ours.median_us,
-        "p10_us": ours.p10_us,
-        "p90_us": ours.p90_us,
-        "baseline": f"{compared.baseline} ({fastest})",
-        "baseline_us": baseline.median_us,
-        "ratio": baseline.median_us / ours.median_us,
-        "roofline_us": None,
-        "error": error,
-        "plan": best,
-        "plans_us": {name: tried[name].median_us for name in tried},
-        "device": torch.cuda.get_device_name(),
-        "versions": {
-            "torch": torch.__version__,
-            "cuda": torch.version.cuda,
-            "python": platform.python_version(),
-        },
-        "commit": commit,
-        "date": datetime.now(UTC).date().isoformat(),
-    }
-
-
-def _gemm(
-    case: str, shape: tuple[int, int, int, int], given: bool, names: Sequence[str]
-) -> Comparison:
+def _gemm(shape: tuple[int, int, int, int], given: bool, names: Sequence[str]) -> Contest:
     batch, m, n, k = shape
     set_bytes = 4 * batch * (m * k + k * n + m * n)
     sets = [(_normal(batch, m, k), _normal(batch, k, n)) for _ in range(cold_sets(set_bytes))]
@@ -253,10 +239,9 @@ def _gemm(
         a, b = sets[0]
         found = _from_float32(name, a, b, outs[0])
         rows = slice(0, 256)
-        exact = torch.matmul(a[:, rows].double(), b.double())
-        return float((found[:, rows].double() - exact).norm() / exact.norm())
+        return relative_error(found[:, rows], torch.matmul(a[:, rows].double(), b.double()))
 
-    return Comparison(case, BASELINE, ours, _layouts(sets, outs), error)
+    return Contest(BASELINE, ours, _layouts(sets, outs), error)
 
 
 def _layouts(
@@ -274,7 +259,7 @@ def _layouts(
     return found
 
 
-def _kmeans(case: str, names: Sequence[str]) -> Comparison:
+def _kmeans(names: Sequence[str]) -> Contest:
     n, d, k = _KMEANS
     x, centres = _normal(n, d), _normal(k, d)
 
@@ -310,7 +295,7 @@ def _kmeans(case: str, names: Sequence[str]) -> Comparison:
     calls: list[Call] = [ours, ours]
     baselines = {name: [*turn, *turn] for name, turn in baselines.items()}
     what = "faster of torch.cdist+argmin and addmm+argmin, chunked, fp32"
-    return Comparison(case, what, {"nearest": calls}, baselines, error)
+    return Contest(what, {"nearest": calls}, baselines, error)
 
 
 def _wants(name: str) -> tuple[bool, int]:

@@ -90,8 +90,9 @@ def bench(
 ) -> None:
     """Measure how fast candidates are sampled, shape-checked, hashed and scored on one core.
 
-    With the name of a system of kernels (extended-precision, sliding-channel): compile them, check
-    them, and time the cases of record beside their baselines on this GPU.
+    With the name of a system of kernels (arbitrary-precision, dual-module, extended-precision,
+    sliding-channel): time its cases of record beside their baselines on this GPU, for some after
+    compiling and checking what will run.
     """
     if what == "candidates":
         from nas.jobs import spaces

@@ -14,6 +14,8 @@ from nas.jobs.common import Json
 from nas.tables import table
 
 BENCHES = {
+    "arbitrary-precision": "kernels.arbitrary_precision.bench",
+    "dual-module": "kernels.dual_module.bench",
     "extended-precision": "kernels.extended_precision.bench",
     "sliding-channel": "kernels.sliding_channel.bench",
 }

@@ -258,11 +258,20 @@ DEVICE void multiply_tile(Sums (&total)[STRIPS], unsigned buffers, unsigned barr
   }
 }
 
-// value times 2^exponent, rounded once. Two factors, as one may not be a float: exponents of
-// operands are -113 to 100.
-DEVICE float scaled(float value, int exponent) {
-  const int half = exponent >> 1;
-  return value * power_of_two(half) * power_of_two(exponent - half);
+// 2^-exponent as two factors, since one may not be a float: exponents are -113 to 100. Sums times
+// the first factors of row and column stay floats wherever the result is one.
+struct Scale {
+  float first, second;
+
+  DEVICE explicit Scale(int exponent) {
+    const int half = -exponent >> 1;
+    first = power_of_two(half), second = power_of_two(-exponent - half);
+  }
+};
+
+// Exponents of columns j and j + 1; those of padding are there too.
+DEVICE int2 column_exponents(const Operand& b, int batch, int j) {
+  return *reinterpret_cast<const int2*>(b.exponents + batch * b.batch_rows + j);
 }
 
 struct Output {
@@ -273,46 +282,59 @@ struct Output {
   float alpha, beta;
 };
 
-// Exponents of columns j and j + 1; those of padding are there too.
-DEVICE int2 column_exponents(const Operand& b, int batch, int j) {
-  return *reinterpret_cast<const int2*>(b.exponents + batch * b.batch_rows + j);
+// Stores a strip. Two columns and two rows are a thread's; WHOLE tiles need no look at the edges.
+template <bool WHOLE, bool ADDED>
+DEVICE void store(const Sums& total, const Tile& tile, int row, const Operand& a, const Operand& b,
+                  const Sizes& s, const Output& o) {
+  const int lane = threadIdx.x % 32, first = tile.column + lane % 4 * 2;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int i = row + lane / 4 + 8 * half;
+    if (i >= s.m) continue;
+    const Scale down(a.exponents[tile.batch * a.batch_rows + i]);
+    const float factor = down.second * o.alpha;
+    float* to = o.out + tile.batch * o.batch_stride + i * o.row_stride + first;
+    const float* added = o.added;
+    if constexpr (ADDED)
+      added += tile.batch * o.added_batch_stride + i * o.added_row_stride +
+               first * o.added_column_stride;
+#pragma unroll
+    for (int c = 0; c < COLUMNS; ++c) {
+      const int j = first + 8 * c;
+      if (!WHOLE && j >= s.n) continue;
+      const int2 exponents = column_exponents(b, tile.batch, j);
+      const Scale left(exponents.x), right(exponents.y);
+      const float* sums = total[c] + 2 * half;
+      float x = sums[0] * down.first * left.first * factor * left.second;
+      float y = sums[1] * down.first * right.first * factor * right.second;
+      const bool both = WHOLE || j + 1 < s.n;
+      if constexpr (ADDED) {
+        x = fmaf(o.beta, *added, x);
+        if (both) y = fmaf(o.beta, added[o.added_column_stride], y);
+        added += 8 * o.added_column_stride;
+      }
+      if constexpr (WHOLE) {
+        *reinterpret_cast<float2*>(to + 8 * c) = make_float2(x, y);
+      } else {
+        to[8 * c] = x;
+        if (both) to[8 * c + 1] = y;
+      }
+    }
+  }
 }
 
 DEVICE void store(const Sums& total, const Tile& tile, int row, const Operand& a, const Operand& b,
                   const Sizes& s, const Output& o) {
-  const int lane = threadIdx.x % 32;
-  const bool pairs = (o.row_stride | o.batch_stride) % 2 == 0 &&
+  const bool whole = tile.column + BN <= s.n && (o.row_stride | o.batch_stride) % 2 == 0 &&
                      reinterpret_cast<uint64>(o.out) % 8 == 0;
-  const int i[2] = {row + lane / 4, row + lane / 4 + 8};
-  int exponent[2];
-  float* to[2];
-  const float* added[2];
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    exponent[half] = i[half] < s.m ? a.exponents[tile.batch * a.batch_rows + i[half]] : 0;
-    to[half] = o.out + tile.batch * o.batch_stride + i[half] * o.row_stride;
-    added[half] = o.added + tile.batch * o.added_batch_stride + i[half] * o.added_row_stride;
-  }
-#pragma unroll
-  for (int c = 0; c < COLUMNS; ++c) {
-    const int j = tile.column + 8 * c + lane % 4 * 2;
-    if (j >= s.n) continue;
-    const int2 other = column_exponents(b, tile.batch, j);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      if (i[half] >= s.m) continue;
-      float x = o.alpha * scaled(total[c][2 * half], -exponent[half] - other.x);
-      float y = o.alpha * scaled(total[c][2 * half + 1], -exponent[half] - other.y);
-      if (o.added) x = fmaf(o.beta, added[half][j * o.added_column_stride], x);
-      if (o.added && j + 1 < s.n)
-        y = fmaf(o.beta, added[half][(j + 1) * o.added_column_stride], y);
-      if (pairs && j + 1 < s.n) {
-        *reinterpret_cast<float2*>(to[half] + j) = make_float2(x, y);
-      } else {
-        to[half][j] = x;
-        if (j + 1 < s.n) to[half][j + 1] = y;
-      }
-    }
+  if (whole && !o.added) {
+    store<true, false>(total, tile, row, a, b, s, o);
+  } else if (whole) {
+    store<true, true>(total, tile, row, a, b, s, o);
+  } else if (!o.added) {
+    store<false, false>(total, tile, row, a, b, s, o);
+  } else {
+    store<false, true>(total, tile, row, a, b, s, o);
   }
 }
 
@@ -332,22 +354,24 @@ struct Nearest {
 
   DEVICE void look(const Sums& total, const Tile& tile, int row, const Operand& a,
                    const Operand& b, const Sizes& s, const float* norms) {
-    const int lane = threadIdx.x % 32;
-    int exponent[2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half)
-      exponent[half] = a.exponents[min(row + lane / 4 + 8 * half, a.rows - 1)];
+    const int lane = threadIdx.x % 32, i = row + lane / 4;
+    const Scale down[2] = {Scale(a.exponents[min(i, a.rows - 1)]),
+                           Scale(a.exponents[min(i + 8, a.rows - 1)])};
 #pragma unroll
     for (int c = 0; c < COLUMNS; ++c) {
       const int j = tile.column + 8 * c + lane % 4 * 2;
       if (j >= s.n) continue;
-      const int2 other = column_exponents(b, tile.batch, j);
+      const int2 exponents = column_exponents(b, tile.batch, j);
+      const Scale left(exponents.x), right(exponents.y);
+      const float norm = norms[j], next = j + 1 < s.n ? norms[j + 1] : __int_as_float(0x7f800000);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const float* sums = total[c] + 2 * half;
-        offer(half, norms[j] - scaled(sums[0], 1 - exponent[half] - other.x), j);
-        if (j + 1 < s.n)
-          offer(half, norms[j + 1] - scaled(sums[1], 1 - exponent[half] - other.y), j + 1);
+        const float factor = -2.0f * down[half].second;
+        const float x = sums[0] * down[half].first * left.first * factor;
+        const float y = sums[1] * down[half].first * right.first * factor;
+        offer(half, fmaf(x, left.second, norm), j);
+        offer(half, fmaf(y, right.second, next), j + 1);
       }
     }
   }

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+import kernels.bench as records
 from kernels.errors import NasError, UnknownNameError
 from kernels.extended_precision import bench, checks, launch
 from kernels.extended_precision.checks import Row
 from kernels.extended_precision.split import SplitMatrix, split_matrix
-from kernels.timing import TimingPolicy
+from kernels.timing import TimingPolicy, time_interleaved
 from nas.jobs import kernels as job
 
 SHARED = Path(__file__).parents[4] / "shared" / "bench_cases.json"
@@ -42,6 +43,11 @@ def dry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "_KMEANS", (300, 8, 12))
     monkeypatch.setattr(bench, "_DEPTHS", (64,))
     monkeypatch.setattr(bench, "cold_sets", lambda set_bytes: 2)
+
+    def timed(turns: Any, *, device: str, policy: TimingPolicy) -> Any:
+        return time_interleaved(turns, device="cpu", policy=policy)
+
+    monkeypatch.setattr(records, "time_interleaved", timed)
     monkeypatch.setattr(bench, "_split", lambda name, x: split_matrix(x))
     monkeypatch.setattr(bench, "_multiply", multiply)
     monkeypatch.setattr(launch, "run_split", lambda x: split_matrix(x))
@@ -60,21 +66,22 @@ def test_cases_have_the_names_of_the_issue() -> None:
 
 def test_every_case_is_recorded_with_the_fastest_plan(dry: None) -> None:
     plans = ["256x128", "128x128 scaled", "portable 64x64"]
-    records: Any = bench.bench(plans=plans, policy=QUICK, scouting=QUICK, commit="abc")
-    assert [record["case"] for record in records] == bench.case_names()
-    for record in records:
+    found: Any = bench.bench(plans=plans, policy=QUICK, scouting=QUICK, commit="abc")
+    assert [record["case"] for record in found] == bench.case_names()
+    for record in found:
         tried = record["plans_us"]
         assert record["plan"] == min(set(tried) & {*plans, "nearest"}, key=tried.__getitem__)
         assert record["ratio"] == record["baseline_us"] / record["ours_us"]
+        assert record["system"] == "extended_precision"
         assert 0 <= record["error"] < 1e-6
         assert (record["device"], record["commit"]) == ("a GPU", "abc")
-    assert [key for key in records[0]["plans_us"] if key not in plans] == ["NN", "NT", "TN", "TT"]
-    assert json.dumps(records)
+    assert [key for key in found[0]["plans_us"] if key not in plans] == ["NN", "NT", "TN", "TT"]
+    assert json.dumps(found)
 
 
 def test_one_case_by_name_and_no_plan_left(dry: None) -> None:
-    records: Any = bench.bench("kmeans", policy=QUICK, scouting=QUICK)
-    assert [record["case"] for record in records] == ["kmeans assignment 300x8 k12"]
+    found: Any = bench.bench("kmeans", policy=QUICK, scouting=QUICK)
+    assert [record["case"] for record in found] == ["kmeans assignment 300x8 k12"]
     with pytest.raises(NasError, match="No plan"):
         bench.bench(plans=[])
 
@@ -172,7 +179,7 @@ def test_each_part_is_kept_when_a_later_one_fails(
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: job._module("nix"), "candidates, extended-precision, sliding-channel"),
+        (lambda: job._module("nix"), "candidates, dual-module, extended-precision"),
         (lambda: _bench("extended-precision", "no such case"), "Unknown case 'no such case'"),
         (lambda: _bench("sliding-channel", ""), "needs a GPU"),
     ],
