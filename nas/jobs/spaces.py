@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from kernels.errors import NasError, UnknownNameError
+from kernels.errors import NasError
 from nas.bench import candidate_throughput
 from nas.jobs.common import Json
 from nas.tables import table
@@ -68,10 +68,8 @@ def size_json(size: Size) -> Json:
     return {"size": str(size), **dataclasses.asdict(size)}
 
 
-def bench(what: str, space: str, seconds: float) -> Json:
+def bench(space: str, seconds: float) -> Json:
     """Measure the throughput of candidates."""
-    if what != "candidates":
-        raise UnknownNameError("benchmark", what, ["candidates"])
     found = load_space(space)
     result = candidate_throughput(found, EXAMPLES[found.reads], seconds=seconds)
     return {"space": space, **dataclasses.asdict(result)}
