@@ -169,7 +169,7 @@ def sound_plans(rows: Sequence[Mapping[str, JsonValue]]) -> list[str]:
 
     def needed(name: str) -> set[str]:
         if name == _RULE:
-            return {f"product {name}" for name in plan.RULE}
+            return {f"product {name}" for name, one in plan.VARIANTS.items() if one in plan.RULE}
         return {name if name.startswith("portable") else f"product {name}"}
 
     return [name for name in plan_names() if not failed & {*needed(name), "split"}]
