@@ -304,12 +304,11 @@ def test_every_variant_can_be_a_kernel() -> None:
         ({"stages": 5}, "shared memory"),
         ({"residual_bits": 11}, "one scale"),
         ({"promote": 64}, "several strips"),
-        ({"strips": 1, "schedule": "reused", "promote": 0}, "promotes after 32"),
+        ({"strips": 1, "schedule": "separate", "promote": 0}, "promotes after 32"),
         ({"products": 2}, "3 or 4 products"),
         ({"columns": 96}, "64, 128 or 192"),
         ({"cluster_n": 4}, "clusters"),
         ({"promote": 40}, "multiples of 32"),
-        ({"stagger": True, "schedule": "reused"}, "take turns"),
     ],
 )
 def test_plans_that_cannot_be_say_why(changes: dict[str, Any], reason: str) -> None:
