@@ -139,12 +139,23 @@ def checksum(content: bytes) -> str:
 
 
 def example_inputs(architecture: Architecture, batch: int = EXAMPLE_BATCH) -> list[Tensor]:
-    """Return N(0, 1) inputs (batch, ...), the same each time; one for a network without inputs."""
+    """Return N(0, 1) inputs or token ids (batch, ...), the same each time.
+
+    A network without inputs gets one of them too.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    shapes = [node.shape for node in architecture.inputs] or [()]
-    return [torch.randn(batch, *shape, generator=generator) for shape in shapes]
+    inputs = []
+    for node in architecture.inputs:
+        vocabulary: int = getattr(node.op, "vocabulary", 0)
+        shape = (batch, *node.shape)
+        inputs.append(
+            torch.randint(vocabulary, shape, generator=generator)
+            if vocabulary
+            else torch.randn(shape, generator=generator)
+        )
+    return inputs or [torch.randn(batch, generator=generator)]
 
 
 def plain_module(source: str) -> nn.Module:
