@@ -58,7 +58,8 @@ def reloaded_differences(
         for kind in to:
             here = folder / f"cases{number}-{kind}"
             here.mkdir()
-            expected = cases_of(truth, training=kind in ("python", "safetensors"))
+            training, cached = kind in ("python", "safetensors"), kind == "python"
+            expected = cases_of(truth, training=training, cached=cached)
             job = {
                 "directory": str(folder / f"net{number}"),
                 "format": kind,

@@ -27,7 +27,8 @@ from search_spaces.export.values import (
     Facts,
     Form,
     Format,
-    Preprocessing,
+    Processing,
+    TextProcessing,
     checked_form,
     checked_formats,
 )
@@ -52,14 +53,14 @@ class Order:
         form: ``plain`` or ``packed``.
         to: formats, in the order of ``values.FORMATS``.
         facts: where the model comes from.
-        preprocessing: from an image to the input; None where the data is not known.
+        preprocessing: from an image or a text to the input; None where the data is not known.
         device: that a packed program is made for, a torch device name.
     """
 
     form: Form = "plain"
     to: tuple[Format, ...] = ("python",)
     facts: Facts = field(default_factory=Facts)
-    preprocessing: Preprocessing | None = None
+    preprocessing: Processing | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -189,7 +190,10 @@ def _files(architecture: Architecture, module: nn.Module, order: Order) -> dict[
         "architecture.json": _json(architecture.to_json()),
         "model_card.md": order.card(architecture).encode(),
         "reload.py": reload_text(
-            order.form, native_modules(realised), weights="safetensors" in order.to
+            order.form,
+            native_modules(realised),
+            weights="safetensors" in order.to,
+            language=isinstance(order.preprocessing, TextProcessing),
         ).encode(),
     }
     if order.preprocessing is not None:
