@@ -199,9 +199,9 @@ def _latency(job: Json, reload: Any) -> Json:
 def _apart(kind: str, evaluator: Any) -> str:
     """Say why a format cannot be compared with what the study measured; empty if it can."""
     if kind != "python" and evaluator.dtype != "float32":
-        return f"a {kind} file stays in float32, the study measured {evaluator.dtype}"
+        return f"{kind} stays in float32, the study measured {evaluator.dtype}"
     if kind != "python" and (evaluator.phase or evaluator.tokens):
-        return f"a {kind} file reads whole inputs, the study measured a phase of decoding"
+        return f"{kind} reads whole inputs, the study measured a phase of decoding"
     if kind == "onnx" and evaluator.device.kind != "cpu":
         return "onnxruntime runs on the CPU here, the study measured another device"
     return ""
