@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from evaluators.accuracy.recipe import get_recipe
+from evaluators.accuracy.recipe_reference import check_name
 from kernels.errors import NasError, UnknownNameError
 from studies.metrics import Constraint, Objective, parse_constraint, parse_metric, parse_objective
 from studies.samplers import SAMPLERS
@@ -53,7 +53,8 @@ class StudyConfig(BaseModel):
     Attributes:
         name: of the study, unique in its workspace.
         space: name of a search space, or ``path/to/file.py[:name]``.
-        data: name of a data set, or ``npz:PATH``.
+        data: name of a data set, ``npz:PATH``, ``folder:PATH`` or ``FILE.py:FUNCTION``, perhaps
+            with ``?train=5000&validation=1000``.
         objectives: metrics to search for, at least one, in the metric grammar; the batch of a
             latency is part of its name: ``latency_ms[batch=256]``.
         constraints: bounds that candidates must keep: ``latency_ms<=2.5``.
@@ -62,7 +63,8 @@ class StudyConfig(BaseModel):
             stage drops do not count.
         minutes: wall time of one run, after which no candidate is begun; None: no limit.
         device_minutes: time spent evaluating, over all runs, after which none is begun.
-        recipe: how candidates are trained.
+        recipe: how candidates are trained: a name, ``FILE.toml``, or either with changed fields,
+            ``short?epochs=5``; ``short`` and ``full`` follow the kind of data.
         repeat: how often each measurement and training is made, each training with a seed of its
             own; the objective is the mean.
         seed: of the search and of every training.
@@ -76,7 +78,8 @@ class StudyConfig(BaseModel):
         trial_memory_mb: limit of a worker's memory.
         baselines: networks to compare with, ``torchvision:NAME``.
         enqueue: files of architectures (JSON) to evaluate first.
-        evaluators: user evaluators, ``FILE.py:NAME`` or ``module:NAME``.
+        evaluators: user evaluators, ``FILE.py:NAME``, ``module:NAME`` or the name of an entry
+            point.
         max_repeats: candidates in a row that were met before, after which the space counts as
             exhausted and the study ends.
         max_failures: failed candidates in a row after which the study ends.
@@ -97,7 +100,7 @@ class StudyConfig(BaseModel):
     trials: int = Field(default=20, ge=1)
     minutes: float | None = Field(default=None, gt=0, strict=False)
     device_minutes: float | None = Field(default=None, gt=0, strict=False)
-    recipe: str = "digits-short"
+    recipe: str = "short"
     repeat: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
     device: str | None = None
@@ -163,7 +166,7 @@ class StudyConfig(BaseModel):
     @field_validator("recipe")
     @classmethod
     def _known_recipe(cls, name: str) -> str:
-        get_recipe(name)
+        check_name(name)
         return name
 
     @field_validator("sampler")

@@ -17,12 +17,13 @@ from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from search_spaces.space import Candidate
 from studies.config import StudyConfig
-from studies.deadline import deadline
+from studies.deadline import deadline, source_file
 from studies.enrol import Setting
 from studies.executors import Executor, Job, LocalExecutor, Outbox, Outcome
-from studies.flight import Flight, Progress, begun_trial
-from studies.funnel import Stage, misleads
+from studies.executors.run import NO_ROOM
+from studies.flight import Flight, Progress, begun_trial, evaluated_event
 from studies.heartbeat import LEASE_SECONDS, Heartbeat
+from studies.judge import Judge
 from studies.ledger import Ending, Ledger
 from studies.presets import BASELINE
 from studies.samplers import Sampler
@@ -35,9 +36,10 @@ from studies.storage import (
     TrialState,
     Value,
 )
+from studies.workspace import Workspace, weights_of
 
 ASK_SECONDS = 120.0
-"""How long a space function and a sampler may take over one proposal."""
+"""How long a space function and a sampler may take over one proposal, or an inline evaluator."""
 MIN_FREE_BYTES = 64 << 20
 """Room that must be left on the artifacts' disk to begin an evaluation."""
 _TICK_SECONDS = 2.0
@@ -63,14 +65,17 @@ class Driver:
         self.repository, self.study = repository, study
         self.sampler, self.executor, self.on_progress = sampler, executor, on_progress
         self.root, self.outbox, self.owner = root, Outbox(root / "outbox"), Owner.here()
-        self.inline = LocalExecutor()
+        self.weights = Workspace(root).weights
+        self.inline = LocalExecutor(seconds=ASK_SECONDS)
         self.ledger = Ledger(config, setting.lookahead, sampler)
+        self.judge = Judge(
+            setting, self.ledger.trials, trained="accuracy" in config.names, note=self._note
+        )
         self.flights: dict[int, Flight] = {}
         self.job_count = 0
         self.jobs: dict[int, tuple[Flight, Evaluator, str]] = {}
         self.begun = time.monotonic()
         self.spent_seconds = sum(repository.seconds_spent(study.id).values())
-        self.gates_off: set[str] = set()
         self.over: tuple[Ending, str] | None = None
 
     def run(self) -> tuple[Ending, str]:
@@ -107,24 +112,17 @@ class Driver:
         for trial in recorded:
             self.ledger.begin(trial.number, trial.key, baseline=trial.origin.get("by") == BASELINE)
             if trial.state is not TrialState.REPEAT:
-                self._arrivals(trial.number, trial.values)
+                self.judge.arrive(trial.number, trial.values)
             if trial.state is TrialState.RUNNING:
                 architecture = self.repository.architecture(trial.key)
                 self._fly(trial, architecture, trial.origin.get("told", 0))
             else:
                 self.ledger.end(trial)
-                self._count_passes(trial)
+                self.judge.take_up(trial)
         if recorded:
             self.ledger.tell_until(max(trial.origin.get("told", 0) for trial in recorded))
         for flight in list(self.flights.values()):
             self._advance(flight)
-
-    def _count_passes(self, trial: TrialRecord) -> None:
-        """Count the gates that a recorded trial went through."""
-        for stage in self.setting.stages:
-            for gate in stage.gates:
-                came = trial.state is not TrialState.REPEAT and gate.names[0] in trial.values
-                gate.passed += came and trial.stage != stage.name
 
     def _is_over(self) -> bool:
         """Tell whether no trial is to be begun any more; trials in flight change nothing of it."""
@@ -138,13 +136,8 @@ class Driver:
             return Ending.BUDGET, f"The {config.minutes:g} minutes of this run are over."
         if config.device_minutes is not None and self.spent_seconds / 60 >= config.device_minutes:
             return Ending.BUDGET, f"The {config.device_minutes:g} minutes of evaluation are spent."
-        for stage in self.setting.stages:
-            for gate in stage.gates:
-                if gate.config.limit is not None and gate.passed >= gate.config.limit:
-                    return Ending.BUDGET, (
-                        f"{gate.config.limit} candidates went on from the stage {gate.config.by}."
-                    )
-        return self.ledger.ending()
+        spent = self.judge.spent()
+        return self.ledger.ending() if spent is None else (Ending.BUDGET, spent)
 
     def _launch(self) -> None:
         number = self.ledger.next_number
@@ -168,7 +161,8 @@ class Driver:
             else self.flights[item].trial.decisions
             for item in range(self.ledger.told, number)
         ]
-        with deadline(ASK_SECONDS, f"The space {self.setting.space.name!r}"):
+        space = self.setting.space
+        with deadline(ASK_SECONDS, f"The space {space.name!r}", file=source_file(space)):
             proposal = self.sampler.ask(number, pending)
         return proposal.candidate, dict(proposal.origin)
 
@@ -193,7 +187,7 @@ class Driver:
             if flight.failure is not None:
                 self._settle(flight, TrialState.FAILED, flight.failure)
                 return
-            reason = self._judge(flight, stage)
+            reason = self.judge.verdict(flight, stage)
             if reason is not None:
                 self._settle(flight, TrialState.DROPPED, reason, stage=stage.name)
                 return
@@ -265,23 +259,12 @@ class Driver:
 
     def _take(self, flight: Flight, evaluator: Evaluator, outcome: Outcome, *, key: str) -> None:
         """Record an evaluation that was made."""
-        seconds = (outcome.ended - outcome.started).total_seconds()
+        event = None
         if evaluator.slot != "inline":
-            self.spent_seconds += seconds
-            self._note(
-                "evaluated",
-                trial=flight.number,
-                metrics=evaluator.metrics,
-                slot=evaluator.slot,
-                started=outcome.started.isoformat(),
-                ended=outcome.ended.isoformat(),
-                attempts=outcome.attempts,
-            )
+            self.spent_seconds += (outcome.ended - outcome.started).total_seconds()
+            event = evaluated_event(flight.number, evaluator, outcome)
         if outcome.reason is not None:
-            first, _, rest = outcome.reason.partition("\n")
-            flight.failure = flight.failure or first
-            if rest:
-                self._note("worker output", trial=flight.number, text=rest)
+            self._fail(flight, outcome.reason, event)
             return
         figures = tuple(item for item in outcome.measured if item.metric in evaluator.metrics)
         disturbed = any(item.detail.get("disturbed") for item in figures)
@@ -292,11 +275,30 @@ class Driver:
             started=outcome.started,
             ended=outcome.ended,
             worker=outcome.worker,
+            artifacts=weights_of(figures, self.weights),
         )
-        self.repository.add_evaluation(flight.trial.id, evaluation)
+        self.repository.add_evaluation(flight.trial.id, evaluation, event=event)
         if key:
             self.outbox.remove(key)
         self._learn_figures(flight, evaluator, figures)
+
+    def _fail(self, flight: Flight, reason: str, event: Mapping[str, object] | None) -> None:
+        """Note why an evaluation failed; one that found no room on the disk is none.
+
+        Raises:
+            NasError: the disk is full: the trial is to be evaluated again, when there is room.
+        """
+        first, _, rest = reason.partition("\n")
+        if first.startswith(NO_ROOM):
+            raise NasError(
+                f"Trial {flight.number} could not be kept: {first}. Make room and give the same "
+                "command to go on; what is recorded is safe."
+            )
+        if event is not None:
+            self._note("evaluated", **event)
+        flight.failure = flight.failure or first
+        if rest:
+            self._note("worker output", trial=flight.number, text=rest)
 
     def _learn_figures(
         self, flight: Flight, evaluator: Evaluator, figures: tuple[Measured, ...] | list[Measured]
@@ -311,52 +313,7 @@ class Driver:
                 flight.failure = flight.failure or f"The metric {name} {came}."
             else:
                 flight.values[name] = Value(math.nan)
-        self._arrivals(flight.number, flight.values)
-
-    def _arrivals(self, number: int, values: Mapping[str, Value]) -> None:
-        """Note at the gates that a trial came there."""
-        figures = {name: item.value for name, item in values.items()}
-        for stage in self.setting.stages:
-            for gate in stage.gates:
-                if figures.keys() >= set(gate.names):
-                    gate.arrive(number, figures)
-
-    def _judge(self, flight: Flight, stage: Stage) -> str | None:
-        """Return why a trial goes no further; baselines always do."""
-        if flight.is_baseline:
-            return None
-        for bound in stage.bounds:
-            value = flight.values[str(bound.metric)].value
-            if bound.violation(value) > 0:
-                return f"{bound.metric} is {value:.6g}, the constraint is {bound}."
-        for gate in stage.gates:
-            if self._is_off(gate.names[0], flight.known_before):
-                continue
-            reason = gate.verdict(flight.number, flight.known_before)
-            if reason is not None:
-                return reason
-            gate.passed += 1
-        return None
-
-    def _is_off(self, proxy: str, before: int) -> bool:
-        """Tell whether a proxy ranks this study's trained trials worse than their size does."""
-        if "accuracy" not in self.config.names or proxy.startswith("accuracy"):
-            return False
-        trained = [
-            trial.values
-            for number, trial in self.ledger.trials.items()
-            if number < before and trial.state is TrialState.COMPLETE and proxy in trial.values
-        ]
-        sign = self.setting.sign(proxy)
-        columns = [
-            [factor * values[name].value for values in trained]
-            for name, factor in ((proxy, sign), ("params", 1.0), ("accuracy", 1.0))
-        ]
-        why = misleads(*columns)
-        if why is not None and proxy not in self.gates_off:
-            self.gates_off.add(proxy)
-            self._note("proxy off", metric=proxy, reason=why)
-        return why is not None
+        self.judge.arrive(flight.number, flight.values)
 
     def _settle(
         self,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
 from evaluators.accuracy.data import load_dataset
-from evaluators.accuracy.recipe import get_recipe
+from evaluators.accuracy.recipe_reference import find_recipe
 from evaluators.protocol import Evaluator
 from kernels.device import detect
 from kernels.errors import NasError
@@ -31,11 +31,13 @@ _FREE = {
     "max_repeats",
     "max_failures",
     "max_drops",
+    "recipe",
     "device",
     "workers",
     "lookahead",
 }
-"""Settings that may change between runs of a study; a device is held by its kind and model."""
+"""Settings that may change between runs of a study; what a recipe says and the kind and model of a
+device are held by the conditions."""
 _IN_FLIGHT = 4
 """Candidates in flight per worker. Training times of a space differ by 50 and more: with one per
 worker, two workers trained one network at a time on CIFAR-10 while the slowest was in work."""
@@ -95,7 +97,7 @@ def prepare(
     conditions = {"space": f"{space.name} version {space.version}", "data": dataset.fingerprint}
     wanted = wanted_metrics(config)
     if any(name.startswith("accuracy") for name in wanted):
-        conditions["recipe"] = get_recipe(config.recipe).digest
+        conditions["recipe"] = find_recipe(config.recipe, dataset.input_shape).digest
     if any(item.slot == "measurement" for item in evaluators):
         conditions["device"] = f"{device.kind} ({device.name})"
     data = DataSpec(dataset.input_shape, dataset.classes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evaluators.accuracy.data import Dataset
 from evaluators.accuracy.evaluator import AccuracyEvaluator
-from evaluators.accuracy.recipe import get_recipe
+from evaluators.accuracy.recipe_reference import find_recipe
 from evaluators.analytic import AnalyticEvaluator
 from evaluators.energy import EnergyEvaluator
 from evaluators.latency.latency import LatencyEvaluator
@@ -17,7 +17,7 @@ from kernels.device import Device
 from kernels.errors import NasError
 from studies.config import StudyConfig
 from studies.metrics import Metric, parse_metric
-from studies.own import load_own_evaluator
+from studies.own import load_own_evaluators
 from studies.repeat import RepeatedEvaluator
 from studies.workspace import Workspace
 
@@ -41,10 +41,9 @@ def default_evaluators(means: Means) -> list[Evaluator]:
     wanted = list(wanted_metrics(means.config))
     found: list[Evaluator] = [AnalyticEvaluator()]
     own = tuple(name for name in wanted if parse_metric(name, own=True).kind is None)
-    found += [
-        load_own_evaluator(reference, means.dataset, metrics=own, seed=means.config.seed)
-        for reference in means.config.evaluators
-    ]
+    found += load_own_evaluators(
+        means.config.evaluators, means.dataset, metrics=own, seed=means.config.seed
+    )
     given = {name for evaluator in found for name in evaluator.metrics}
     for name in wanted:
         metric = parse_metric(name, own=True)
@@ -88,7 +87,7 @@ def _accuracy(means: Means, metric: Metric, index: int) -> Evaluator:
     recipe = str(metric.qualifier("recipe")) or means.config.recipe
     return AccuracyEvaluator(
         means.dataset,
-        get_recipe(recipe),
+        find_recipe(recipe, means.dataset.input_shape),
         seed=means.config.seed + index,
         device=means.device.torch_name,
         threads=means.config.threads,

@@ -11,6 +11,7 @@ from typing import Any
 from evaluators.protocol import Evaluator
 from search_spaces.architecture import Architecture
 from search_spaces.space import Candidate
+from studies.executors import Outcome
 from studies.presets import BASELINE
 from studies.storage import TrialRecord, TrialState, Value
 
@@ -34,6 +35,18 @@ def begun_trial(
         stage=None,
         origin=origin,
     )
+
+
+def evaluated_event(number: int, evaluator: Evaluator, outcome: Outcome) -> dict[str, Any]:
+    """Return what is recorded of an evaluation's course: of which trial, where, and how long."""
+    return {
+        "trial": number,
+        "metrics": evaluator.metrics,
+        "slot": evaluator.slot,
+        "started": outcome.started.isoformat(),
+        "ended": outcome.ended.isoformat(),
+        "attempts": outcome.attempts,
+    }
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from evaluators.protocol import Evaluator
 from kernels.device import detect
+from kernels.errors import NasError
 from search_spaces.space import Space
 from studies.config import StudyConfig
 from studies.driver import Driver
@@ -92,10 +93,11 @@ def run_study(
         constraints=[str(bound) for bound in config.bounds],
         seed=config.seed,
     )
+    running = executor or make_executor(config, place)
     with place.open() as repository:
         study = enrol(config, setting, repository)
         setting = setting.recorded(study)
-        with executor or make_executor(config, place) as running:
+        with running:
             driver = Driver(
                 config,
                 setting,
@@ -128,11 +130,21 @@ def _summary(driver: Driver, ending: Ending, message: str, *, seconds: float) ->
 
 
 def make_executor(config: StudyConfig, place: Workspace) -> Executor:
-    """Return the executor that settings ask for."""
+    """Return the executor that settings ask for.
+
+    Raises:
+        NasError: memory is to be limited, and no worker process is there to be limited.
+    """
+    seconds = None if config.trial_minutes is None else 60 * config.trial_minutes
     if config.workers == 0:
-        return LocalExecutor()
+        if config.trial_memory_mb is not None:
+            raise NasError(
+                "Setting 'trial_memory_mb': only a worker process can be limited; set workers to "
+                "1 or more, or leave the limit out."
+            )
+        return LocalExecutor(seconds)
     limits = Limits(
-        seconds=None if config.trial_minutes is None else 60 * config.trial_minutes,
+        seconds=seconds,
         memory_bytes=None if config.trial_memory_mb is None else config.trial_memory_mb << 20,
     )
     return PoolExecutor(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import pickle
@@ -18,8 +19,10 @@ from torch import nn
 from evaluators.accuracy.data import Dataset
 from evaluators.accuracy.recipe import Recipe
 
-SAVE_SECONDS = 20.0
-"""Least time between two saves: what a killed training loses at most, besides an epoch."""
+SAVE_SECONDS = 1.0
+"""Least time between two saves: what a killed training of short epochs loses at most."""
+SAVE_SPACING = 20.0
+"""Between two saves at least so many times what the last one took: they cost under 5 %."""
 
 _FORMAT = 1
 _SUM = sha256().digest_size
@@ -42,6 +45,7 @@ class Checkpoint:
     def __init__(self, path: Path, run: str) -> None:
         self.path, self.run = path, run
         self._saved = time.monotonic()
+        self._took = 0.0
 
     def load(self) -> dict[str, Any] | None:
         """Return what :meth:`save` was given, tensors on the CPU; None where nothing can be used.
@@ -69,8 +73,8 @@ class Checkpoint:
 
     @property
     def due(self) -> bool:
-        """Whether the last save, or the start, is ``SAVE_SECONDS`` ago."""
-        return time.monotonic() - self._saved >= SAVE_SECONDS
+        """Whether the last save, or the start, is so long ago that another one costs little."""
+        return time.monotonic() - self._saved >= max(SAVE_SECONDS, SAVE_SPACING * self._took)
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the file at once: whoever reads it sees the old state or the new one.
@@ -79,7 +83,7 @@ class Checkpoint:
             state: plain values and tensors only. A file that cannot be written is logged: the
                 training goes on without.
         """
-        partial = self._partial
+        partial, start = self._partial, time.monotonic()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             buffer = io.BytesIO()
@@ -88,9 +92,12 @@ class Checkpoint:
             partial.write_bytes(sha256(content).digest() + content)
             partial.replace(self.path)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
             why = " ".join(str(error).split())
             _log.warning("%s cannot be written (%s); the training goes on.", self.path, why)
         self._saved = time.monotonic()
+        self._took = self._saved - start
 
     def remove(self) -> None:
         """Delete the file, and what a save that was killed left of one."""

@@ -10,11 +10,12 @@ from typing import Any, cast
 
 import torch
 
+from evaluators.accuracy.checkpoint import Checkpoint
 from evaluators.accuracy.data import Dataset
 from evaluators.accuracy.evaluation import evaluate
 from evaluators.accuracy.initialise import initialise
 from evaluators.accuracy.recipe import Recipe
-from evaluators.accuracy.training import TrainingResult, TrainingStatus, train
+from evaluators.accuracy.training import Epoch, TrainingResult, TrainingStatus, train
 from evaluators.keys import accuracy_key, dense_key
 from evaluators.protocol import EvaluationError, Measured, Slot
 from search_spaces.architecture import Architecture
@@ -22,8 +23,8 @@ from search_spaces.build import build, load_weights, weights_by_node
 
 Weights = Mapping[str, torch.Tensor]
 """A trained network's state on the CPU, by canonical node number: no scope name enters."""
-SaveWeights = Callable[[str, Weights], None]
-"""Keeps trained weights under their dense key."""
+SaveWeights = Callable[[str, Weights], str | None]
+"""Keeps trained weights under their dense key; returns the hash of their content, if it has one."""
 
 
 class AccuracyEvaluator:
@@ -44,6 +45,7 @@ class AccuracyEvaluator:
         metric: the name of the figure: an evaluator by another recipe, such as a shorter training
             that comes first, gives it another one, ``accuracy[recipe=cifar-short]``.
         checkpoints: a folder where trainings that are killed leave their state; None: nowhere.
+        on_epoch: told of every epoch; one that is to be pickled has none.
     """
 
     slot: Slot = "training"
@@ -59,12 +61,13 @@ class AccuracyEvaluator:
         save: SaveWeights | None = None,
         metric: str = "accuracy",
         checkpoints: Path | None = None,
+        on_epoch: Callable[[Epoch], None] | None = None,
     ) -> None:
         self._dataset: Dataset | bytes = dataset
         self.recipe, self.seed = recipe, seed
         self.device, self.threads = device, threads
         self.metrics: tuple[str, ...] = (metric,)
-        self._save, self._checkpoints = save, checkpoints
+        self._save, self._checkpoints, self._on_epoch = save, checkpoints, on_epoch
 
     @property
     def dataset(self) -> Dataset:
@@ -110,6 +113,7 @@ class AccuracyEvaluator:
         key = self.dense_key(architecture)
         module = build(architecture)
         initialise(module, self.seed)
+        file = None if self._checkpoints is None else self._checkpoints / f"{key}.pt"
         result = train(
             module,
             self.dataset,
@@ -117,15 +121,22 @@ class AccuracyEvaluator:
             seed=self.seed,
             device=self.device,
             threads=self.threads,
-            checkpoint=None if self._checkpoints is None else self._checkpoints / f"{key}.pt",
+            on_epoch=self._on_epoch,
+            checkpoint=file,
+            keep_checkpoint=True,
         )
+        detail: dict[str, Any] = {"dense_key": key}
+        if self._save is not None and result.status is not TrainingStatus.FAILED:
+            state = weights_by_node(module, architecture)
+            digest = self._save(key, {name: item.detach().cpu() for name, item in state.items()})
+            if digest is not None:
+                detail["weights"] = digest
+        if file is not None:  # not before the weights are safe
+            Checkpoint(file, key).remove()
         if result.status is TrainingStatus.FAILED or result.validation is None:
             raise EvaluationError(f"The training failed: {result.reason}")
-        if self._save is not None:
-            state = weights_by_node(module, architecture)
-            self._save(key, {name: tensor.detach().cpu() for name, tensor in state.items()})
         accuracy = result.validation
-        detail = {**self._detail(result), "dense_key": key, "correct": accuracy.correct}
+        detail = {**self._detail(result), **detail, "correct": accuracy.correct}
         return [Measured(self.metrics[0], accuracy.value, accuracy.low, accuracy.high, detail)]
 
     def _detail(self, result: TrainingResult) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from evaluators.accuracy.data import load_dataset
 from evaluators.accuracy.evaluation import evaluate
 from evaluators.accuracy.evaluator import AccuracyEvaluator, Weights, measure_test_accuracy
-from evaluators.accuracy.recipe import get_recipe
+from evaluators.accuracy.recipe_reference import find_recipe
 from evaluators.accuracy.seeds import SeedSummary
 from evaluators.protocol import Measured
 from kernels.device import detect
@@ -89,7 +89,7 @@ def _one_seed(place: Workspace, config: StudyConfig, architecture: Architecture,
 
     evaluator = AccuracyEvaluator(
         dataset,
-        get_recipe(config.recipe),
+        find_recipe(config.recipe, dataset.input_shape),
         seed=seed,
         device=device,
         threads=config.threads,

@@ -10,8 +10,21 @@ from nas.bench import candidate_throughput
 from nas.jobs.common import Json
 from nas.tables import table
 from search_spaces.size import Size
-from search_spaces.space import DataSpec
+from search_spaces.space import DataSpec, Space
 from search_spaces.zoo import load_space, space_names
+from studies.deadline import with_deadline
+
+RUN_SECONDS = 30.0
+"""How long a space may take to describe one network; those that ship take about a millisecond."""
+
+
+def patient_space(name: str) -> Space:
+    """Find a space, and make its runs end.
+
+    Raises:
+        NasError: there is no such space.
+    """
+    return with_deadline(load_space(name), RUN_SECONDS)
 
 
 def spaces(names: Sequence[str], input_shape: str, classes: int) -> list[Json]:
@@ -26,7 +39,7 @@ def spaces(names: Sequence[str], input_shape: str, classes: int) -> list[Json]:
         ) from None
     rows = []
     for name in names or space_names():
-        space = load_space(name)
+        space = patient_space(name)
         size = space.size(DataSpec(shape, classes))
         rows.append({"name": space.name, "version": space.version, **size_json(size)})
     return rows
@@ -47,7 +60,7 @@ def bench(what: str, space: str, seconds: float) -> Json:
     """Measure the throughput of candidates."""
     if what != "candidates":
         raise UnknownNameError("benchmark", what, ["candidates"])
-    result = candidate_throughput(load_space(space), DataSpec((3, 32, 32), 10), seconds=seconds)
+    result = candidate_throughput(patient_space(space), DataSpec((3, 32, 32), 10), seconds=seconds)
     return {"space": space, **dataclasses.asdict(result)}
 
 

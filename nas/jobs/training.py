@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import save_file
 
 from evaluators.accuracy.data import Dataset, load_dataset
-from evaluators.accuracy.evaluator import Weights, measure_test_accuracy
-from evaluators.accuracy.recipe import Recipe, get_recipe
-from evaluators.accuracy.seeds import SeedSummary, train_seeds
+from evaluators.accuracy.evaluator import AccuracyEvaluator, Weights, measure_test_accuracy
+from evaluators.accuracy.recipe import Recipe
+from evaluators.accuracy.recipe_reference import find_recipe
+from evaluators.accuracy.seeds import SeedSummary
+from evaluators.accuracy.training import Epoch
 from evaluators.protocol import Measured
 from kernels.device import Device, detect
+from kernels.environment import cache_dir
 from kernels.errors import NasError
+from nas.figures import duration
 from nas.jobs.common import Json
 from nas.jobs.trials import recorded_architecture
 from nas.output import progress
@@ -23,13 +29,37 @@ from nas.tables import table
 from search_spaces.architecture import Architecture
 from studies.presets import read_architecture
 
+SAY_SECONDS = 10.0
+"""Between two lines about a training that goes on."""
 _KINDS = ("validation", "test")
+_FIGURES = "training.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a network is trained, whichever the seed.
+
+    Attributes:
+        architecture: the network.
+        dataset: what it is trained on and tested with.
+        recipe: how.
+        device: where.
+        threads: CPU threads.
+        out: directory for weights and figures; None: nowhere.
+    """
+
+    architecture: Architecture
+    dataset: Dataset
+    recipe: Recipe
+    device: Device
+    threads: int
+    out: Path | None
 
 
 def train(
     reference: str,
     *,
-    data: str,
+    data: str | None,
     recipe: str,
     seeds: int,
     first_seed: int,
@@ -37,11 +67,11 @@ def train(
     threads: int,
     out: Path | None,
 ) -> Json:
-    """Train a network once per seed and test each.
+    """Train a network once per seed and test each; seeds that are in ``out`` are not paid again.
 
     Args:
         reference: see :func:`find_architecture`.
-        data: name of a data set.
+        data: name of a data set; None: that of the study the network is from.
         recipe: name of a recipe.
         seeds: how many.
         first_seed: the first of them; the others follow.
@@ -52,27 +82,39 @@ def train(
     Raises:
         NasError: something cannot be found or read, or a training failed.
     """
-    architecture = find_architecture(reference)
+    architecture, known = find_architecture(reference)
+    data = data or known
+    if data is None:
+        raise NasError("Name the data set: --data NAME; only RUN:KEY brings that of its study.")
     dataset = load_dataset(data)
     _check_fit(architecture, dataset, data)
-    target = detect(device)
-    every = range(first_seed, first_seed + seeds)
-    rows = _rows(architecture, dataset, get_recipe(recipe), every, target, threads, out)
-    result: Json = {
-        "key": architecture.key,
-        "text": architecture.text,
-        "params": architecture.params,
-        "macs": architecture.macs,
-        "data": data,
-        "recipe": recipe,
-        "device": str(target),
-        "seeds": rows,
-        **{kind: _summary(rows, kind) for kind in _KINDS},
-    }
+    found = find_recipe(recipe, dataset.input_shape)
+    plan = Plan(architecture, dataset, found, detect(device), threads, out)
     if out is not None:
         _write(out / "architecture.json", architecture.to_json())
-        _write(out / "training.json", result)
+    rows: list[Json] = []
+    earlier = {} if out is None else _earlier(out / _FIGURES)
+    for seed in range(first_seed, first_seed + seeds):
+        head = f"[{len(rows) + 1}/{seeds}] seed {seed}"
+        rows.append(_one_seed(plan, seed, earlier, head))
+        result = _result(plan, data, rows)
+        if out is not None:
+            _write(out / _FIGURES, result)
     return result
+
+
+def _result(plan: Plan, data: str, rows: Sequence[Json]) -> Json:
+    return {
+        "key": plan.architecture.key,
+        "text": plan.architecture.text,
+        "params": plan.architecture.params,
+        "macs": plan.architecture.macs,
+        "data": data,
+        "recipe": plan.recipe.name,
+        "device": str(plan.device),
+        "seeds": list(rows),
+        **{kind: _summary(rows, kind) for kind in _KINDS},
+    }
 
 
 def _check_fit(architecture: Architecture, dataset: Dataset, data: str) -> None:
@@ -84,50 +126,87 @@ def _check_fit(architecture: Architecture, dataset: Dataset, data: str) -> None:
         )
 
 
-def _rows(
-    architecture: Architecture,
-    dataset: Dataset,
-    recipe: Recipe,
-    seeds: Sequence[int],
-    device: Device,
-    threads: int,
-    out: Path | None,
-) -> list[Json]:
-    """Train and test once per seed; weights are written as soon as they are there."""
-    rows: list[Json] = []
-    for seed in seeds:
-        kept: dict[str, Weights] = {}
-        (validation,) = train_seeds(
-            architecture,
-            dataset,
-            recipe,
-            [seed],
-            device=device.torch_name,
-            threads=threads,
-            save=kept.__setitem__,
-            checkpoints=None if out is None else out / "checkpoints",
-        )
-        weights = next(iter(kept.values()))
-        test = measure_test_accuracy(architecture, weights, dataset, device=device.torch_name)
-        file = None if out is None else _save(out, seed, weights)
-        rows.append(_row(seed, {"validation": validation, "test": test}, file))
+def _one_seed(plan: Plan, seed: int, earlier: Mapping[str, Json], head: str) -> Json:
+    """Train and test from a seed; the weights are written as soon as they are there."""
+    device, kept = plan.device.torch_name, dict[str, Weights]()
+    evaluator = AccuracyEvaluator(
+        plan.dataset,
+        plan.recipe,
+        seed=seed,
+        device=device,
+        threads=plan.threads,
+        save=kept.__setitem__,
+        checkpoints=(plan.out or cache_dir()) / "checkpoints",
+        on_epoch=Teller(head, plan.recipe.epochs),
+    )
+    row = earlier.get(evaluator.dense_key(plan.architecture))
+    word = "trained before"
+    if row is None:
+        (validation,) = evaluator.evaluate(plan.architecture)
+        (weights,) = kept.values()
+        test = measure_test_accuracy(plan.architecture, weights, plan.dataset, device=device)
+        file = None if plan.out is None else _save(plan.out, seed, weights)
+        row = _row(seed, {"validation": validation, "test": test}, file)
+        word = duration(row["seconds"])
+    values = ", ".join(f"{kind} {100 * row[kind]['value']:.1f}%" for kind in _KINDS)
+    progress(f"{head}: {values}, {word}")
+    return row
+
+
+class Teller:
+    """Says every now and then how a training goes on.
+
+    Args:
+        head: begins each line.
+        epochs: how many there will be.
+    """
+
+    def __init__(self, head: str, epochs: int) -> None:
+        self._head, self._epochs = head, epochs
+        self._said = time.monotonic()
+        self._first: tuple[int, float] | None = None
+
+    def __call__(self, epoch: Epoch) -> None:
+        """Note an epoch that ended."""
+        now = time.monotonic()
+        if self._first is None:  # it may be far on already, from a checkpoint
+            self._first = (epoch.number, now)
+        if now - self._said < SAY_SECONDS or epoch.number == self._epochs:
+            return
+        self._said = now
+        first, since = self._first
+        left = ""
+        if epoch.number > first:
+            pace = (now - since) / (epoch.number - first)
+            left = f", about {duration(pace * (self._epochs - epoch.number))} left"
         progress(
-            f"[{len(rows)}/{len(seeds)}] seed {seed}: validation {100 * validation.value:.1f}%, "
-            f"test {100 * test.value:.1f}%, {rows[-1]['seconds']:.1f} s"
+            f"{self._head}: epoch {epoch.number}/{self._epochs}, loss {epoch.train_loss:.3f}, "
+            f"validation {100 * epoch.validation.value:.1f}%{left}"
         )
-    return rows
 
 
-def find_architecture(reference: str) -> Architecture:
+def _earlier(path: Path) -> dict[str, Json]:
+    """Return the seeds that were trained into a directory before, by dense key."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["seeds"]
+        return {row["dense_key"]: row for row in rows if Path(row["file"]).is_file()}
+    except (OSError, ValueError, KeyError, TypeError):  # none, or a torn file: trained again
+        return {}
+
+
+def find_architecture(reference: str) -> tuple[Architecture, str | None]:
     """Read an architecture: a JSON file, ``RUN:KEY`` of a record, or the text form.
+
+    Returns:
+        the network, and the data of the study that a recorded one is from.
 
     Raises:
         NasError: it is none of the three.
     """
     if reference.lstrip().startswith("input "):
-        return Architecture.parse(reference)
+        return Architecture.parse(reference), None
     if Path(reference).is_file():
-        return read_architecture(reference)
+        return read_architecture(reference), None
     run, colon, key = reference.rpartition(":")
     if colon and Path(run).is_dir():
         return recorded_architecture(Path(run), key)
@@ -195,4 +274,10 @@ def _save(out: Path, seed: int, weights: Weights) -> str:
 
 
 def _write(path: Path, document: Json) -> None:
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as problem:
+        raise NasError(f"Cannot write {path}: {problem.strerror or problem}.") from None

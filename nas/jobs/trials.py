@@ -38,8 +38,8 @@ def find_trial(trials: list[TrialRecord], name: str, study: str) -> TrialRecord:
     return matches[0]
 
 
-def recorded_architecture(run: Path, key: str) -> Architecture:
-    """Return a network of any study of a run by the beginning of its key.
+def recorded_architecture(run: Path, key: str) -> tuple[Architecture, str]:
+    """Return a network of any study of a run by the beginning of its key, and its study's data.
 
     Raises:
         NasError: there is none, or several.
@@ -49,8 +49,9 @@ def recorded_architecture(run: Path, key: str) -> Architecture:
         for record in repository.studies(archived=True):
             for trial in repository.trials(record.id):
                 if trial.key.startswith(key.lower()):
-                    found[trial.key] = record.name
+                    found[trial.key] = str(record.config["data"])
         if len(found) != 1:
             count = "no network has a key" if not found else f"{len(found)} networks have keys"
             raise NasError(f"{run}: {count} that begins with {key!r}; see 'nas show {run}'.")
-        return repository.architecture(next(iter(found)))
+        ((whole, data),) = found.items()
+        return repository.architecture(whole), data

@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from kernels.errors import NasError, UnknownNameError
-from kernels.references import is_file_reference, load_file, split_reference
+from kernels.references import is_file_reference, load_entry, load_file, split_reference
 from search_spaces.errors import SpaceError
 from search_spaces.space import Space
 
@@ -42,7 +42,7 @@ def load_space(reference: str) -> Space:
         module, _, attribute = _SHIPPED[reference].partition(":")
         return _checked(getattr(importlib.import_module(module), attribute), reference)
     for entry in entry_points(group=ENTRY_POINTS, name=reference):
-        return _checked(entry.load(), reference)
+        return _checked(load_entry(entry, "space"), reference)
     raise UnknownNameError("space", reference, space_names())
 
 

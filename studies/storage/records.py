@@ -69,6 +69,23 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file that a trial made.
+
+    Attributes:
+        name: of the file; once a trial.
+        kind: what it is, such as ``weights``.
+        content_hash: what the workspace finds its content by.
+        size: bytes.
+    """
+
+    name: str
+    kind: str
+    content_hash: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """What an evaluator found on a candidate.
 
@@ -79,6 +96,7 @@ class Evaluation:
         started: UTC.
         ended: UTC.
         worker: where it ran.
+        artifacts: the files that it made.
     """
 
     evaluator: str
@@ -87,23 +105,7 @@ class Evaluation:
     started: datetime
     ended: datetime
     worker: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """A file that a trial made.
-
-    Attributes:
-        name: of the file, once a trial.
-        kind: what it is, such as ``weights``.
-        content_hash: what the workspace finds its content by.
-        size: bytes.
-    """
-
-    name: str
-    kind: str
-    content_hash: str
-    size: int
+    artifacts: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from search_spaces.space import Candidate
 from studies.storage import claims, reading, writing
 from studies.storage import database as db
 from studies.storage.claims import CLAIMS, LEASES
-from studies.storage.models import ArchitectureRow, ArtifactRow, Event, Study, Trial
+from studies.storage.models import ArchitectureRow, Event, Study, Trial
 from studies.storage.owner import Owner
 from studies.storage.reading import Objectives
 from studies.storage.records import (
@@ -227,14 +227,24 @@ class Repository:
 
     # Figures
 
-    def add_evaluation(self, trial_id: int, evaluation: Evaluation) -> None:
+    def add_evaluation(
+        self, trial_id: int, evaluation: Evaluation, *, event: Mapping[str, Any] | None = None
+    ) -> None:
         """Record what an evaluator found, and its finite figures as values of the trial.
+
+        Args:
+            trial_id: of the trial.
+            evaluation: what was found.
+            event: recorded with it, of the kind ``evaluated``: both are there, or neither.
 
         Raises:
             NasError: the trial has a figure of one of the metrics already.
         """
         with db.writing(self._engine) as connection:
             writing.add_evaluation(connection, trial_id, evaluation)
+            if event is not None:
+                study_id = writing.study_of(connection, trial_id)
+                writing.add_event(connection, study_id, "evaluated", event)
 
     def reuse(self, trial_id: int, key: str, metrics: Sequence[str]) -> list[Measured] | None:
         """Give a trial the figures that any study recorded under a key.
@@ -295,9 +305,8 @@ class Repository:
 
     def add_event(self, study_id: int, kind: str, data: Mapping[str, Any]) -> None:
         """Record that something happened now."""
-        row = {"study_id": study_id, "time": datetime.now(UTC), "kind": kind}
         with db.writing(self._engine) as connection:
-            connection.execute(insert(Event).values(**row, data=writing.plain(data)))
+            writing.add_event(connection, study_id, kind, data)
 
     def events(self, study_id: int) -> list[EventRecord]:
         """Return what happened in a study, in order."""
@@ -311,9 +320,8 @@ class Repository:
         Raises:
             NasError: the trial has one of that name.
         """
-        row = {name: getattr(artifact, name) for name in Artifact.__slots__}
         with db.writing(self._engine) as connection:
-            connection.execute(insert(ArtifactRow).values(trial_id=trial_id, **row))
+            writing.add_artifacts(connection, trial_id, [artifact])
 
     def artifacts(self, trial_id: int) -> list[Artifact]:
         """Return the files that a trial made, by name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,7 +25,7 @@ from studies.storage.models import (
     Trial,
     ValueRow,
 )
-from studies.storage.records import Evaluation, TrialState
+from studies.storage.records import Artifact, Evaluation, TrialState
 
 _EVALUATIONS = Base.metadata.tables[EvaluationRow.__tablename__]
 _ARCHITECTURES = Base.metadata.tables[ArchitectureRow.__tablename__]
@@ -37,6 +38,9 @@ _FINISH = (
     .values({name: bindparam(name) for name in ("state", "reason", "stage", "ended")})
 )
 _ADD_VALUES = insert(ValueRow)
+_ADD_EVENT = insert(Event)
+_ADD_ARTIFACTS = insert(ArtifactRow)
+_STUDY_OF = select(Trial.study_id).where(Trial.id == bindparam("wanted"))
 _VALUE = ("metric", "value", "low", "high", "evaluation_id")
 
 
@@ -101,6 +105,26 @@ def add_evaluation(connection: Connection, trial_id: int, evaluation: Evaluation
         number = insert_if_absent(connection, _EVALUATIONS, {**row, "key": None})
     finite = [item for item in evaluation.figures if math.isfinite(item.value)]
     _add_values(connection, trial_id, finite, number)
+    add_artifacts(connection, trial_id, evaluation.artifacts)
+
+
+def add_artifacts(connection: Connection, trial_id: int, artifacts: Sequence[Artifact]) -> None:
+    """Insert the files that a trial made."""
+    rows = [{"trial_id": trial_id, **asdict(item)} for item in artifacts]
+    if rows:
+        connection.execute(_ADD_ARTIFACTS, rows)
+
+
+def add_event(connection: Connection, study_id: int, kind: str, data: Mapping[str, Any]) -> None:
+    """Insert what happened now."""
+    row = {"study_id": study_id, "time": datetime.now(UTC), "kind": kind, "data": plain(data)}
+    connection.execute(_ADD_EVENT, row)
+
+
+def study_of(connection: Connection, trial_id: int) -> int:
+    """Return the id of a trial's study."""
+    found: int = connection.execute(_STUDY_OF, {"wanted": trial_id}).scalar_one()
+    return found
 
 
 def add_values(connection: Connection, trial_id: int, figures: Sequence[Measured]) -> None:

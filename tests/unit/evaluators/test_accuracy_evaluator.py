@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from evaluators.accuracy import checkpoint, evaluator
-from evaluators.accuracy.data import load_dataset, make_dataset
+from evaluators.accuracy.data import load_dataset
 from evaluators.accuracy.evaluator import AccuracyEvaluator
 from evaluators.accuracy.recipe import Recipe
-from evaluators.accuracy.seeds import SeedSummary, train_seeds
+from evaluators.accuracy.seeds import SeedSummary
 from evaluators.protocol import EvaluationError, Measured
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
@@ -89,6 +89,7 @@ def test_a_killed_training_goes_on_in_its_own_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SAVE_SPACING", 0.0)
     kept: dict[str, Mapping[str, torch.Tensor]] = {}
 
     def evaluated(folder: Path | None) -> Measured:
@@ -136,7 +137,10 @@ def saving(then: Any) -> Any:
 def test_seeds_give_one_figure_each_and_their_spread() -> None:
     kept: dict[str, object] = {}
     data = load_dataset("digits?train=300")
-    measured = train_seeds(NET, data, TINY, [5, 6, 7], save=kept.__setitem__)
+    measured = [
+        AccuracyEvaluator(data, TINY, seed=seed, save=kept.__setitem__).evaluate(NET)[0]
+        for seed in (5, 6, 7)
+    ]
     assert [figure.detail["seed"] for figure in measured] == [5, 6, 7]
     assert kept.keys() == {figure.detail["dense_key"] for figure in measured}
     assert len(kept) == 3
@@ -152,13 +156,6 @@ def test_seeds_give_one_figure_each_and_their_spread() -> None:
 def test_one_seed_has_no_deviation() -> None:
     summary = SeedSummary.of([Measured("accuracy", 0.5)])
     assert summary == SeedSummary(seeds=1, mean=0.5, low=0.5, high=0.5, deviation=None)
-
-
-@pytest.mark.parametrize("seeds", [[], [1, 1]])
-def test_seeds_must_be_given_once_each(seeds: list[int]) -> None:
-    data = make_dataset("d", np.random.default_rng(0).random((40, 1, 8, 8)), np.arange(40) % 2)
-    with pytest.raises(NasError, match="at least one seed, and each once"):
-        train_seeds(NET, data, TINY, seeds)
 
 
 def test_a_summary_of_nothing_is_an_error() -> None:
