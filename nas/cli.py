@@ -65,6 +65,8 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as problem:  # a file that is in the way, a disk that is full
+        return _say(f"{problem}; check the path, your rights to it, and the room on its disk.", 2)
     except Exception as problem:
         if not isinstance(problem, _USAGE_ERRORS):
             raise

@@ -6,6 +6,7 @@ soon as it is known, so a driver that dies leaves trials that the next one goes 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import time
@@ -90,12 +91,17 @@ class Driver:
             try:
                 self._loop(heartbeat)
             finally:
-                for _, _, key in self.jobs.values():
-                    self.repository.release(key, self.owner)
+                self._release()
             self.ledger.tell_until(self.ledger.next_number)
             assert self.over is not None, "the loop ends with a reason"
             self._note("ended", ending=self.over[0], message=self.over[1])
         return self.over
+
+    def _release(self) -> None:
+        """Give up the claims on what is not done; where they cannot be given up, they run out."""
+        with contextlib.suppress(NasError):
+            for _, _, key in self.jobs.values():
+                self.repository.release(key, self.owner)
 
     def _loop(self, heartbeat: Heartbeat) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from types import TracebackType
 
@@ -44,8 +45,11 @@ class Heartbeat:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        if self._lost is None:
-            self._repository.drop_lease(self._study_id, self._owner)
+        self._owner.retire()
+        # Where the record cannot be written, what is said already is the reason.
+        with contextlib.suppress(NasError) if error is not None else contextlib.nullcontext():
+            if self._lost is None:
+                self._repository.drop_lease(self._study_id, self._owner)
 
     def check(self) -> None:
         """Raise where the lease was lost: another driver took the study over.
