@@ -227,6 +227,10 @@ class Driver:
             return
         if evaluator in flight.claimed:
             flight.claimed.remove(evaluator)
+        # Whoever had the claim may have been done since, or have died and left a result.
+        if key and (self._reuse(flight, evaluator, key) or self._inherit(flight, evaluator, key)):
+            self.repository.release(key, self.owner)
+            return
         self._check_room()
         self.job_count += 1
         self.jobs[self.job_count] = (flight, evaluator, key)
@@ -234,18 +238,22 @@ class Driver:
         self.executor.submit(Job(self.job_count, evaluator, flight.architecture, key))
 
     def _reuse(self, flight: Flight, evaluator: Evaluator, key: str) -> bool:
+        """Take figures that are in the record."""
         found = self.repository.reuse(flight.trial.id, key, evaluator.metrics)
-        if found is not None:
-            self._note("reused", trial=flight.number, metrics=evaluator.metrics, cache_key=key)
-            if evaluator in flight.claimed:
-                flight.claimed.remove(evaluator)
-            self._learn_figures(flight, evaluator, found)
-            return True
-        left = self.outbox.get(key)
-        if left is None:
+        if found is None:
             return False
-        self._take(flight, evaluator, left, key=key)
+        self._note("reused", trial=flight.number, metrics=evaluator.metrics, cache_key=key)
+        if evaluator in flight.claimed:
+            flight.claimed.remove(evaluator)
+        self._learn_figures(flight, evaluator, found)
         return True
+
+    def _inherit(self, flight: Flight, evaluator: Evaluator, key: str) -> bool:
+        """Take the result that a worker of a dead driver left; only who holds the claim may."""
+        left = self.outbox.get(key)
+        if left is not None:
+            self._take(flight, evaluator, left, key=key)
+        return left is not None
 
     def _wait(self) -> None:
         """Take what is done, and look again for what other drivers claimed."""

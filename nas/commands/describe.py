@@ -62,7 +62,7 @@ def spaces(
     """List search spaces and how many candidates each has."""
     from nas.jobs import spaces as job
 
-    rows = job.spaces(names or [], input_shape, classes)
+    rows = job.spaces(names or [], input_shape, classes, say=progress)
     show(rows, as_json=as_json, text=job.spaces_text)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kernels.errors import NasError, UnknownNameError
 from nas.bench import candidate_throughput
@@ -27,8 +27,10 @@ def patient_space(name: str) -> Space:
     return with_deadline(load_space(name), RUN_SECONDS)
 
 
-def spaces(names: Sequence[str], input_shape: str, classes: int) -> list[Json]:
-    """Return name, version and size of search spaces."""
+def spaces(
+    names: Sequence[str], input_shape: str, classes: int, *, say: Callable[[str], None]
+) -> list[Json]:
+    """Return name, version and size of search spaces; ``say`` is told which is counted."""
     try:
         shape = tuple(int(size) for size in input_shape.split("x"))
         if len(shape) != 3 or min(shape) < 1 or classes < 1:
@@ -40,6 +42,7 @@ def spaces(names: Sequence[str], input_shape: str, classes: int) -> list[Json]:
     rows = []
     for name in names or space_names():
         space = patient_space(name)
+        say(f"Counting {space.name} ...")
         size = space.size(DataSpec(shape, classes))
         rows.append({"name": space.name, "version": space.version, **size_json(size)})
     return rows
