@@ -43,7 +43,7 @@ app.command(short_help="Train one network from several seeds.")(run.train)
 app.add_typer(studies.app, name="studies", short_help="List, compare, export, delete studies.")
 app.command(short_help="Write points as plain PyTorch, checked.")(run.export)
 app.command(short_help="List spaces and their sizes.")(describe.spaces)
-app.command(short_help="Measure how fast candidates are drawn.")(describe.bench)
+app.command(short_help="Measure how fast trials are drawn and recorded.")(describe.bench)
 app.command(short_help="Check this machine and installation.")(describe.doctor)
 
 

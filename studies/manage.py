@@ -32,7 +32,7 @@ class StudyLine:
         name: of the study.
         space: its search space.
         objectives: metrics searched for.
-        counts: trials by state, all states.
+        counts: trials by state, all states; baselines left out.
         created: when, UTC.
         last_activity: when something last happened, UTC.
         best: the best feasible figure of the first objective; None before there is one.
@@ -173,9 +173,7 @@ def delete_study(workspace: Workspace | Path | str, name: str, *, force: bool = 
         record = repository.study(name)
         if not force:
             repository.take_lease(record.id, Owner.here(), _DELETING_SECONDS)
-        trials = sum(repository.count_states(record.id).values())
-        repository.delete_study(record.id)
-        return trials
+        return repository.delete_study(record.id)
 
 
 def compare_studies(workspace: Workspace | Path | str, names: Sequence[str]) -> Comparison:

@@ -67,17 +67,23 @@ def spaces(
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="'candidates': drawing and scoring.")] = "candidates",
+    what: Annotated[
+        str, typer.Argument(help="'candidates': drawing and scoring; 'record': a study's record.")
+    ] = "candidates",
     space: Annotated[
         str, typer.Option(help="Where candidates are drawn from.", autocompletion=complete_space)
     ] = "mobile-cnn",
-    seconds: Annotated[float, typer.Option(help="Processor time to spend.", metavar="X")] = 5.0,
+    seconds: Annotated[
+        float, typer.Option(help="Processor time to spend on candidates.", metavar="X")
+    ] = 5.0,
+    trials: Annotated[int, typer.Option(min=2001, help="Trials to record.", metavar="N")] = 10_000,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how fast candidates are sampled, shape-checked, hashed and scored on one core."""
+    """Measure how fast candidates are drawn and scored, or what recording their trials costs."""
     from nas.jobs import spaces as job
 
-    show(job.bench(what, space, seconds), as_json=as_json, text=job.bench_text)
+    result = job.bench(what, space, seconds=seconds, trials=trials, say=progress)
+    show(result, as_json=as_json, text=job.bench_text)
 
 
 def doctor(as_json: AsJson = False) -> None:

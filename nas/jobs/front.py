@@ -13,7 +13,7 @@ from nas.jobs.confirm import confirm_point
 from nas.output import progress
 from nas.tables import table
 from studies.config import StudyConfig
-from studies.front import FrontPoint, finish_front, write_front_csv
+from studies.front import FrontPoint, baselines, finish_front, write_front_csv
 from studies.front import front as read_points
 from studies.workspace import Workspace
 
@@ -43,6 +43,7 @@ def front(run: Path, study: str | None, *, confirm: int = 0) -> Json:
         "study": name,
         "objectives": list(config.names),
         "points": [point_json(point) for point in points],
+        "baselines": [point_json(point) for point in baselines(run, name)],
         "written": written,
     }
     if confirm:
@@ -56,7 +57,7 @@ def front_text(result: Json) -> str:
     if "test_accuracy" in metrics and "accuracy" in metrics:
         metrics.remove("test_accuracy")
         metrics.insert(metrics.index("accuracy") + 1, "test_accuracy")
-    parts = [front_table(result["points"], metrics)]
+    parts = [front_table(result["points"], metrics, result["baselines"])]
     if "confirmed" in result:
         parts.append(_confirmed_text(result["confirmed"]))
     parts.append(f"Written: {', '.join(result['written'])}")

@@ -15,6 +15,7 @@ from nas.output import progress
 from search_spaces.zoo import space_names
 from studies.config import StudyConfig
 from studies.flight import Progress
+from studies.front import baselines
 from studies.search import StudySummary, make_executor, run_study
 from studies.workspace import Workspace
 
@@ -45,6 +46,7 @@ def search(settings: Mapping[str, Any], *, config: Path | None, out: Path, plain
         "seconds": summary.seconds,
         "objectives": list(study.names),
         "front": [point_json(point) for point in summary.front],
+        "baselines": [point_json(point) for point in baselines(out, summary.study)],
     }
 
 
@@ -53,7 +55,7 @@ def summary_text(summary: Json) -> str:
     counts = [f"{summary['complete']} complete"]
     counts += [f"{summary[word]} {word}" for word in ("failed", "repeats") if summary[word]]
     counts += [f"{count} dropped at {stage}" for stage, count in summary["dropped"].items()]
-    front = front_table(summary["front"], summary["objectives"])
+    front = front_table(summary["front"], summary["objectives"], summary["baselines"])
     ended = f"{summary['message']} {', '.join(counts)} in {duration(summary['seconds'])}."
     return f"{ended}\n\n{front}"
 

@@ -1,4 +1,4 @@
-"""The jobs of ``nas spaces`` and ``nas bench``: sizes of spaces, and speed of drawing from one."""
+"""The jobs of ``nas spaces`` and ``nas bench``: sizes of spaces, speed of drawing and recording."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from kernels.errors import NasError, UnknownNameError
-from nas.bench import candidate_throughput
+from nas.bench import candidate_throughput, record_costs
 from nas.jobs.common import Json
 from nas.tables import table
 from search_spaces.size import Size
@@ -59,16 +59,29 @@ def size_json(size: Size) -> Json:
     return {"size": str(size), **dataclasses.asdict(size)}
 
 
-def bench(what: str, space: str, seconds: float) -> Json:
-    """Measure the throughput of candidates."""
-    if what != "candidates":
-        raise UnknownNameError("benchmark", what, ["candidates"])
-    result = candidate_throughput(patient_space(space), DataSpec((3, 32, 32), 10), seconds=seconds)
-    return {"space": space, **dataclasses.asdict(result)}
+def bench(
+    what: str, space: str, *, seconds: float, trials: int, say: Callable[[str], None]
+) -> Json:
+    """Measure the throughput of candidates, or what it costs to record trials."""
+    if what == "candidates":
+        result = candidate_throughput(
+            patient_space(space), DataSpec((3, 32, 32), 10), seconds=seconds
+        )
+        return {"space": space, **dataclasses.asdict(result)}
+    if what == "record":
+        return {"space": space, **dataclasses.asdict(record_costs(space, trials, say=say))}
+    raise UnknownNameError("benchmark", what, ["candidates", "record"])
 
 
 def bench_text(result: Json) -> str:
-    """Say how fast candidates are drawn."""
+    """Say how fast candidates are drawn, or recorded."""
+    if "trials" in result:
+        return (
+            f"{result['first']:.2f} ms a trial in the first 1,000 of {result['trials']:,}, "
+            f"{result['last']:.2f} ms in the last (p90 {result['p90']:.2f}); "
+            f"front read in {result['front'] / 1e3:.2f} s, summary in "
+            f"{result['summary'] / 1e3:.2f} s"
+        )
     return (
         f"{result['median']:,.0f} candidates a second on one core (p10 {result['p10']:,.0f}, "
         f"p90 {result['p90']:,.0f}; {result['candidates']:,} of {result['space']}, "

@@ -13,6 +13,8 @@ from sqlalchemy import ColumnElement, Connection, func, select
 from sqlalchemy.orm import aliased
 
 from evaluators.protocol import Measured
+from kernels.errors import NasError
+from search_spaces.architecture import Architecture
 from studies.storage.models import (
     ArchitectureRow,
     ArtifactRow,
@@ -21,12 +23,35 @@ from studies.storage.models import (
     Trial,
     ValueRow,
 )
-from studies.storage.records import Artifact, Evaluation, TrialRecord, TrialState, Value
+from studies.storage.records import (
+    Artifact,
+    Evaluation,
+    EventRecord,
+    TrialRecord,
+    TrialState,
+    Value,
+)
 
 Objectives = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
 _AT_ONCE = 500
 """Ids in one query: databases limit how many it may name."""
+
+
+def where(
+    study_id: int, number: int | None, since: int | None, key: str, baselines: bool
+) -> list[ColumnElement[bool]]:
+    """Return the conditions for trials of a study: all that are given hold."""
+    found: list[ColumnElement[bool]] = [Trial.study_id == study_id]
+    if number is not None:
+        found.append(Trial.number == number)
+    if since is not None:
+        found.append(Trial.number >= since)
+    if key:
+        found.append(Trial.architecture_key.startswith(key, autoescape=True))
+    if baselines:
+        found.append(Trial.baseline.is_(True))
+    return found
 
 
 def trials(connection: Connection, *where: ColumnElement[bool]) -> list[TrialRecord]:
@@ -105,8 +130,10 @@ def objective_rows(connection: Connection, study_id: int, metrics: Sequence[str]
 
 
 def count_states(connection: Connection, study_id: int) -> dict[TrialState, int]:
-    """Return how many trials are in each state."""
-    query = select(Trial.state, func.count()).where(Trial.study_id == study_id)
+    """Return how many trials are in each state, baselines left out."""
+    query = select(Trial.state, func.count()).where(
+        Trial.study_id == study_id, Trial.baseline.is_(False)
+    )
     found = {row[0]: row[1] for row in connection.execute(query.group_by(Trial.state))}
     return {state: found.get(state, 0) for state in TrialState}
 
@@ -147,6 +174,19 @@ def last_activity(connection: Connection, study_id: int) -> datetime | None:
     return max(known, default=None)
 
 
+def events(
+    connection: Connection, study_id: int, newest: int | None, trial: int | None
+) -> list[EventRecord]:
+    """Return the newest events in order, of all or of one trial."""
+    query = select(Event.time, Event.kind, Event.data).where(Event.study_id == study_id)
+    if trial is not None:
+        query = query.where(Event.data["trial"].as_integer() == trial)
+    if newest is not None:
+        query = query.limit(newest)
+    rows = connection.execute(query.order_by(Event.id.desc())).all()
+    return [EventRecord(*row) for row in reversed(rows)]
+
+
 def detail(connection: Connection, trial_id: int, metric: str) -> Mapping[str, Any]:
     """Return how a figure came about."""
     query = (
@@ -157,6 +197,15 @@ def detail(connection: Connection, trial_id: int, metric: str) -> Mapping[str, A
     document = connection.execute(query).scalar()
     found: Mapping[str, Any] = {} if document is None else document[metric]["detail"]
     return found
+
+
+def architecture(connection: Connection, key: str) -> Architecture:
+    """Return a network, which must be there."""
+    query = select(ArchitectureRow.document).where(ArchitectureRow.key == key)
+    document = connection.execute(query).scalar()
+    if document is None:
+        raise NasError(f"The record has no architecture {key!r}.")
+    return Architecture.from_json(document)
 
 
 def evaluations(connection: Connection, trial_id: int) -> list[Evaluation]:

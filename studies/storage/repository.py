@@ -18,7 +18,7 @@ from search_spaces.space import Candidate
 from studies.storage import claims, reading, writing
 from studies.storage import database as db
 from studies.storage.claims import CLAIMS, LEASES
-from studies.storage.models import ArchitectureRow, Event, Study, Trial
+from studies.storage.models import Study
 from studies.storage.owner import Owner
 from studies.storage.reading import Objectives
 from studies.storage.records import (
@@ -136,10 +136,14 @@ class Repository:
             raise UnknownNameError("study", name, names)
         return found
 
-    def delete_study(self, study_id: int) -> None:
-        """Delete a study, its trials and events; evaluations that others may find stay."""
+    def delete_study(self, study_id: int) -> int:
+        """Delete a study and its events; evaluations that others may find stay.
+
+        Returns:
+            how many trials it had, which are deleted too.
+        """
         with db.writing(self._engine) as connection:
-            writing.delete_study(connection, study_id)
+            return writing.delete_study(connection, study_id)
 
     # Trials
 
@@ -174,7 +178,13 @@ class Repository:
             writing.finish_trial(connection, trial_id, state, reason, stage)
 
     def trials(
-        self, study_id: int, *, number: int | None = None, since: int | None = None
+        self,
+        study_id: int,
+        *,
+        number: int | None = None,
+        since: int | None = None,
+        key: str = "",
+        baselines: bool = False,
     ) -> list[TrialRecord]:
         """Return trials of a study in order, without details.
 
@@ -182,12 +192,10 @@ class Repository:
             study_id: of the study.
             number: of the only trial wanted.
             since: number of the first trial wanted.
+            key: what the key of the architecture begins with.
+            baselines: only these are wanted.
         """
-        where = [Trial.study_id == study_id]
-        if number is not None:
-            where.append(Trial.number == number)
-        if since is not None:
-            where.append(Trial.number >= since)
+        where = reading.where(study_id, number, since, key, baselines)
         with db.reading(self._engine) as connection:
             return reading.trials(connection, *where)
 
@@ -206,7 +214,7 @@ class Repository:
             return reading.objective_rows(connection, study_id, metrics)
 
     def count_states(self, study_id: int) -> dict[TrialState, int]:
-        """Return how many trials of a study are in each state."""
+        """Return how many trials of a study are in each state, baselines left out."""
         with db.reading(self._engine) as connection:
             return reading.count_states(connection, study_id)
 
@@ -294,12 +302,8 @@ class Repository:
         Raises:
             NasError: the record has no network of that key.
         """
-        query = select(ArchitectureRow.document).where(ArchitectureRow.key == key)
         with db.reading(self._engine) as connection:
-            document = connection.execute(query).scalar()
-        if document is None:
-            raise NasError(f"The record has no architecture {key!r}.")
-        return Architecture.from_json(document)
+            return reading.architecture(connection, key)
 
     # What happened, and what was made
 
@@ -308,11 +312,18 @@ class Repository:
         with db.writing(self._engine) as connection:
             writing.add_event(connection, study_id, kind, data)
 
-    def events(self, study_id: int) -> list[EventRecord]:
-        """Return what happened in a study, in order."""
-        query = select(Event.time, Event.kind, Event.data).where(Event.study_id == study_id)
+    def events(
+        self, study_id: int, *, newest: int | None = None, trial: int | None = None
+    ) -> list[EventRecord]:
+        """Return what happened in a study, in order.
+
+        Args:
+            study_id: of the study.
+            newest: how many of the last events are wanted; None: all.
+            trial: number of the only trial whose events are wanted.
+        """
         with db.reading(self._engine) as connection:
-            return [EventRecord(*row) for row in connection.execute(query.order_by(Event.id))]
+            return reading.events(connection, study_id, newest, trial)
 
     def add_artifact(self, trial_id: int, artifact: Artifact) -> None:
         """Record a file that a trial made.

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
 from evaluators.protocol import Measured
 from kernels.errors import NasError
@@ -173,8 +173,14 @@ def copy_values(connection: Connection, source_id: int, trial_id: int) -> None:
         )
 
 
-def delete_study(connection: Connection, study_id: int) -> None:
-    """Delete a study and all of its own; evaluations that others can find stay."""
+def delete_study(connection: Connection, study_id: int) -> int:
+    """Delete a study and all of its own; evaluations that others can find stay.
+
+    Returns:
+        how many trials it had.
+    """
+    count = select(func.count()).where(Trial.study_id == study_id)
+    found: int = connection.execute(count).scalar_one()
     trials = select(Trial.id).where(Trial.study_id == study_id)
     paid = EvaluationRow.trial_id.in_(trials)
     used = exists().where(ValueRow.evaluation_id == EvaluationRow.id)
@@ -189,6 +195,7 @@ def delete_study(connection: Connection, study_id: int) -> None:
         delete(Study).where(Study.id == study_id),
     ):
         connection.execute(statement)
+    return found
 
 
 def plain(data: Mapping[str, Any]) -> dict[str, Any]:

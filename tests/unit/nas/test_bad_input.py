@@ -195,6 +195,7 @@ BAD: dict[str, tuple[tuple[object, ...], str]] = {
     "unknown trial": (("show", "run", 77), "no trial of the number or key '77'"),
     "unknown format": (("studies", "export", "run", "run", "x", "--format", "cvs"), "'csv'"),
     "file in the way": (("studies", "export", "run", "run", "no/such/x.csv"), "Cannot write"),
+    "network without data": (("train", "input 1x8x8; gap; flatten; linear 10"), "Name the data"),
     "network of other data": (("train", "input 3x8x8; gap; flatten; linear 10", "--data", "digits"),
                               "the data 'digits' has images"),
 }  # fmt: skip

@@ -23,7 +23,8 @@ def test_help_lists_a_flag_for_every_setting_and_no_other(nas) -> None:
 
 def test_every_setting_is_described_and_says_its_default(nas) -> None:
     text = " ".join(nas("search", "--help").stdout.split())
-    assert "How candidates are trained. [digits-short]" in text
+    assert "How candidates are trained: a name" in text
+    assert f"[{StudyConfig.model_fields['recipe'].default}]" in text
     assert f"[{StudyConfig.model_fields['trials'].default}]" in text
 
 
