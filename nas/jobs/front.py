@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from dashboards.from_study import read_front
 from dashboards.front_page import write_front_page
 from nas.jobs.common import Json, chosen_study, front_table, point_json
 from nas.jobs.confirm import confirm_point
-from nas.output import progress
 from nas.tables import table
 from studies.config import StudyConfig
 from studies.front import FrontPoint, baselines, finish_front, write_front_csv
@@ -70,12 +68,8 @@ def _confirm(
     found = []
     for index, point in enumerate(points, start=1):
         head = f"[{index}/{len(points)}] trial {point.trial} {point.key[:8]}"
-        found.append(confirm_point(run, config, point, seeds, partial(_say, head)))
+        found.append(confirm_point(run, config, point, seeds, head))
     return found
-
-
-def _say(head: str, line: str) -> None:
-    progress(f"{head} {line}")
 
 
 def _confirmed_text(confirmed: Sequence[Json]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from evaluators.accuracy.evaluator import AccuracyEvaluator, Weights, measure_te
 from evaluators.accuracy.recipe import Recipe
 from evaluators.accuracy.recipe_reference import find_recipe
 from evaluators.accuracy.seeds import SeedSummary
-from evaluators.accuracy.training import Epoch
 from evaluators.protocol import Measured
 from kernels.device import Device, detect
 from kernels.environment import cache_dir
@@ -24,13 +22,12 @@ from kernels.errors import NasError
 from nas.figures import duration
 from nas.jobs.common import Json
 from nas.jobs.trials import recorded_architecture
+from nas.live.lines import Teller
 from nas.output import progress
 from nas.tables import table
 from search_spaces.architecture import Architecture
 from studies.presets import read_architecture
 
-SAY_SECONDS = 10.0
-"""Between two lines about a training that goes on."""
 _KINDS = ("validation", "test")
 _FIGURES = "training.json"
 
@@ -151,38 +148,6 @@ def _one_seed(plan: Plan, seed: int, earlier: Mapping[str, Json], head: str) -> 
     values = ", ".join(f"{kind} {100 * row[kind]['value']:.1f}%" for kind in _KINDS)
     progress(f"{head}: {values}, {word}")
     return row
-
-
-class Teller:
-    """Says every now and then how a training goes on.
-
-    Args:
-        head: begins each line.
-        epochs: how many there will be.
-    """
-
-    def __init__(self, head: str, epochs: int) -> None:
-        self._head, self._epochs = head, epochs
-        self._said = time.monotonic()
-        self._first: tuple[int, float] | None = None
-
-    def __call__(self, epoch: Epoch) -> None:
-        """Note an epoch that ended."""
-        now = time.monotonic()
-        if self._first is None:  # it may be far on already, from a checkpoint
-            self._first = (epoch.number, now)
-        if now - self._said < SAY_SECONDS or epoch.number == self._epochs:
-            return
-        self._said = now
-        first, since = self._first
-        left = ""
-        if epoch.number > first:
-            pace = (now - since) / (epoch.number - first)
-            left = f", about {duration(pace * (self._epochs - epoch.number))} left"
-        progress(
-            f"{self._head}: epoch {epoch.number}/{self._epochs}, loss {epoch.train_loss:.3f}, "
-            f"validation {100 * epoch.validation.value:.1f}%{left}"
-        )
 
 
 def _earlier(path: Path) -> dict[str, Json]:

@@ -304,3 +304,16 @@ def test_a_file_in_the_way_of_a_result_is_one_line(nas: Run, here: Path) -> None
     code, _, problems = nas("front", "run")
     assert (code, problems.count("\n")) == (2, 1)
     assert "front.csv" in problems
+
+
+def test_a_front_is_not_confirmed_by_another_recipe(nas: Run, here: Path) -> None:
+    recipe = here / "mine.toml"
+    recipe.write_text('base = "short"\nepochs = 1\n')
+    settings = ("--objectives", "accuracy,params", "--recipe", "mine.toml", "--workers", 0)
+    assert nas("search", "good.py", *settings, "--trials", 1)[0] == 0
+    recipe.write_text('base = "short"\nepochs = 2\n')
+    code, out, problems = nas("front", "runs/search", "--confirm", 2)
+    assert (code, out, problems.count("\n")) == (2, "", 1)
+    assert "The recipe is not what the study was made with" in problems
+    code, _, problems = nas("search", "good.py", *settings, "--trials", 2)
+    assert (code, "with recipe '" in problems) == (2, True)

@@ -11,8 +11,10 @@ from random import Random
 import pytest
 from rich.console import Console
 
+from evaluators.accuracy.score import Accuracy
+from evaluators.accuracy.training import Epoch
 from nas.live.board import FIRST, Board
-from nas.live.lines import progress_line
+from nas.live.lines import Teller, progress_line
 from nas.live.view import LiveView, draw, sparkline
 from nas.live.watch import WatchedExecutor
 from nas.live.work import Work
@@ -232,3 +234,18 @@ def test_a_line_says_what_became_of_a_trial() -> None:
         progress(trial(4, state=TrialState.FAILED, reason="it diverged")), ("accuracy",)
     )
     assert bad.endswith("failed: it diverged")
+
+
+def test_a_long_training_says_now_and_then_how_it_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    teller = Teller("[1/3] seed 0", epochs=100)
+    for number in range(41, 101):  # 40 epochs were in a checkpoint
+        now += 3.0
+        teller(Epoch(number, 0.5, Accuracy(correct=9, total=10)))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 14, "each 12 s of 180, and not the last"
+    expected = "[1/3] seed 0: epoch 44/100, loss 0.500, validation 90.0%, about 2 min 48 s left"
+    assert lines[0] == expected
