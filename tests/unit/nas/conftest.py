@@ -24,6 +24,8 @@ def tiny(choose, data):
     return net.classifier(x, data.classes)
 """
 Command = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., tuple[int, str, str]]
+"""Takes arguments; gives the exit code and what stands on the two outputs."""
 
 
 def call(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -42,6 +44,20 @@ def call(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="session")
 def nas() -> Command:
     return call
+
+
+@pytest.fixture
+def inside(capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process: what is imported once is there for all."""
+    from nas import cli
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli._run([str(item) for item in arguments])
+        out, problems = capsys.readouterr()
+        return code, out, problems
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nas import cli
 from studies import driver
 from studies.storage import TrialRecord, TrialState
 from studies.workspace import Workspace
+from tests.unit.nas.conftest import Run
 
 SPACE = """
 from search_spaces.builder import NetworkBuilder
@@ -61,20 +60,11 @@ def endless(model, data):
 def words(model, data):
     return "good" if wrong(model) else 1.0
 """
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def nas(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in this process."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = cli._run([str(item) for item in arguments])
-        out, problems = capsys.readouterr()
-        return code, out, problems
-
-    return run
+def nas(inside: Run) -> Run:
+    return inside
 
 
 @pytest.fixture
