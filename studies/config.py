@@ -18,6 +18,18 @@ from studies.samplers import SAMPLERS
 _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def read_toml(path: Path | str) -> dict[str, Any]:
+    """Read a TOML file of settings.
+
+    Raises:
+        NasError: it cannot be read.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise NasError(f"Cannot read the settings file {path}: {problem}.") from None
+
+
 class GateConfig(BaseModel):
     """A stage of the funnel: of the candidates that reach it, the better share goes on.
 
@@ -125,6 +137,11 @@ class StudyConfig(BaseModel):
         except ValidationError as problem:
             first = problem.errors()[0]
             place = ".".join(map(str, first["loc"]))
+            if first["type"] == "extra_forbidden":
+                part, unknown = str(first["loc"][0]), str(first["loc"][-1])
+                raise UnknownNameError(
+                    f"setting of {part}", unknown, GateConfig.model_fields
+                ) from None
             came = "" if first["type"] == "missing" else f", got {first['input']!r}"
             raise NasError(f"Setting {place!r}: {first['msg']}{came}.") from None
 
@@ -137,12 +154,24 @@ class StudyConfig(BaseModel):
         Raises:
             NasError: the file cannot be read, or a setting in it is wrong.
         """
+        return cls.from_document(read_toml(path), path, defaults, **overrides)
+
+    @classmethod
+    def from_document(
+        cls,
+        document: Mapping[str, Any],
+        path: Path | str,
+        defaults: Mapping[str, Any] | None = None,
+        /,
+        **overrides: Any,
+    ) -> StudyConfig:
+        """Take the settings of a TOML file that was read; see :meth:`from_toml`.
+
+        Raises:
+            NasError: a setting is wrong; names the file.
+        """
         try:
-            settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as problem:
-            raise NasError(f"Cannot read the settings file {path}: {problem}.") from None
-        try:
-            return cls(**{**(defaults or {}), **settings, **overrides})
+            return cls(**{**(defaults or {}), **document, **overrides})
         except NasError as problem:
             raise NasError(f"{path}: {problem}") from None
 

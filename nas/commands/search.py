@@ -11,9 +11,20 @@ from typer.core import TyperCommand
 from nas.commands.shared import AsJson
 from nas.output import show
 
-Out = Annotated[Path, typer.Option(help="Directory of the run.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Directory of the run; runs/NAME by default, by --name, the settings file or the "
+        "space.",
+        metavar="DIR",
+    ),
+]
 Config = Annotated[
-    Path | None, typer.Option(help="TOML file of settings; flags win over it.", metavar="FILE.toml")
+    Path | None,
+    typer.Option(
+        help="TOML file of settings, named as the flags are; flags win over it.",
+        metavar="FILE.toml",
+    ),
 ]
 Plain = Annotated[
     bool, typer.Option("--plain", help="A line for each trial, as where there is no terminal.")
@@ -51,7 +62,7 @@ def _with_settings() -> Any:
 
 def _run(
     *,
-    out: Out = Path("runs/search"),
+    out: Out = None,
     config: Config = None,
     plain: Plain = False,
     as_json: AsJson = False,

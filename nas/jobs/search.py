@@ -12,24 +12,27 @@ from nas.figures import duration
 from nas.jobs.common import Json, front_table, point_json
 from nas.live.lines import progress_line
 from nas.output import progress
-from search_spaces.zoo import space_names
-from studies.config import StudyConfig
+from search_spaces.zoo import plain_name, space_names
+from studies.config import StudyConfig, read_toml
 from studies.flight import Progress
 from studies.front import baselines
 from studies.search import StudySummary, make_executor, run_study
 from studies.workspace import Workspace
 
 
-def search(settings: Mapping[str, Any], *, config: Path | None, out: Path, plain: bool) -> Json:
+def search(
+    settings: Mapping[str, Any], *, config: Path | None, out: Path | None, plain: bool
+) -> Json:
     """Run a study, or go on with it.
 
     Args:
         settings: those given as flags.
-        config: TOML file of others.
-        out: directory of the run.
+        config: TOML file of others; it may say ``out`` too.
+        out: directory of the run; by default ``runs/NAME``, by the name of the study, of the
+            settings file, or of the space.
         plain: say a line for each trial, though there is a terminal.
     """
-    study = _settings(settings, config, out)
+    study, out = _settings(settings, config, out)
     if plain or not _can_draw():
         summary = run_study(study, out, on_progress=lambda item: _say(item, study))
     else:
@@ -60,13 +63,29 @@ def summary_text(summary: Json) -> str:
     return f"{ended}\n\n{front}"
 
 
-def _settings(settings: Mapping[str, Any], config: Path | None, out: Path) -> StudyConfig:
-    if config is None and "space" not in settings:
+def _settings(
+    settings: Mapping[str, Any], config: Path | None, out: Path | None
+) -> tuple[StudyConfig, Path]:
+    document = {} if config is None else read_toml(config)
+    place = document.pop("out", None)
+    if not isinstance(place, str | None):
+        raise NasError(f"{config}: Setting 'out': expected a path, got {place!r}.")
+    given = {**document, **settings}
+    if "space" not in given:
         raise NasError(f"Name a space: nas search SPACE. Known: {', '.join(space_names())}.")
+    if out is None:
+        out = Path(place) if place else Path("runs") / _name(given, config)
     defaults = {"name": out.resolve().name, "data": "digits"}
     if config is None:
-        return StudyConfig(**{**defaults, **settings})
-    return StudyConfig.from_toml(config, defaults, **settings)
+        return StudyConfig(**{**defaults, **settings}), out
+    return StudyConfig.from_document(document, config, defaults, **settings), out
+
+
+def _name(given: Mapping[str, Any], config: Path | None) -> str:
+    """Return what a run is called where nobody says."""
+    if "name" in given:
+        return str(given["name"])
+    return plain_name(str(given["space"])) if config is None else config.stem
 
 
 def _can_draw() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -23,6 +24,17 @@ ENTRY_POINTS = "paretonas.spaces"
 def space_names() -> list[str]:
     """Return the names of the spaces that ship and of those that installed packages offer."""
     return sorted([*_SHIPPED, *entry_points(group=ENTRY_POINTS).names])
+
+
+def plain_name(reference: str) -> str:
+    """Return a name for runs of a space that may be a file: its last part.
+
+    Example:
+        >>> plain_name("mobile-cnn"), plain_name("mine/spaces.py"), plain_name("spaces.py:wide")
+        ('mobile-cnn', 'spaces', 'wide')
+    """
+    place, name = split_reference(reference)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name or place).stem).strip("-.") or "space"
 
 
 def load_space(reference: str) -> Space:

@@ -86,6 +86,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "data.py").write_text("def fails():\n    raise OSError('no\\nserver')\n")
     (tmp_path / "torn.toml").write_text('space = "good.py"\ntrials = [\n')
     (tmp_path / "typo.toml").write_text('space = "good.py"\ntrails = 3\n')
+    (tmp_path / "gate.toml").write_text('space = "good.py"\nfunnel = [{by = "macs", kep = 0.5}]\n')
     (tmp_path / "kind.toml").write_text('space = "good.py"\ntrials = "many"\n')
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 and nothing else")
     (tmp_path / "torn.json").write_text('{"format": ')
@@ -150,6 +151,7 @@ BAD: dict[str, tuple[tuple[object, ...], str]] = {
     "constraint without a number": (search("--constraint", "params<=few"), "metric<=number"),
     "malformed TOML": (("search", "--config", "torn.toml"), "Cannot read the settings file torn"),
     "unknown TOML key": (("search", "--config", "typo.toml"), "Did you mean 'trials'?"),
+    "unknown key of a table": (("search", "--config", "gate.toml"), "Did you mean 'keep'?"),
     "TOML value of a wrong kind": (("search", "--config", "kind.toml"), "'trials'"),
     "unknown flag": (search("--trails", 3), "--trials"),
     "unknown command": (("serch",), "search"),
@@ -238,12 +240,12 @@ def test_a_candidate_that_goes_wrong_is_a_failed_trial(
         assert "\n" not in trial.reason
         assert trial.values.keys() >= {"params"}, "what was paid before is kept"
     assert not {trial.number for trial in failed} & {item["trial"] for item in summary["front"]}
-    assert failed[0].reason in nas("show", "runs/search")[1]
+    assert failed[0].reason in nas("show", "runs/good")[1]
 
 
 def trials() -> list[TrialRecord]:
-    with Workspace(Path("runs/search")).open(create=False) as repository:
-        return repository.trials(repository.study("search").id)
+    with Workspace(Path("runs/good")).open(create=False) as repository:
+        return repository.trials(repository.study("good").id)
 
 
 @pytest.mark.usefixtures("here")
@@ -302,7 +304,7 @@ def test_a_front_is_not_confirmed_by_another_recipe(nas: Run, here: Path) -> Non
     settings = ("--objectives", "accuracy,params", "--recipe", "mine.toml", "--workers", 0)
     assert nas("search", "good.py", *settings, "--trials", 1)[0] == 0
     recipe.write_text('base = "short"\nepochs = 2\n')
-    code, out, problems = nas("front", "runs/search", "--confirm", 2)
+    code, out, problems = nas("front", "runs/good", "--confirm", 2)
     assert (code, out, problems.count("\n")) == (2, "", 1)
     assert "The recipe is not what the study was made with" in problems
     code, _, problems = nas("search", "good.py", *settings, "--trials", 2)

@@ -31,14 +31,17 @@ def test_a_baseline_is_trained_and_shown_beside_the_front_and_an_enqueued_networ
     (point,) = summary["front"]
     assert (point["key"], point["trial"]) == (NET.key, 1)
 
-    code, out, _ = inside("front", "runs/search", "--json")
+    code, out, _ = inside("front", "runs/mobile-cnn-small", "--json")
     result = json.loads(out)
     (baseline,) = result["baselines"]
     assert (baseline["name"], baseline["trial"]) == ("torchvision:resnet18", 0)
     assert baseline["values"]["params"]["value"] == 11_181_642  # with 10 classes
     assert 0 <= baseline["values"]["test_accuracy"]["value"] <= 1
     assert [item["key"] for item in result["points"]] == [NET.key]
-    text = inside("show", "runs/search")[1]
+    text = inside("show", "runs/mobile-cnn-small")[1]
     assert "1 complete, of 1 wanted" in text
     assert text.rstrip().endswith("torchvision:resnet18")
-    assert "origin   baseline, name torchvision:resnet18" in inside("show", "runs/search", 0)[1]
+    assert (
+        "origin   baseline, name torchvision:resnet18"
+        in inside("show", "runs/mobile-cnn-small", 0)[1]
+    )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
 from nas.commands.settings import POSITIONAL, flags_of, given_settings
 from studies.config import StudyConfig
+from tests.unit.nas.conftest import Run
 
 _OF_THE_COMMAND = {"--out", "--config", "--plain", "--json", "--help"}
 
@@ -67,6 +70,28 @@ def test_flags_give_the_settings_a_file_gives(tmp_path) -> None:
     from_file = StudyConfig.from_toml(tmp_path / "study.toml")
     assert StudyConfig(**given_settings(_GIVEN)) == from_file
     assert from_file.names == ("params", "latency_ms[batch=8,cache=cold]", "macs")
+
+
+def test_a_run_lies_where_the_flag_the_file_or_a_name_says(
+    inside: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = ("--objectives", "params,macs", "--trials", 1, "--workers", 0, "--json")
+
+    def place(*arguments: object) -> tuple[str, str]:
+        code, out, problems = inside("search", *arguments, *settings)
+        assert code == 0, problems
+        summary = json.loads(out)
+        return summary["run"], summary["study"]
+
+    small = "mobile-cnn-small"
+    Path("mine.toml").write_text(f'space = "{small}"\n')
+    Path("there.toml").write_text(f'space = "{small}"\nout = "there/it is"\nname = "s"\n')
+    assert place(small) == (f"runs/{small}", small)
+    assert place(small, "--name", "first") == ("runs/first", "first")
+    assert place("--config", "mine.toml") == ("runs/mine", "mine")
+    assert place("--config", "there.toml") == ("there/it is", "s")
+    assert place("--config", "there.toml", "--out", "here") == ("here", "s")
 
 
 def _toml(value: object) -> str:
