@@ -135,7 +135,8 @@ class StudyConfig(BaseModel):
         try:
             super().__init__(**settings)
         except ValidationError as problem:
-            first = problem.errors()[0]
+            errors = problem.errors()  # a wrong name is why another one is missing
+            first = next((item for item in errors if item["type"] == "extra_forbidden"), errors[0])
             place = ".".join(map(str, first["loc"]))
             if first["type"] == "extra_forbidden":
                 part, unknown = str(first["loc"][0]), str(first["loc"][-1])
