@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+RECIPE = "digits-short?epochs=4"
 ROOT = Path(__file__).resolve().parents[3]
 SPACE = """
 from search_spaces.builder import NetworkBuilder
@@ -70,7 +71,8 @@ def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def options(space_file: Path) -> list[object]:
     objectives = "accuracy,latency_ms,params"
-    return [space_file, "--objectives", objectives, "--trials", 3, "--device", "cpu"]
+    quick = ("--recipe", RECIPE, "--device", "cpu")
+    return [space_file, "--objectives", objectives, "--trials", 3, *quick]
 
 
 @pytest.fixture(scope="session")

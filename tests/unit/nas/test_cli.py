@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from tests.unit.nas.conftest import RECIPE
+
 
 def test_the_same_command_again_repeats_nothing(nas, run: Path, options: list[object]) -> None:
     again = nas("search", *options, "--out", run)
@@ -79,7 +81,7 @@ def test_show_a_study_and_a_trial_by_number_and_by_key(nas, run: Path) -> None:
     assert sum(layer["macs"] for layer in layers) == trial["values"]["macs"]["value"]
     assert layers[0]["shape"] == [1, 8, 8]
     assert layers[-1]["shape"] == [10]
-    assert trial["figures"]["accuracy"]["detail"]["recipe"] == "digits-short"
+    assert trial["figures"]["accuracy"]["detail"]["recipe"] == RECIPE
     text = nas("show", run, trial["trial"]).stdout
     assert key in text
     assert trial["text"].split("; ")[1] in text
@@ -88,7 +90,7 @@ def test_show_a_study_and_a_trial_by_number_and_by_key(nas, run: Path) -> None:
 
 def test_train_repeats_the_training_of_the_search(nas, run: Path, tmp_path: Path) -> None:
     point = json.loads(nas("show", run, "--json").stdout)["front"][0]
-    common = ("--data", "digits", "--recipe", "digits-short", "--device", "cpu")
+    common = ("--data", "digits", "--recipe", RECIPE, "--device", "cpu")
     out = ("--seeds", 2, "--out", tmp_path / "t", "--json")
     done = nas("train", f"{run}:{point['key'][:10]}", *common[2:], *out)  # data: the study's
     result = json.loads(done.stdout)
