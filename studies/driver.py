@@ -26,6 +26,7 @@ from studies.flight import Flight, Progress, begun_trial, evaluated_event
 from studies.heartbeat import LEASE_SECONDS, Heartbeat
 from studies.judge import Judge
 from studies.ledger import Ending, Ledger
+from studies.metrics import quality_of
 from studies.presets import BASELINE
 from studies.samplers import Sampler
 from studies.storage import (
@@ -70,7 +71,7 @@ class Driver:
         self.inline = LocalExecutor(seconds=ASK_SECONDS)
         self.ledger = Ledger(config, setting.lookahead, sampler)
         self.judge = Judge(
-            setting, self.ledger.trials, trained="accuracy" in config.names, note=self._note
+            setting, self.ledger.trials, quality=quality_of(config.names), note=self._note
         )
         self.flights: dict[int, Flight] = {}
         self.job_count = 0

@@ -18,7 +18,7 @@ class Judge:
     Args:
         setting: of the study.
         ended: trials that ended, by number; grows while the study runs.
-        trained: whether the study trains, so that proxies can be held against accuracies.
+        quality: what the study trains for, which proxies are held against; None: nothing.
         note: records an event, ``note(kind, **data)``.
     """
 
@@ -27,10 +27,10 @@ class Judge:
         setting: Setting,
         ended: Mapping[int, TrialRecord],
         *,
-        trained: bool,
+        quality: str | None,
         note: Note,
     ) -> None:
-        self._setting, self._ended, self._trained, self._note = setting, ended, trained, note
+        self._setting, self._ended, self._quality, self._note = setting, ended, quality, note
         self._off: set[str] = set()
 
     def arrive(self, number: int, values: Mapping[str, Value]) -> None:
@@ -76,17 +76,18 @@ class Judge:
 
     def _is_off(self, proxy: str, before: int) -> bool:
         """Tell whether a proxy ranks this study's trained trials worse than their size does."""
-        if not self._trained or proxy.startswith("accuracy"):
+        quality = self._quality
+        if quality is None or proxy.startswith(quality):
             return False
         trained = [
             trial.values
             for number, trial in self._ended.items()
             if number < before and trial.state is TrialState.COMPLETE and proxy in trial.values
         ]
-        sign = self._setting.sign(proxy)
+        sign = self._setting.sign
         columns = [
             [factor * values[name].value for values in trained]
-            for name, factor in ((proxy, sign), ("params", 1.0), ("accuracy", 1.0))
+            for name, factor in ((proxy, sign(proxy)), ("params", 1.0), (quality, sign(quality)))
         ]
         why = misleads(*columns)
         if why is not None and proxy not in self._off:

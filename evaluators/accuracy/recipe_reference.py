@@ -23,12 +23,12 @@ def find_recipe(reference: str, input_shape: tuple[int, ...] = (3, 32, 32)) -> R
     """Return the recipe that a reference stands for.
 
     Args:
-        reference: a registered name; ``short`` or ``full``, which depend on the images; or
+        reference: a registered name; ``short`` or ``full``, which depend on the data; or
             ``path/to/recipe.toml``, a table of the fields of :class:`Recipe`, where ``base`` may
             name a recipe that gives the others. ``?epochs=5&batch_size=128`` changes fields. A
             changed batch size brings its learning rate with it, by :func:`scaled`, unless that is
             given too.
-        input_shape: of an image, ``(c, h, w)``.
+        input_shape: of an image, ``(c, h, w)``, or of a text, ``(tokens,)``.
 
     Example:
         >>> find_recipe("short", (1, 8, 8)).name, find_recipe("cifar-short?epochs=5").epochs
@@ -73,6 +73,8 @@ def _named(name: str, input_shape: tuple[int, ...]) -> Recipe:
 
 def _family(input_shape: tuple[int, ...]) -> str:
     channels, *sides = input_shape
+    if not sides:  # tokens of a text
+        return "text"
     if max(sides) <= _DIGIT_SIDE:
         return "digits"
     return "mnist" if channels == 1 else "cifar"

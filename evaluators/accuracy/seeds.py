@@ -12,11 +12,11 @@ from kernels.errors import NasError
 
 @dataclass(frozen=True, slots=True)
 class SeedSummary:
-    """Accuracies of one network over training seeds, in 0..1; make it with :meth:`of`.
+    """Figures of one network over training seeds; make it with :meth:`of`.
 
     Args:
         seeds: how many.
-        mean: of their accuracies.
+        mean: of their figures.
         low: the smallest.
         high: the largest.
         deviation: standard deviation of a single training (n - 1); None of one seed.

@@ -71,7 +71,7 @@ def profile(
     """
     bounds = [parse_constraint(text) for text in constraints]
     space, dataset = patient_space(space_name), load_dataset(data)
-    spec = DataSpec(dataset.input_shape, dataset.classes)
+    spec = dataset.spec
     say(f"Counting {space.name} ...")
     size = space.size(spec)
     say(f"Drawing {candidates:,} random candidates ...")

@@ -71,7 +71,7 @@ def _settings(
     if not isinstance(place, str | None):
         raise NasError(f"{config}: Setting 'out': expected a path, got {place!r}.")
     given = {**document, **settings}
-    if "space" not in given:
+    if not {"space", "from_model"} & given.keys():
         raise NasError(f"Name a space: nas search SPACE. Known: {', '.join(space_names())}.")
     if out is None:
         out = Path(place) if place else Path("runs") / _name(given, config)
@@ -85,7 +85,9 @@ def _name(given: Mapping[str, Any], config: Path | None) -> str:
     """Return what a run is called where nobody says."""
     if "name" in given:
         return str(given["name"])
-    return plain_name(str(given["space"])) if config is None else config.stem
+    if config is not None:
+        return config.stem
+    return plain_name(str(given.get("space") or given["from_model"]))
 
 
 def _can_draw() -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from evaluators.accuracy.recipe import RECIPES
+from kernels.errors import NasError
 from nas.jobs.common import Json, chosen_study, point_json
 from nas.jobs.trials import recorded_trial
 from search_spaces.architecture import Architecture
+from studies.audits import EVENT as EXPORTED
+from studies.audits import audits_of, latest
 from studies.config import StudyConfig
 from studies.front import front
 from studies.manage import show_study
@@ -34,6 +37,7 @@ def show_run(run: Path, study: str | None) -> Json:
         config = StudyConfig(**record.config)
         baselines = repository.trials(record.id, baselines=True)
         events = repository.events(record.id, newest=_EVENTS)
+        exports = repository.events(record.id, kind=EXPORTED)
     view = show_study(place, name)
     line = view.line
     return {
@@ -53,6 +57,7 @@ def show_run(run: Path, study: str | None) -> Json:
         "objectives": list(config.names),
         "front": [point_json(point) for point in front(place, name)],
         "baselines": [{"name": trial.origin["name"], **_trial_json(trial)} for trial in baselines],
+        "exports": _exports(exports),
         "events": [_event_json(item) for item in events],
     }
 
@@ -63,7 +68,8 @@ def show_trial(run: Path, study: str | None, which: str) -> Json:
     Raises:
         NasError: there is no such record, study or trial.
     """
-    with Workspace.of(run).open(create=False) as repository:
+    place = Workspace.of(run)
+    with place.open(create=False) as repository:
         name = chosen_study(repository, run, study)
         record = repository.study(name)
         trial = recorded_trial(repository, record, which)
@@ -78,6 +84,7 @@ def show_trial(run: Path, study: str | None, which: str) -> Json:
             "macs": architecture.macs,
             "figures": {metric: _figure(repository, trial, metric) for metric in trial.values},
             "evaluations": [_evaluation_json(item) for item in repository.evaluations(trial.id)],
+            "exports": _audited(place, repository, trial),
             "lineage": lineage(partial(_numbered, repository, record.id), trial),
             "events": [
                 _event_json(item) for item in repository.events(record.id, trial=trial.number)
@@ -180,6 +187,28 @@ def _trial_json(trial: TrialRecord) -> Json:
 def _figure(repository: Repository, trial: TrialRecord, metric: str) -> Json:
     value = dataclasses.asdict(trial.values[metric])
     return {**value, "detail": dict(repository.detail(trial.id, metric))}
+
+
+def _exports(events: Sequence[EventRecord]) -> list[Json]:
+    """Return the last export to each folder that events tell of."""
+    told = [_event_json(item) for item in events]
+    return list({item["directory"]: item for item in told}.values())
+
+
+def _audited(place: Workspace, repository: Repository, trial: TrialRecord) -> list[Json]:
+    """Return the exports of a trial and what their last audits found, or why that is not known."""
+    try:
+        found = latest(audits_of(place, repository, trial))
+    except NasError as problem:
+        return [{"problem": str(problem)}]
+    return [
+        {
+            "directory": record.directory,
+            "time": record.time.isoformat(),
+            "audit": record.audit.to_json(),
+        }
+        for record in found
+    ]
 
 
 def _event_json(event: EventRecord) -> Json:

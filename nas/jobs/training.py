@@ -10,16 +10,17 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from evaluators.accuracy.data import Dataset, load_dataset
-from evaluators.accuracy.evaluator import AccuracyEvaluator, Weights, measure_test_accuracy
+from evaluators.accuracy.data import AnyDataset, load_dataset
+from evaluators.accuracy.evaluator import AccuracyEvaluator, Weights, measure_test
 from evaluators.accuracy.recipe import Recipe
 from evaluators.accuracy.recipe_reference import find_recipe
 from evaluators.accuracy.seeds import SeedSummary
+from evaluators.accuracy.tasks import metrics_of
 from evaluators.protocol import Measured
 from kernels.device import Device, detect
 from kernels.environment import cache_dir
 from kernels.errors import NasError
-from nas.figures import duration
+from nas.figures import duration, figure, number
 from nas.jobs.common import Json
 from nas.jobs.trials import recorded_architecture
 from nas.live.lines import Teller
@@ -46,7 +47,7 @@ class Plan:
     """
 
     architecture: Architecture
-    dataset: Dataset
+    dataset: AnyDataset
     recipe: Recipe
     device: Device
     threads: int
@@ -101,6 +102,7 @@ def train(
 
 
 def _result(plan: Plan, data: str, rows: Sequence[Json]) -> Json:
+    metric = metrics_of(plan.dataset)[0]
     return {
         "key": plan.architecture.key,
         "text": plan.architecture.text,
@@ -108,18 +110,20 @@ def _result(plan: Plan, data: str, rows: Sequence[Json]) -> Json:
         "macs": plan.architecture.macs,
         "data": data,
         "recipe": plan.recipe.name,
+        "metric": metric,
         "device": str(plan.device),
         "seeds": list(rows),
-        **{kind: _summary(rows, kind) for kind in _KINDS},
+        **{kind: _summary(metric, rows, kind) for kind in _KINDS},
     }
 
 
-def _check_fit(architecture: Architecture, dataset: Dataset, data: str) -> None:
-    shapes = [node.shape for node in architecture.inputs]
-    if shapes != [dataset.input_shape] or architecture.output.shape != (dataset.classes,):
+def _check_fit(architecture: Architecture, dataset: AnyDataset, data: str) -> None:
+    shapes, spec = [node.shape for node in architecture.inputs], dataset.spec
+    classes = (*spec.input_shape, spec.classes) if spec.vocabulary else (spec.classes,)
+    if shapes != [spec.input_shape] or architecture.output.shape != classes:
         raise NasError(
             f"The network takes {shapes} and gives {architecture.output.shape}; the data {data!r} "
-            f"has images {dataset.input_shape} of {dataset.classes} classes."
+            f"has {spec.kind} {spec.input_shape} of {spec.classes} classes."
         )
 
 
@@ -139,13 +143,14 @@ def _one_seed(plan: Plan, seed: int, earlier: Mapping[str, Json], head: str) -> 
     row = earlier.get(evaluator.dense_key(plan.architecture))
     word = "trained before"
     if row is None:
-        (validation,) = evaluator.evaluate(plan.architecture)
+        validation = evaluator.evaluate(plan.architecture)[0]
         (weights,) = kept.values()
-        test = measure_test_accuracy(plan.architecture, weights, plan.dataset, device=device)
+        test = measure_test(plan.architecture, weights, plan.dataset, device=device)[0]
         file = None if plan.out is None else _save(plan.out, seed, weights)
         row = _row(seed, {"validation": validation, "test": test}, file)
         word = duration(row["seconds"])
-    values = ", ".join(f"{kind} {100 * row[kind]['value']:.1f}%" for kind in _KINDS)
+    metric = metrics_of(plan.dataset)[0]
+    values = ", ".join(f"{kind} {number(metric, row[kind]['value'])}" for kind in _KINDS)
     progress(f"{head}: {values}, {word}")
     return row
 
@@ -182,12 +187,17 @@ def find_architecture(reference: str) -> tuple[Architecture, str | None]:
 
 
 def train_text(result: Json) -> str:
-    """Write the accuracies of each seed and their summary."""
+    """Write the figures of each seed and their summary."""
+    metric = result["metric"]
     rows = [
-        [str(row["seed"]), *(_interval(row[kind]) for kind in _KINDS), f"{row['seconds']:.1f} s"]
+        [
+            str(row["seed"]),
+            *(figure(metric, row[kind]) for kind in _KINDS),
+            f"{row['seconds']:.1f} s",
+        ]
         for row in result["seeds"]
     ]
-    rows.append(["mean", *(_mean(result[kind]) for kind in _KINDS), ""])
+    rows.append(["mean", *(_mean(metric, result[kind]) for kind in _KINDS), ""])
     head = (
         f"{result['key'][:8]}, {result['params']:,} parameters, on {result['data']} by "
         f"{result['recipe']}, {result['device']}"
@@ -197,15 +207,10 @@ def train_text(result: Json) -> str:
     return f"{head}\n\n{table(['seed', *_KINDS, 'time'], rows)}{written}"
 
 
-def _interval(item: Mapping[str, float]) -> str:
-    low, high = 100 * item["low"], 100 * item["high"]
-    return f"{100 * item['value']:.1f}% ({low:.1f} to {high:.1f})"
-
-
-def _mean(item: Json) -> str:
-    text = f"{100 * item['mean']:.1f}%"
+def _mean(metric: str, item: Json) -> str:
+    text = number(metric, item["mean"])
     deviation = item["deviation"]
-    return text if deviation is None else f"{text} +- {100 * deviation:.1f}"
+    return text if deviation is None else f"{text} +- {number(metric, deviation)}"
 
 
 def _row(seed: int, found: Mapping[str, Measured], file: str | None) -> Json:
@@ -223,8 +228,8 @@ def _row(seed: int, found: Mapping[str, Measured], file: str | None) -> Json:
     }
 
 
-def _summary(rows: Sequence[Json], kind: str) -> Json:
-    figures = [Measured("accuracy", row[kind]["value"]) for row in rows]
+def _summary(metric: str, rows: Sequence[Json], kind: str) -> Json:
+    figures = [Measured(metric, row[kind]["value"]) for row in rows]
     return dataclasses.asdict(SeedSummary.of(figures))
 
 

@@ -54,7 +54,8 @@ class Teller:
         if epoch.number > first:
             pace = (now - since) / (epoch.number - first)
             left = f", about {duration(pace * (self._epochs - epoch.number))} left"
+        judged = epoch.validation.figures[0]
         progress(
             f"{self._head}: epoch {epoch.number}/{self._epochs}, loss {epoch.train_loss:.3f}, "
-            f"validation {100 * epoch.validation.value:.1f}%{left}"
+            f"validation {number(judged.metric, judged.value)}{left}"
         )

@@ -175,10 +175,16 @@ def last_activity(connection: Connection, study_id: int) -> datetime | None:
 
 
 def events(
-    connection: Connection, study_id: int, newest: int | None, trial: int | None
+    connection: Connection,
+    study_id: int,
+    newest: int | None,
+    trial: int | None,
+    kind: str | None,
 ) -> list[EventRecord]:
-    """Return the newest events in order, of all or of one trial."""
+    """Return the newest events in order, of all, of one trial or of one kind."""
     query = select(Event.time, Event.kind, Event.data).where(Event.study_id == study_id)
+    if kind is not None:
+        query = query.where(Event.kind == kind)
     if trial is not None:
         query = query.where(Event.data["trial"].as_integer() == trial)
     if newest is not None:

@@ -313,7 +313,12 @@ class Repository:
             writing.add_event(connection, study_id, kind, data)
 
     def events(
-        self, study_id: int, *, newest: int | None = None, trial: int | None = None
+        self,
+        study_id: int,
+        *,
+        newest: int | None = None,
+        trial: int | None = None,
+        kind: str | None = None,
     ) -> list[EventRecord]:
         """Return what happened in a study, in order.
 
@@ -321,9 +326,10 @@ class Repository:
             study_id: of the study.
             newest: how many of the last events are wanted; None: all.
             trial: number of the only trial whose events are wanted.
+            kind: the only kind that is wanted.
         """
         with db.reading(self._engine) as connection:
-            return reading.events(connection, study_id, newest, trial)
+            return reading.events(connection, study_id, newest, trial, kind)
 
     def add_artifact(self, trial_id: int, artifact: Artifact) -> None:
         """Record a file that a trial made.
