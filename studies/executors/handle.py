@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
+from evaluators.protocol import Slot
 from kernels.environment import worker_environment
 from kernels.errors import NasError
 from studies.executors.channel import Channel
@@ -28,7 +29,7 @@ from studies.executors.processes import (
     signal_group,
     wait_stopped,
 )
-from studies.executors.protocol import Job, Outcome
+from studies.executors.protocol import Job, Outcome, WorkerState
 from studies.executors.wire import Lend, Loaded, Ready, Task, WorkerSettings
 
 _log = logging.getLogger(__name__)
@@ -132,13 +133,13 @@ class WorkerProcess:
         self.phase = Phase.STARTING
         self.ticket: Ticket | None = None
         self.held: set[str] = set()
-        self._since = time.monotonic()
+        self._since, self._entered = time.monotonic(), datetime.now(UTC)
         self._paused_at: float | None = None
         self._log_mark = 0
 
     def enter(self, phase: Phase) -> None:
         """Note what it is at now; its clock starts anew."""
-        self.phase, self._since = phase, time.monotonic()
+        self.phase, self._since, self._entered = phase, time.monotonic(), datetime.now(UTC)
 
     def lend(self, digest: str, evaluator: bytes) -> None:
         """Send an evaluator."""
@@ -178,6 +179,24 @@ class WorkerProcess:
         """Return the seconds it has been at what it is at, without those it was paused."""
         now = time.monotonic() if self._paused_at is None else self._paused_at
         return now - self._since
+
+    def seen(self, slot: Slot, *, paused: bool = False) -> WorkerState:
+        """Say what it is at, for whoever looks at the study."""
+        host = socket.gethostname()
+        state: Literal["starting", "idle", "busy", "paused"] = "busy"
+        if self.phase in (Phase.STARTING, Phase.IDLE):
+            state = "starting" if self.phase is Phase.STARTING else "idle"
+        elif paused:
+            state = "paused"
+        return WorkerState(
+            name=f"{host}:{self.pid}",
+            node=host,
+            slot=slot,
+            device="",
+            state=state,
+            job=None if self.ticket is None else self.ticket.job.id,
+            since=self._entered,
+        )
 
     def resident_bytes(self) -> int:
         """Return its resident memory; 0 where the system does not tell."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from studies.executors.protocol import Job, Outcome
+from studies.executors.protocol import Job, Outcome, WorkerState
 from studies.executors.run import run
 
 
@@ -18,6 +19,15 @@ class LocalExecutor:
 
     def __init__(self) -> None:
         self._queue: deque[Job] = deque()
+
+    @property
+    def slots(self) -> int:
+        """See :class:`~studies.executors.Executor`."""
+        return 1
+
+    def workers(self) -> Sequence[WorkerState]:
+        """See :class:`~studies.executors.Executor`."""
+        return ()
 
     def submit(self, job: Job) -> None:
         """See :class:`~studies.executors.Executor`."""

@@ -21,7 +21,7 @@ from studies.executors.handle import Phase, Ticket, WorkerProcess, dispose_all
 from studies.executors.outbox import Outbox
 from studies.executors.pickling import to_bytes
 from studies.executors.processes import has_proc, waits_for_lock
-from studies.executors.protocol import Job, Limits, Outcome
+from studies.executors.protocol import Job, Limits, Outcome, WorkerState
 from studies.executors.wire import Loaded, Ready
 
 _POLL_SECONDS = 0.2
@@ -102,6 +102,21 @@ class PoolExecutor:
         """How long trainings stood still for measurements so far."""
         now = 0.0 if self._paused_at is None else time.monotonic() - self._paused_at
         return self._paused + now
+
+    @property
+    def slots(self) -> int:
+        """See :class:`~studies.executors.Executor`."""
+        return self._count
+
+    def workers(self) -> list[WorkerState]:
+        """See :class:`~studies.executors.Executor`."""
+        paused = self._paused_at is not None
+        return [
+            worker.seen(slot="measurement")
+            if worker is self._measuring
+            else worker.seen(slot="training", paused=paused)
+            for worker in self._workers
+        ]
 
     def submit(self, job: Job) -> None:
         """See :class:`~studies.executors.Executor`.

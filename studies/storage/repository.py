@@ -18,6 +18,7 @@ from search_spaces.space import Candidate
 from studies.storage import claims, reading, writing
 from studies.storage import database as db
 from studies.storage.claims import CLAIMS, LEASES
+from studies.storage.journal import Journal
 from studies.storage.models import ArchitectureRow, ArtifactRow, Event, Study, Trial
 from studies.storage.owner import Owner
 from studies.storage.reading import Objectives
@@ -29,6 +30,7 @@ from studies.storage.records import (
     StudyRecord,
     TrialRecord,
     TrialState,
+    WorkerRecord,
 )
 from studies.storage.schema import ensure_schema
 
@@ -295,9 +297,8 @@ class Repository:
 
     def add_event(self, study_id: int, kind: str, data: Mapping[str, Any]) -> None:
         """Record that something happened now."""
-        row = {"study_id": study_id, "time": datetime.now(UTC), "kind": kind}
         with db.writing(self._engine) as connection:
-            connection.execute(insert(Event).values(**row, data=writing.plain(data)))
+            writing.add_event(connection, study_id, kind, data)
 
     def events(self, study_id: int) -> list[EventRecord]:
         """Return what happened in a study, in order."""
@@ -341,6 +342,11 @@ class Repository:
         with db.writing(self._engine) as connection:
             claims.renew(connection, CLAIMS, owner, seconds)
 
+    def release_all(self, owner: Owner) -> None:
+        """Give up all claims of an owner."""
+        with db.writing(self._engine) as connection:
+            claims.give_up_all(connection, CLAIMS, owner)
+
     def take_lease(self, study_id: int, owner: Owner, seconds: float) -> None:
         """Become the one driver of a study, for so long unless it is renewed.
 
@@ -364,10 +370,19 @@ class Repository:
         with db.writing(self._engine) as connection:
             claims.give_up(connection, LEASES, study_id, owner)
 
+    def journal(self, study_id: int, owner: Owner) -> Journal:
+        """Return what a driver writes through, once it has the lease of its study."""
+        return Journal(self._engine, study_id, owner)
+
     def driver(self, study_id: int) -> Holder | None:
         """Return who runs a study now."""
         with db.reading(self._engine) as connection:
             return claims.driver(connection, study_id)
+
+    def workers(self, study_id: int) -> list[WorkerRecord]:
+        """Return the workers of a study as its newest driver saw them last, by name."""
+        with db.reading(self._engine) as connection:
+            return reading.workers(connection, study_id)
 
     def _set(self, study_id: int, **values: Any) -> None:
         with db.writing(self._engine) as connection:

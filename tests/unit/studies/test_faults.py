@@ -6,7 +6,7 @@ import pytest
 
 from evaluators.analytic import AnalyticEvaluator
 from kernels.errors import NasError
-from studies import driver, search
+from studies import asker, search, supply
 from studies.search import Ending, run_study
 from studies.storage import TrialState
 from tests.unit.studies.diary import Diary, Faulty
@@ -63,7 +63,7 @@ def test_a_space_that_raises_for_some_answers_goes_on_with_the_others(tmp_path):
 
 
 def test_a_space_that_never_ends_is_interrupted(tmp_path, monkeypatch):
-    monkeypatch.setattr(driver, "ASK_SECONDS", 0.5)
+    monkeypatch.setattr(asker, "ASK_SECONDS", 0.5)
     place = own_space(tmp_path, "\n    while True: pass")
     begin = time.monotonic()
     with pytest.raises(NasError, match="'own' did not return within") as caught:
@@ -109,7 +109,7 @@ def test_a_full_disk_ends_the_study_before_it_pays_and_it_goes_on_later(tmp_path
     config = cheap_config(**FAKE, trials=6)
     run_study(config.model_copy(update={"trials": 3}), tmp_path, evaluators=with_costs(fake))
     with monkeypatch.context() as full:
-        full.setattr(driver, "MIN_FREE_BYTES", 1 << 60)
+        full.setattr(supply, "MIN_FREE_BYTES", 1 << 60)
         with pytest.raises(NasError, match=r"Only \d+ MB are free at .*same command") as caught:
             run_study(config, tmp_path, evaluators=with_costs(fake))
     one_line(caught)

@@ -113,14 +113,14 @@ def test_no_training_begins_during_a_measurement(tmp_path: Path) -> None:
 
 
 def test_time_spent_paused_is_not_the_trainings(tmp_path: Path) -> None:
-    with PoolExecutor(1, limits=Limits(seconds=1.5)) as pool:
-        pool.submit(job(1, Tick(folder=tmp_path, seconds=0.5)))
+    with PoolExecutor(1, limits=Limits(seconds=2.5)) as pool:
+        pool.submit(job(1, Tick(folder=tmp_path, seconds=1.5)))
         training_pids(pool, tmp_path, 1)
         for number in (2, 3):
             pool.submit(job(number, Sleep(slot="measurement", seconds={3: 0.8, 4: 0.8})))
         outcomes = {outcome.job: outcome for outcome in collect(pool, 3)}
     assert {outcome.reason for outcome in outcomes.values()} == {None}
-    assert (outcomes[1].ended - outcomes[1].started).total_seconds() > 1.6
+    assert (outcomes[1].ended - outcomes[1].started).total_seconds() > 2.6
 
 
 def test_a_training_stands_still_when_its_measurement_begins(
