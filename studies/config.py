@@ -69,9 +69,13 @@ class StudyConfig(BaseModel):
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None takes a GPU when there is one.
         threads: CPU threads of a training; sums round differently with their number.
         sampler: who proposes candidates; a name, or ``FILE.py:NAME`` of an Optuna sampler.
-        workers: processes that train; 0 evaluates in the driver itself.
+        workers: processes that train; 0 evaluates in the driver itself. None: one, or on a cluster
+            as many as it has room for.
+        ray: a Ray cluster to run on, by HOST:PORT; ``local`` starts one on this machine, ``auto``
+            takes the one that runs here, else starts one. None: processes of this machine.
+        gpus: GPUs of one training on a cluster; a share such as 0.25 lets four have one.
         lookahead: candidates in flight; what is proposed follows from it, not from who is done
-            first. None: as many as workers when the study begins.
+            first. None: some for each worker there is when the study begins.
         trial_minutes: limit of one evaluation.
         trial_memory_mb: limit of a worker's memory.
         baselines: networks to compare with, ``torchvision:NAME``.
@@ -103,7 +107,9 @@ class StudyConfig(BaseModel):
     device: str | None = None
     threads: int = Field(default=1, ge=1)
     sampler: str = "evolution"
-    workers: int = Field(default=1, ge=0)
+    workers: int | None = Field(default=None, ge=0)
+    ray: str | None = Field(default=None, min_length=1)
+    gpus: float = Field(default=1.0, gt=0, strict=False)
     lookahead: int | None = Field(default=None, ge=1)
     trial_minutes: float | None = Field(default=None, gt=0, strict=False)
     trial_memory_mb: int | None = Field(default=None, ge=1)
@@ -175,6 +181,10 @@ class StudyConfig(BaseModel):
 
     @model_validator(mode="after")
     def _known_metrics(self) -> StudyConfig:
+        if self.ray is not None and self.workers == 0:
+            raise NasError("Setting 'workers': a cluster needs at least one, or leave it out.")
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise NasError(f"Setting 'gpus': whole GPUs or a share of one, got {self.gpus:g}.")
         for text in self.constraints:
             parse_constraint(text, own=self.has_own_metrics)
         for gate in self.funnel:

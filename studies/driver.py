@@ -70,7 +70,7 @@ class Driver:
         self.executor, self.on_progress = executor, on_progress
         self.journal = repository.journal(study.id, self.owner)
         what = f"The space {setting.space.name!r}"
-        self.asker = Asker(sampler, background=config.workers > 0, what=what)
+        self.asker = Asker(sampler, background=executor.slots > 0, what=what)
         self.ledger = Ledger(config, setting.lookahead, self.asker.tell)
         self.judge = Judge(config, setting, self.ledger, self.journal.event, set())
         self.supply = Supply(

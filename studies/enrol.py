@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from evaluators.accuracy.data import load_dataset
 from evaluators.accuracy.recipe import get_recipe
 from evaluators.protocol import Evaluator
-from kernels.device import detect
+from kernels.device import Device
 from kernels.errors import NasError
 from search_spaces.space import DataSpec, Space
 from search_spaces.zoo import load_space
@@ -33,6 +33,8 @@ _FREE = {
     "max_drops",
     "device",
     "workers",
+    "ray",
+    "gpus",
     "lookahead",
 }
 """Settings that may change between runs of a study; a device is held by its kind and model."""
@@ -52,7 +54,7 @@ class Setting:
         stages: what a candidate passes, in order.
         presets: what is evaluated before anything is asked for.
         wanted: metrics without which a trial has failed.
-        lookahead: how many trials may be in flight.
+        lookahead: how many trials may be in flight; 0 until it is known.
         conditions: what must not change while the study goes on.
     """
 
@@ -63,6 +65,12 @@ class Setting:
     wanted: frozenset[str]
     lookahead: int
     conditions: Mapping[str, str]
+
+    def for_workers(self, slots: int) -> Setting:
+        """Return the setting with a lookahead for so many workers, where none was given."""
+        lookahead = self.lookahead or default_lookahead(slots)
+        held = {**self.conditions, "lookahead": str(lookahead)}
+        return replace(self, lookahead=lookahead, conditions=held)
 
     def recorded(self, study: StudyRecord) -> Setting:
         """Return the setting with what the record holds on to."""
@@ -78,16 +86,24 @@ def prepare(
     config: StudyConfig,
     place: Workspace,
     evaluators: Sequence[Evaluator] | None,
+    *,
+    device: Device,
     space: Space | None = None,
 ) -> Setting:
-    """Load what the settings name; a space that is given stands for the one they name.
+    """Load what the settings name.
+
+    Args:
+        config: the settings.
+        place: the workspace.
+        evaluators: those given; None for those that the settings need.
+        device: that they run on.
+        space: stands for the one that the settings name.
 
     Raises:
         NasError: something cannot be found, or an objective has no evaluator.
     """
     space = load_space(config.space) if space is None else space
     dataset = load_dataset(config.data)
-    device = detect(config.device)
     if evaluators is None:
         evaluators = default_evaluators(Means(config, dataset, device, place))
     check_coverage(config, evaluators)
@@ -99,15 +115,14 @@ def prepare(
     if any(item.slot == "measurement" for item in evaluators):
         conditions["device"] = f"{device.kind} ({device.name})"
     data = DataSpec(dataset.input_shape, dataset.classes)
-    lookahead = config.lookahead or default_lookahead(config.workers)
     return Setting(
         space=space,
         data=data,
         stages=stages,
         presets=presets(config, data),
         wanted=frozenset(wanted),
-        lookahead=lookahead,
-        conditions=conditions | {"lookahead": str(lookahead)},
+        lookahead=config.lookahead or 0,
+        conditions=conditions,
     )
 
 

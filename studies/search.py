@@ -9,24 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluators.protocol import Evaluator
-from kernels.device import detect
 from search_spaces.space import Space
 from studies.config import StudyConfig
 from studies.driver import Driver
 from studies.enrol import enrol, prepare
-from studies.executors import Executor, Limits, LocalExecutor, Outbox, PoolExecutor
+from studies.executors import Executor
 from studies.flight import Progress
 from studies.front import FrontPoint, front_of
 from studies.ledger import Ending
+from studies.placement import find_device, make_executor
 from studies.samplers import make_sampler
 from studies.storage import TrialState
 from studies.workspace import Workspace
 
 __all__ = ["Ending", "Progress", "StudySummary", "make_executor", "run_study"]
-
-
-_DRAIN_SECONDS = 0.5
-"""What kernels that a stopped training has queued on a GPU may take, before a measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +79,8 @@ def run_study(
     """
     start = time.perf_counter()
     place = Workspace.of(workspace)
-    setting = prepare(config, place, evaluators, space)
+    device = find_device(config)
+    setting = prepare(config, place, evaluators, device=device, space=space)
     sampler = make_sampler(
         config.sampler,
         setting.space,
@@ -92,21 +89,21 @@ def run_study(
         constraints=[str(bound) for bound in config.bounds],
         seed=config.seed,
     )
-    with place.open() as repository:
+    with place.open() as repository, executor or make_executor(config, place) as running:
+        setting = setting.for_workers(running.slots)
         study = enrol(config, setting, repository)
         setting = setting.recorded(study)
-        with executor or make_executor(config, place) as running:
-            driver = Driver(
-                config,
-                setting,
-                repository=repository,
-                study=study,
-                sampler=sampler,
-                executor=running,
-                root=place.root,
-                on_progress=on_progress or (lambda _: None),
-            )
-            outcome = driver.run()
+        driver = Driver(
+            config,
+            setting,
+            repository=repository,
+            study=study,
+            sampler=sampler,
+            executor=running,
+            root=place.root,
+            on_progress=on_progress or (lambda _: None),
+        )
+        outcome = driver.run()
     return _summary(driver, *outcome, seconds=time.perf_counter() - start)
 
 
@@ -124,21 +121,4 @@ def _summary(driver: Driver, ending: Ending, message: str, *, seconds: float) ->
         dropped=dropped,
         front=tuple(front_of(trials, driver.config)),
         seconds=seconds,
-    )
-
-
-def make_executor(config: StudyConfig, place: Workspace) -> Executor:
-    """Return the executor that settings ask for."""
-    if config.workers == 0:
-        return LocalExecutor()
-    limits = Limits(
-        seconds=None if config.trial_minutes is None else 60 * config.trial_minutes,
-        memory_bytes=None if config.trial_memory_mb is None else config.trial_memory_mb << 20,
-    )
-    return PoolExecutor(
-        config.workers,
-        limits=limits,
-        outbox=Outbox(place.root / "outbox"),
-        threads=config.threads,
-        settle=_DRAIN_SECONDS if detect(config.device).kind == "cuda" else 0.0,
     )

@@ -19,20 +19,31 @@ from studies.search import StudySummary, make_executor, run_study
 from studies.workspace import Workspace
 
 
-def search(settings: Mapping[str, Any], *, config: Path | None, out: Path, plain: bool) -> Json:
+def search(
+    settings: Mapping[str, Any],
+    *,
+    config: Path | None,
+    out: Path,
+    database: str | None = None,
+    plain: bool,
+) -> Json:
     """Run a study, or go on with it.
 
     Args:
         settings: those given as flags.
         config: TOML file of others.
         out: directory of the run.
+        database: URL of the server that keeps the record, if the directory does not say so yet.
         plain: say a line for each trial, though there is a terminal.
     """
     study = _settings(settings, config, out)
+    place = Workspace.of(out)
+    if database is not None:
+        place = place.with_database(database)
     if plain or not _can_draw():
-        summary = run_study(study, out, on_progress=lambda item: _say(item, study))
+        summary = run_study(study, place, on_progress=lambda item: _say(item, study))
     else:
-        summary = _run_live(study, out)
+        summary = _run_live(study, place)
     return {
         "study": summary.study,
         "run": str(out),
@@ -80,13 +91,12 @@ def _say(item: Progress, study: StudyConfig) -> None:
     progress(progress_line(item, study.names))
 
 
-def _run_live(study: StudyConfig, out: Path) -> StudySummary:
+def _run_live(study: StudyConfig, place: Workspace) -> StudySummary:
     # Rich is loaded only where it draws.
     from nas.live.board import Board
     from nas.live.view import LiveView
     from nas.live.watch import WatchedExecutor
 
-    place = Workspace.of(out)
     recorded, spent = _recorded(study, place)
     board = Board(study, recorded, spent_seconds=spent)
     executor = WatchedExecutor(make_executor(study, place), board)
@@ -98,7 +108,7 @@ def _recorded(study: StudyConfig, place: Workspace) -> tuple[list[Any], float]:
     """Return the trials of earlier runs, and the seconds they spent evaluating."""
     if place.database is None and not (place.root / "record.db").is_file():
         return [], 0.0
-    with place.open(create=False) as repository:
+    with place.open() as repository:
         found = repository.find_study(study.name)
         if found is None:
             return [], 0.0

@@ -23,7 +23,7 @@ class LocalExecutor:
     @property
     def slots(self) -> int:
         """See :class:`~studies.executors.Executor`."""
-        return 1
+        return 0
 
     def workers(self) -> Sequence[WorkerState]:
         """See :class:`~studies.executors.Executor`."""

@@ -5,23 +5,23 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import sys
 import time
 import weakref
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from hashlib import blake2b
 from multiprocessing.connection import wait as wait_readable
 from types import TracebackType
 from typing import Self
 
-from evaluators.protocol import Evaluator
 from kernels.errors import NasError
-from studies.executors.handle import Phase, Ticket, WorkerProcess, dispose_all
+from studies.executors.handle import Phase, WorkerOptions, WorkerProcess, dispose_all
 from studies.executors.outbox import Outbox
-from studies.executors.pickling import to_bytes
+from studies.executors.pickling import PickledOnce, to_bytes
 from studies.executors.processes import has_proc, waits_for_lock
 from studies.executors.protocol import Job, Limits, Outcome, WorkerState
+from studies.executors.ticket import Ticket, pop_due, times
 from studies.executors.wire import Loaded, Ready
 
 _POLL_SECONDS = 0.2
@@ -30,18 +30,8 @@ _POLL_SECONDS = 0.2
 _LOCK_SECONDS = 0.5
 """How often a measurement is asked whether it waits for a lock, and for how long it makes way."""
 
-_DOUBLINGS = 5
-"""How often the delay before a new attempt grows."""
-
 _START_SECONDS = 300.0
 """More than any start takes: a worker that is not ready to run its job by then never will be."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Pickled:
-    evaluator: Evaluator
-    digest: str
-    content: bytes
 
 
 class PoolExecutor:
@@ -62,6 +52,9 @@ class PoolExecutor:
         attempts: how often a job whose worker died is begun.
         threads: CPU threads of a worker.
         backoff: seconds before a job is begun again; doubles the first few times.
+        gpus: whether workers may see the GPUs that this process sees.
+        path: where workers find modules; by default where this process does.
+        send_from: see :class:`~studies.executors.wire.WorkerSettings`.
         settle: seconds between the moment the trainings stand still and a measurement, for work
             they left on another device.
 
@@ -79,14 +72,24 @@ class PoolExecutor:
         threads: int = 1,
         backoff: float = 0.1,
         settle: float = 0.0,
+        gpus: bool = True,
+        path: Sequence[str] | None = None,
+        send_from: str | None = None,
     ) -> None:
         for name, number in (("workers", workers), ("attempts", attempts), ("threads", threads)):
             if number < 1:
                 raise NasError(f"The number of {name} must be at least 1, got {number}.")
-        self._count, self._attempts, self._threads = workers, attempts, threads
-        self._limits, self._outbox = limits or Limits(), outbox
+        self._count, self._attempts, self._limits = workers, attempts, limits or Limits()
         self._backoff, self._settle = backoff, settle
-        self._evaluators: dict[int, _Pickled] = {}
+        self._options = WorkerOptions(
+            threads=threads,
+            gpus=gpus,
+            outbox=None if outbox is None else outbox.folder,
+            memory_bytes=self._limits.memory_bytes,
+            path=tuple(sys.path) if path is None else path,
+            send_from=send_from,
+        )
+        self._evaluators = PickledOnce()
         self._trainings: deque[Ticket] = deque()
         self._measurements: deque[Ticket] = deque()
         self._workers: list[WorkerProcess] = []
@@ -126,7 +129,7 @@ class PoolExecutor:
         """
         if not self._finalizer.alive:
             raise NasError("This executor is closed; make another one.")
-        ticket = Ticket(job, self._pickled(job.evaluator).digest, to_bytes(job.architecture))
+        ticket = Ticket(job, self._evaluators.of(job.evaluator).digest, to_bytes(job.architecture))
         self._queue(job).append(ticket)
         self._assign()
 
@@ -164,15 +167,6 @@ class PoolExecutor:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _pickled(self, evaluator: Evaluator) -> _Pickled:
-        known = self._evaluators.get(id(evaluator))
-        if known is None:
-            content = to_bytes(evaluator)
-            known = _Pickled(evaluator, blake2b(content, digest_size=16).hexdigest(), content)
-            # It holds the evaluator, so that no other can get its id.
-            self._evaluators[id(evaluator)] = known
-        return known
 
     def _queue(self, job: Job) -> deque[Ticket]:
         return self._measurements if job.evaluator.slot == "measurement" else self._trainings
@@ -272,7 +266,7 @@ class PoolExecutor:
     def _assign(self) -> None:
         measuring = self._measuring
         if measuring is None or measuring.ticket is None:
-            ticket = _pop_due(self._measurements)
+            ticket = pop_due(self._measurements)
             if ticket is not None:
                 measuring = self._measuring = self._hand(measuring, ticket, "measurement")
         wanted = measuring is not None and measuring.ticket is not None
@@ -282,7 +276,7 @@ class PoolExecutor:
             free = [item for item in self._training_workers() if item.ticket is None]
             if not free and len(self._training_workers()) >= self._count:
                 break
-            ticket = _pop_due(self._trainings)
+            ticket = pop_due(self._trainings)
             if ticket is None:
                 break
             # One that holds the evaluator already comes first.
@@ -296,13 +290,9 @@ class PoolExecutor:
     def _hand(self, worker: WorkerProcess | None, ticket: Ticket, slot: str) -> WorkerProcess:
         """Give a job to a worker, or to a new one."""
         if worker is None:
+            name = f"{slot}-{socket.gethostname()}-{os.getpid()}-{next(self._ordinal)}"
             try:
-                worker = WorkerProcess(
-                    f"{slot}-{os.getpid()}-{next(self._ordinal)}",
-                    threads=self._threads,
-                    outbox=None if self._outbox is None else self._outbox.folder,
-                    memory_bytes=self._limits.memory_bytes,
-                )
+                worker = WorkerProcess(name, self._options)
             except BaseException:
                 self._queue(ticket.job).appendleft(ticket)
                 raise
@@ -319,7 +309,7 @@ class PoolExecutor:
     def _give(self, worker: WorkerProcess, ticket: Ticket) -> None:
         """Send a job to a worker that is idle; first its evaluator where it has it not."""
         if ticket.digest not in worker.held:
-            worker.lend(ticket.digest, self._pickled(ticket.job.evaluator).content)
+            worker.lend(ticket.digest, self._evaluators.of(ticket.job.evaluator).content)
             return
         if worker is self._measuring:
             self._pause()
@@ -371,15 +361,15 @@ class PoolExecutor:
             ending, words = worker.kill(), worker.last_words()
             if ticket.attempts < self._attempts:
                 worker.ticket = None
-                delay = self._backoff * 2.0 ** min(ticket.attempts - 1, _DOUBLINGS)
-                ticket.due = time.monotonic() + delay
+                ticket.put_off(self._backoff)
                 self._queue(ticket.job).appendleft(ticket)
             else:
-                times = "once" if ticket.attempts == 1 else f"{ticket.attempts} times"
                 ready = worker.phase not in (Phase.STARTING, Phase.LOADING)
                 at_start = "" if ready else " before it was ready"
                 said = f"; its last words: {words}" if words else ""
-                self._fail(worker, f"the worker died {times} ({ending}){at_start}{said}")
+                self._fail(
+                    worker, f"the worker died {times(ticket.attempts)} ({ending}){at_start}{said}"
+                )
         self._discard(worker)
 
     def _fail(self, worker: WorkerProcess, reason: str) -> None:
@@ -394,13 +384,3 @@ class PoolExecutor:
         self._workers.remove(worker)
         if worker is self._measuring:
             self._measuring = None
-
-
-def _pop_due(queue: deque[Ticket]) -> Ticket | None:
-    """Take the first job that may be begun now."""
-    now = time.monotonic()
-    for ticket in queue:
-        if ticket.due <= now:
-            queue.remove(ticket)
-            return ticket
-    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Literal, Protocol, Self
@@ -31,6 +31,14 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """A file that an evaluation leaves: its name below the workspace, and its content."""
+
+    name: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """One evaluation that was done.
 
@@ -42,6 +50,7 @@ class Outcome:
         ended: UTC.
         worker: ``host:pid`` of the process that did it.
         attempts: how often it was begun; more than one where a worker died of it.
+        files: what it leaves, from a worker that shares no folder with the driver.
     """
 
     job: int
@@ -51,6 +60,7 @@ class Outcome:
     ended: datetime
     worker: str = ""
     attempts: int = 1
+    files: tuple[File, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +116,7 @@ class Executor(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many jobs it can run at once now, measurements aside."""
+        """How many jobs it can run beside this process now, measurements aside."""
         ...
 
     def workers(self) -> Sequence[WorkerState]:

@@ -92,7 +92,7 @@ def test_a_folder_that_cannot_be_made_gives_one_line(tmp_path):
 
 @pytest.mark.parametrize("url", ["nonsense://x", "postgresql://", "://", "mysql://h/d"])
 def test_an_unusable_url_gives_one_line(url):
-    with pytest.raises(NasError, match="Cannot use|does not answer") as caught:
+    with pytest.raises(NasError, match=r"Cannot use|does not answer") as caught:
         Repository.open(url)
     assert "\n" not in str(caught.value)
 
