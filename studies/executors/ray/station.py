@@ -27,6 +27,8 @@ from studies.executors.protocol import Job, Limits, Outcome
 
 _WAIT_SECONDS = 1.0
 _LOOK_SECONDS = 2.0
+_PATIENCE = 6
+"""How many times longer one that is at work waits for a driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class Station:
         self._assigned: SimpleQueue[Assignment] = SimpleQueue()
         self._at: Assignment | None = None
         self._outcome: Outcome | None = None
-        self._heard = time.monotonic()
+        self._heard = self._done = time.monotonic()
         # A worker process dies with the thread that started it: this one lives as the actor does.
         Thread(target=self._work, name="work", daemon=True).start()
         Thread(target=self._watch, name="watch", daemon=True).start()
@@ -185,6 +187,7 @@ class Station:
             assignment = self._assigned.get()
             outcome = self._do(assignment)
             with self._changed:
+                self._done = time.monotonic()
                 self._outcome = replace(
                     outcome, attempts=outcome.attempts + assignment.attempts - 1
                 )
@@ -204,9 +207,8 @@ class Station:
             time.sleep(_LOOK_SECONDS)
             with self._changed:
                 busy = self._at is not None and self._outcome is None
-            if busy:
-                self._heard = max(self._heard, time.monotonic() - self._settings.silence / 2)
-            elif time.monotonic() - self._heard > self._settings.silence:
+                quiet = time.monotonic() - max(self._heard, 0.0 if busy else self._done)
+            if quiet > self._settings.silence * (_PATIENCE if busy else 1):
                 self.leave()
 
 

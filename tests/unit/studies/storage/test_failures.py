@@ -229,7 +229,7 @@ def test_a_record_that_must_not_be_opened_gives_one_line():
 def test_a_record_that_is_kept_busy_gives_one_line(tmp_path, monkeypatch):
     path = tmp_path / "record.db"
     Repository.open(path).close()
-    monkeypatch.setattr(database, "_LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(database, "LOCK_SECONDS", 0.1)
     with closing(sqlite3.connect(path)) as other, Repository.open(path) as repository:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(NasError, match=r"Another process has kept the record .* busy"):
