@@ -47,6 +47,40 @@ class GateConfig(BaseModel):
             raise NasError(f"Setting 'funnel': write METRIC:SHARE, got {given!r}.") from None
 
 
+class RungConfig(BaseModel):
+    """A moment of the training at which the worse candidates are stopped.
+
+    Attributes:
+        epoch: after which.
+        keep: share of the candidates that goes on, in (0, 1].
+        after: candidates that go on unjudged first.
+    """
+
+    model_config = _STRICT
+
+    epoch: int = Field(ge=1)
+    keep: float = Field(default=1 / 3, gt=0, le=1, strict=False)
+    after: int = Field(default=10, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:
+        if not isinstance(given, str):
+            return given
+        epoch, colon, keep = given.partition(":")
+        try:
+            return {"epoch": int(epoch), **({"keep": float(keep)} if colon else {})}
+        except ValueError:
+            raise NasError(
+                f"Setting 'rungs': write EPOCH:SHARE, or {HALVING!r} alone, got {given!r}."
+            ) from None
+
+
+HALVING = "halving"
+"""Instead of rungs: after an eighth, a quarter and half of the epochs the better half goes on."""
+_HALVINGS = (8, 4, 2)
+
+
 class StudyConfig(BaseModel):
     """The settings of a study.
 
@@ -58,8 +92,13 @@ class StudyConfig(BaseModel):
             latency is part of its name: ``latency_ms[batch=256]``.
         constraints: bounds that candidates must keep: ``latency_ms<=2.5``.
         funnel: stages that judge candidates before the dearer ones: ``rf_gain:0.5``.
+        rungs: stop trainings early: after an epoch, of the candidates that got there, the better
+            share goes on, by Pareto rank: ``5:0.5``; ``halving`` alone chooses them.
+        control: share of the candidates to be stopped that is trained to the end all the same, to
+            see what stopping costs.
         trials: how many candidates to evaluate in full; repeats, failures and those that a
             stage drops do not count.
+        candidates: how many candidates to begin in all, but for baselines; None: no limit.
         minutes: wall time of one run, after which no candidate is begun; None: no limit.
         device_minutes: time spent evaluating, over all runs, after which none is begun.
         recipe: how candidates are trained.
@@ -98,7 +137,10 @@ class StudyConfig(BaseModel):
     objectives: tuple[str, ...] = Field(default=("accuracy", "latency_ms"), strict=False)
     constraints: tuple[str, ...] = Field(default=(), strict=False)
     funnel: tuple[GateConfig, ...] = Field(default=(), strict=False)
+    rungs: tuple[RungConfig, ...] = Field(default=(), strict=False)
+    control: float = Field(default=0.1, ge=0, le=1, strict=False)
     trials: int = Field(default=20, ge=1)
+    candidates: int | None = Field(default=None, ge=1)
     minutes: float | None = Field(default=None, gt=0, strict=False)
     device_minutes: float | None = Field(default=None, gt=0, strict=False)
     recipe: str = "digits-short"
@@ -149,6 +191,16 @@ class StudyConfig(BaseModel):
         except NasError as problem:
             raise NasError(f"{path}: {problem}") from None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _halving(cls, settings: Any) -> Any:
+        if isinstance(settings, dict) and settings.get("rungs") in (HALVING, (HALVING,), [HALVING]):
+            recipe = settings.get("recipe", cls.model_fields["recipe"].default)
+            epochs = get_recipe(recipe).epochs
+            chosen = dict.fromkeys(epochs // part for part in _HALVINGS)
+            return {**settings, "rungs": [{"epoch": item, "keep": 0.5} for item in chosen if item]}
+        return settings
+
     @field_validator("name")
     @classmethod
     def _plain_name(cls, name: str) -> str:
@@ -185,6 +237,9 @@ class StudyConfig(BaseModel):
             raise NasError("Setting 'workers': a cluster needs at least one, or leave it out.")
         if self.gpus > 1 and self.gpus != int(self.gpus):
             raise NasError(f"Setting 'gpus': whole GPUs or a share of one, got {self.gpus:g}.")
+        epochs = [rung.epoch for rung in self.rungs]
+        if epochs != sorted(set(epochs)):
+            raise NasError(f"Setting 'rungs': name epochs in order, each once, got {epochs}.")
         for text in self.constraints:
             parse_constraint(text, own=self.has_own_metrics)
         for gate in self.funnel:

@@ -141,7 +141,8 @@ class Driver:
                 self.judge.arrived(trial.number, trial.values)
             if trial.state is TrialState.RUNNING:
                 architecture = self.repository.architecture(trial.key)
-                self._fly(trial, architecture, trial.origin.get("told", 0))
+                flight = self._fly(trial, architecture, trial.origin.get("told", 0))
+                self.supply.know(flight, self.setting.stages)
             else:
                 self.ledger.end(trial)
                 self.judge.recorded(trial)
@@ -276,6 +277,7 @@ class Driver:
         self.journal.finished(flight.number, state, reason, stage)
         del self.flights[flight.number]
         self.ledger.end(flight.ended(state, reason, stage))
+        self.supply.clear_up(flight)
         stages = self.setting.stages
         running = {item.number: stages[item.stage].name for item in self.flights.values()}
         self._ended.append(Ended(flight.number, self.ledger.counts.copy(), running))

@@ -19,11 +19,13 @@ from studies.evaluation import Means, check_coverage, default_evaluators, wanted
 from studies.funnel import Stage, make_stages
 from studies.metrics import parse_metric
 from studies.presets import Preset, presets
+from studies.rungs import with_rungs
 from studies.storage import Repository, StudyRecord
 from studies.workspace import Workspace
 
 _FREE = {
     "trials",
+    "candidates",
     "minutes",
     "device_minutes",
     "trial_minutes",
@@ -107,7 +109,8 @@ def prepare(
     if evaluators is None:
         evaluators = default_evaluators(Means(config, dataset, device, place))
     check_coverage(config, evaluators)
-    stages = make_stages(config, evaluators)
+    evaluators, rungs, gates = with_rungs(config, evaluators)
+    stages = make_stages(config, evaluators, gates=gates, rungs=rungs)
     conditions = {"space": f"{space.name} version {space.version}", "data": dataset.fingerprint}
     wanted = wanted_metrics(config)
     if any(name.startswith("accuracy") for name in wanted):

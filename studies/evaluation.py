@@ -16,6 +16,7 @@ from evaluators.protocol import Evaluator
 from kernels.device import Device
 from kernels.errors import NasError
 from studies.config import StudyConfig
+from studies.executors.files import send
 from studies.metrics import Metric, parse_metric
 from studies.own import load_own_evaluator
 from studies.repeat import RepeatedEvaluator
@@ -86,7 +87,7 @@ def _memory(means: Means, metric: Metric, _: int) -> Evaluator:
 
 def _accuracy(means: Means, metric: Metric, index: int) -> Evaluator:
     recipe = str(metric.qualifier("recipe")) or means.config.recipe
-    return AccuracyEvaluator(
+    evaluator = AccuracyEvaluator(
         means.dataset,
         get_recipe(recipe),
         seed=means.config.seed + index,
@@ -94,8 +95,13 @@ def _accuracy(means: Means, metric: Metric, index: int) -> Evaluator:
         threads=means.config.threads,
         save=means.place.weights.save,
         checkpoints=means.place.root / "checkpoints",
-        metric=str(metric),
+        send=send,
+        metric=str(metric.after(0)),
     )
+    epoch = int(metric.qualifier("epoch"))
+    if epoch > evaluator.steps:
+        raise NasError(f"{metric}: the recipe {evaluator.recipe.name!r} takes {evaluator.steps}.")
+    return evaluator.until(epoch, (str(metric),)) if epoch else evaluator
 
 
 _FAMILIES: dict[str, Callable[[Means, Metric, int], Evaluator]] = {

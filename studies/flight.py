@@ -48,6 +48,8 @@ class Flight:
         values: its figures so far.
         known_before: gates compare it with trials below this number only.
         open: evaluators whose figures are looked for or made.
+        paused: evaluators that were made for it and may have left a state to go on from.
+        control: whether it is trained to the end, although a rung would have stopped it.
         failure: why it fails, once nothing of it is in work any more.
     """
 
@@ -57,6 +59,8 @@ class Flight:
     stage: int = 0
     values: dict[str, Value] = field(default_factory=dict)
     open: list[Evaluator] = field(default_factory=list)
+    paused: list[Evaluator] = field(default_factory=list)
+    control: bool = False
     failure: str | None = None
 
     @property

@@ -10,6 +10,7 @@ from studies.enrol import Setting
 from studies.flight import Flight
 from studies.funnel import Gate, Stage, misleads
 from studies.ledger import Ledger
+from studies.rungs import is_control
 from studies.storage import TrialRecord, TrialState, Value
 
 _TRAINED = 2000
@@ -71,11 +72,30 @@ class Judge:
         for gate in stage.gates:
             if self._is_off(gate.names[0], flight.known_before):
                 continue
+            if gate.rung is not None and flight.control:
+                continue
             reason = gate.verdict(flight.number, flight.known_before)
-            if reason is not None:
+            if reason is not None and not self._goes_on(flight, gate, reason):
                 return reason
             gate.passed += 1
         return None
+
+    def _goes_on(self, flight: Flight, gate: Gate, reason: str) -> bool:
+        """Tell whether a trial that a gate stops is trained on, to see what stopping costs."""
+        if gate.rung is None:
+            return False
+        flight.control = is_control(self.config.seed, flight.number, self.config.control)
+        self.note(
+            "control" if flight.control else "stopped",
+            {
+                "trial": flight.number,
+                "metric": gate.rung.metric,
+                "epoch": gate.rung.epoch,
+                "epochs": gate.rung.epochs,
+                "reason": reason,
+            },
+        )
+        return flight.control
 
     def _gates(self) -> Iterator[Gate]:
         for stage in self.setting.stages:

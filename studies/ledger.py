@@ -130,6 +130,9 @@ class Ledger:
                 f"The last {self._drops.length} candidates were dropped, most recently because: "
                 f"{self._drops.reason} Loosen the constraint, or raise max_drops to go on."
             )
+        begun = self.next_number - len(self._baselines)
+        if config.candidates is not None and begun >= config.candidates:
+            return Ending.BUDGET, f"{begun} candidates were begun."
         return None
 
     def _tell(self, trial: TrialRecord) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+from evaluators.accuracy.data import load_dataset
+from evaluators.accuracy.data.node import node_name, packed
 from kernels.device import Device, detect
 from studies.config import StudyConfig
 from studies.executors import Executor, Limits, LocalExecutor, Outbox, PoolExecutor
@@ -55,19 +57,21 @@ def make_executor(config: StudyConfig, place: Workspace) -> Executor:
         threads=config.threads,
         settle=_DRAIN_SECONDS if on_gpu else 0.0,
         gpus=on_gpu,
+        device=device,
     )
 
 
 def _on_cluster(config: StudyConfig, place: Workspace, limits: Limits, device: Device) -> Executor:
     from studies.executors.ray import cluster
+    from studies.executors.ray.asking import Needs
     from studies.executors.ray.executor import RayExecutor
-    from studies.executors.ray.member import Needs
-    from studies.executors.ray.station import StationSettings
+    from studies.executors.ray.station import Luggage, StationSettings
 
     assert config.ray is not None, "the caller looked"
     owns = cluster.connect(config.ray)
     on_gpu = device.kind == "cuda"
     identity = place.identity()
+    dataset = load_dataset(config.data)
     training = Needs(
         cpus=config.threads,
         gpus=config.gpus if on_gpu else 0.0,
@@ -87,6 +91,7 @@ def _on_cluster(config: StudyConfig, place: Workspace, limits: Limits, device: D
             limits=limits,
             attempts=_ATTEMPTS,
             gpus=on_gpu,
+            device=None if on_gpu else device,
             silence=_SILENCE_SECONDS,
             release=_release(),
         ),
@@ -94,6 +99,7 @@ def _on_cluster(config: StudyConfig, place: Workspace, limits: Limits, device: D
         training=training,
         measuring=measuring,
         workers=config.workers,
+        luggage=[Luggage(node_name(dataset.fingerprint), *packed(dataset))],
         measurers=cluster.count_gpus() if on_gpu else 1,
         attempts=_ATTEMPTS,
         owns=owns,

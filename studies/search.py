@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluators.protocol import Evaluator
@@ -19,6 +19,7 @@ from studies.front import FrontPoint, front_of
 from studies.ledger import Ending
 from studies.placement import find_device, make_executor
 from studies.samplers import make_sampler
+from studies.stopping import stopping_report, stopping_text
 from studies.storage import TrialState
 from studies.workspace import Workspace
 
@@ -39,6 +40,7 @@ class StudySummary:
         repeats: candidates met before, which cost nothing.
         front: best in the first objective first.
         seconds: of this call.
+        notes: what else is to be said: what early stopping did, or that the sampler was too slow.
     """
 
     study: str
@@ -50,6 +52,7 @@ class StudySummary:
     dropped: Mapping[str, int]
     front: tuple[FrontPoint, ...]
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 def run_study(
@@ -104,7 +107,10 @@ def run_study(
             on_progress=on_progress or (lambda _: None),
         )
         outcome = driver.run()
-    return _summary(driver, *outcome, seconds=time.perf_counter() - start)
+        stopping = stopping_report(repository, study)
+    said = [driver.complaint, None if stopping is None else stopping_text(stopping)]
+    summary = _summary(driver, *outcome, seconds=time.perf_counter() - start)
+    return replace(summary, notes=tuple(item for item in said if item))
 
 
 def _summary(driver: Driver, ending: Ending, message: str, *, seconds: float) -> StudySummary:

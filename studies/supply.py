@@ -7,15 +7,19 @@ import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
+from evaluators.accuracy.checkpoint import remove
 from evaluators.protocol import Evaluator, Measured
 from kernels.errors import NasError
 from studies.executors import Executor, Job, LocalExecutor, Outbox, Outcome
 from studies.flight import Flight
+from studies.funnel import Stage
 from studies.heartbeat import LEASE_SECONDS
 from studies.judge import Judge
+from studies.rungs import as_stepwise
 from studies.storage import Evaluation, Value
 from studies.storage.journal import Answer, Journal, Want
 
@@ -135,6 +139,20 @@ class Supply:
             flights.append(errand.flight)
         return flights
 
+    def know(self, flight: Flight, stages: Iterable[Stage]) -> None:
+        """Take note that a dead driver had some of a trial's figures made."""
+        for stage in stages:
+            made = (item for item in stage.evaluators if flight.values.keys() >= set(item.metrics))
+            flight.paused += [item for item in made if as_stepwise(item) is not None]
+
+    def clear_up(self, flight: Flight) -> None:
+        """Remove what trainings of a trial that ended left, to be gone on from."""
+        for evaluator in flight.paused:
+            part = as_stepwise(evaluator)
+            if part is not None:
+                for path in part.state_files(flight.architecture):
+                    self._journal.afterwards(partial(remove, path))
+
     def forget(self, flight: Flight) -> None:
         """Look no more for what a flight needs; what is given out comes back all the same."""
         for errand in [item for item in self._open if item.flight is flight]:
@@ -192,6 +210,8 @@ class Supply:
             self._journal.released(key)
             self._close(errand)
             return
+        if as_stepwise(evaluator) is not None:
+            flight.paused.append(evaluator)
         figures = tuple(item for item in outcome.measured if item.metric in evaluator.metrics)
         disturbed = any(item.detail.get("disturbed") for item in figures)
         evaluation = Evaluation(

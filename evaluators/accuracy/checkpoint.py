@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ SAVE_SECONDS = 20.0
 """Least time between two saves: what a killed training loses at most, besides an epoch."""
 
 _FORMAT = 1
+_PARTIAL = ".partial-"
 _SUM = sha256().digest_size
 # All that torch.load raises on files that are torn, of another kind, or not made of plain values.
 _UNREADABLE = (
@@ -79,12 +81,13 @@ class Checkpoint:
             state: plain values and tensors only. A file that cannot be written is logged: the
                 training goes on without.
         """
-        partial = self._partial
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             buffer = io.BytesIO()
             torch.save({"format": _FORMAT, "run": self.run, "state": dict(state)}, buffer)
             content = buffer.getvalue()
+            # Of its own name: another study may train the same.
+            partial = self.path.with_name(f"{self.path.name}{_PARTIAL}{uuid4().hex}")
             partial.write_bytes(sha256(content).digest() + content)
             partial.replace(self.path)
         except OSError as error:
@@ -94,13 +97,13 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Delete the file, and what a save that was killed left of one."""
-        for path in (self.path, self._partial):
-            if path.exists():
-                path.unlink()
+        remove(self.path)
 
-    @property
-    def _partial(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.partial")
+
+def remove(path: Path) -> None:
+    """Delete the checkpoint of a training that nobody goes on with."""
+    for leftover in (path, *path.parent.glob(f"{path.name}{_PARTIAL}*")):
+        leftover.unlink(missing_ok=True)
 
 
 def run_digest(

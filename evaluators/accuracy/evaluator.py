@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import time
 from collections.abc import Callable, Mapping
@@ -44,6 +45,7 @@ class AccuracyEvaluator:
         metric: the name of the figure: an evaluator by another recipe, such as a shorter training
             that comes first, gives it another one, ``accuracy[recipe=cifar-short]``.
         checkpoints: a folder where trainings that are killed leave their state; None: nowhere.
+        send: told of the state that a training leaves which was to go :meth:`until` an epoch.
     """
 
     slot: Slot = "training"
@@ -59,12 +61,14 @@ class AccuracyEvaluator:
         save: SaveWeights | None = None,
         metric: str = "accuracy",
         checkpoints: Path | None = None,
+        send: Callable[[Path], None] | None = None,
     ) -> None:
         self._dataset: Dataset | bytes = dataset
         self.recipe, self.seed = recipe, seed
         self.device, self.threads = device, threads
         self.metrics: tuple[str, ...] = (metric,)
-        self._save, self._checkpoints = save, checkpoints
+        self._save, self._checkpoints, self._send = save, checkpoints, send
+        self._until: int | None = None
 
     @property
     def dataset(self) -> Dataset:
@@ -99,6 +103,25 @@ class AccuracyEvaluator:
         """See :class:`evaluators.protocol.Evaluator`."""
         return accuracy_key(architecture, self.dense_key(architecture), metric=self.metrics[0])
 
+    @property
+    def steps(self) -> int:
+        """See :class:`evaluators.protocol.Stepwise`."""
+        return self.recipe.epochs
+
+    def until(self, step: int, metrics: tuple[str, ...]) -> AccuracyEvaluator:
+        """See :class:`evaluators.protocol.Stepwise`."""
+        part = copy.copy(self)
+        part._until, part.metrics = step, metrics
+        return part
+
+    def state_files(self, architecture: Architecture) -> tuple[Path, ...]:
+        """See :class:`evaluators.protocol.Stepwise`."""
+        path = self._checkpoint(self.dense_key(architecture))
+        return () if path is None else (path,)
+
+    def _checkpoint(self, key: str) -> Path | None:
+        return None if self._checkpoints is None else self._checkpoints / f"{key}.pt"
+
     def evaluate(self, architecture: Architecture) -> list[Measured]:
         """Train and validate.
 
@@ -117,16 +140,30 @@ class AccuracyEvaluator:
             seed=self.seed,
             device=self.device,
             threads=self.threads,
-            checkpoint=None if self._checkpoints is None else self._checkpoints / f"{key}.pt",
+            checkpoint=self._checkpoint(key),
+            until=self._until,
         )
         if result.status is TrainingStatus.FAILED or result.validation is None:
             raise EvaluationError(f"The training failed: {result.reason}")
+        if self._until is not None:
+            return [self._on_the_way(architecture, result, self._until)]
         if self._save is not None:
             state = weights_by_node(module, architecture)
             self._save(key, {name: tensor.detach().cpu() for name, tensor in state.items()})
         accuracy = result.validation
         detail = {**self._detail(result), "dense_key": key, "correct": accuracy.correct}
         return [Measured(self.metrics[0], accuracy.value, accuracy.low, accuracy.high, detail)]
+
+    def _on_the_way(
+        self, architecture: Architecture, result: TrainingResult, epoch: int
+    ) -> Measured:
+        """Return the figure after an epoch; the training may be further than that already."""
+        for path in self.state_files(architecture):
+            if self._send is not None and path.exists():
+                self._send(path)
+        accuracy = result.history[epoch - 1].validation
+        detail = {**self._detail(result), "correct": accuracy.correct, "total": accuracy.total}
+        return Measured(self.metrics[0], accuracy.value, accuracy.low, accuracy.high, detail)
 
     def _detail(self, result: TrainingResult) -> dict[str, Any]:
         return {
@@ -141,6 +178,7 @@ class AccuracyEvaluator:
             "threads": result.threads,
             "torch": torch.__version__,
             "seconds": result.wall_seconds,
+            "resumed": result.resumed,
             "history": [
                 {
                     "epoch": epoch.number,

@@ -64,6 +64,7 @@ class TrainingResult:
         seed: the seed of shuffling, augmentation and dropout.
         device: where it ran.
         threads: torch's CPU threads: sums round differently with their number.
+        resumed: epochs that an earlier call made.
     """
 
     status: TrainingStatus
@@ -74,6 +75,7 @@ class TrainingResult:
     seed: int
     device: str
     threads: int
+    resumed: int = 0
 
     @property
     def epochs(self) -> int:
@@ -91,6 +93,7 @@ def train(
     threads: int | None = None,
     on_epoch: Callable[[Epoch], bool | None] | None = None,
     checkpoint: Path | None = None,
+    until: int | None = None,
 ) -> TrainingResult:
     """Fit ``module`` in place, from the weights it has, and validate it after every epoch.
 
@@ -113,6 +116,8 @@ def train(
         checkpoint: a file that the state is saved to after an epoch, at most every 20 s, and
             that is removed at the end. A training that was killed goes on from it; on the CPU the
             end is bit-equal. A file of another training, or a damaged one, is replaced.
+        until: ends after this epoch, with status ``stopped`` and the state in the checkpoint, from
+            which a later call goes on.
 
     Returns:
         The result. A loss or weight that is not finite, or a device out of memory, gives status
@@ -127,6 +132,7 @@ def train(
         if checkpoint is not None:
             digest = run_digest(module, dataset, recipe, seed=seed, device=target)
             run.checkpoint = Checkpoint(checkpoint, digest)
+        run.until = until or recipe.epochs
         status, reason = run.to_the_end()
         return TrainingResult(
             status=status,
@@ -137,6 +143,7 @@ def train(
             seed=seed,
             device=str(target),
             threads=torch.get_num_threads(),
+            resumed=run.resumed,
         )
 
 
@@ -156,6 +163,7 @@ class _Run:
         self.seed, self.device, self.on_epoch = seed, device, on_epoch
         self.checkpoint: Checkpoint | None = None
         self.history: list[Epoch] = []
+        self.until, self.resumed = recipe.epochs, 0
         self._start = time.perf_counter()
         self._earlier_seconds = 0.0
 
@@ -174,15 +182,20 @@ class _Run:
             outcome = TrainingStatus.FAILED, self._memory_reason(error)
         if self.recipe.channels_last:
             self.module.to(memory_format=torch.contiguous_format)
-        if self.checkpoint is not None:
+        if self.checkpoint is not None and not self._goes_on:
             self.checkpoint.remove()
         return outcome
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether a later call is to go on from here."""
+        return self.until < self.recipe.epochs
 
     def _epochs(self) -> tuple[TrainingStatus, str | None]:
         loop = Loop(self.module, self.dataset, self.recipe, self.seed, self.device)
         self._resume(loop)
         validation = self.dataset.validation.to(self.device)
-        for number in range(len(self.history) + 1, self.recipe.epochs + 1):
+        for number in range(len(self.history) + 1, self.until + 1):
             loss = loop.run_epoch()
             if not math.isfinite(loss):
                 return TrainingStatus.FAILED, f"The loss is {loss} in epoch {number}."
@@ -195,10 +208,16 @@ class _Run:
                 loop.keep_average()
                 return TrainingStatus.STOPPED, None
             # After the listener: an epoch it has not judged is trained again.
-            if number < self.recipe.epochs and self.checkpoint is not None and self.checkpoint.due:
+            if self.checkpoint is not None and self._is_kept(number, self.checkpoint):
                 self._save(loop, self.checkpoint)
+        if self._goes_on:
+            return TrainingStatus.STOPPED, None
         loop.keep_average()
         return TrainingStatus.OK, None
+
+    def _is_kept(self, number: int, checkpoint: Checkpoint) -> bool:
+        """Tell whether the state after an epoch is saved: where it stops, and now and then."""
+        return number < self.recipe.epochs and (number == self.until or checkpoint.due)
 
     def _glance(self, validation: Split) -> Split:
         """Return what is looked at between epochs: as many images as an epoch takes."""
@@ -223,7 +242,7 @@ class _Run:
             Epoch(number, loss, Accuracy(correct, total))
             for number, loss, correct, total in state["history"]
         ]
-        self._earlier_seconds = state["seconds"]
+        self._earlier_seconds, self.resumed = state["seconds"], len(self.history)
 
     def _memory_reason(self, error: BaseException) -> str:
         why = (str(error).splitlines() or [""])[0] or type(error).__name__

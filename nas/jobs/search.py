@@ -54,6 +54,7 @@ def search(
         "repeats": summary.repeats,
         "dropped": dict(summary.dropped),
         "seconds": summary.seconds,
+        "notes": list(summary.notes),
         "objectives": list(study.names),
         "front": [point_json(point) for point in summary.front],
     }
@@ -66,7 +67,7 @@ def summary_text(summary: Json) -> str:
     counts += [f"{count} dropped at {stage}" for stage, count in summary["dropped"].items()]
     front = front_table(summary["front"], summary["objectives"])
     ended = f"{summary['message']} {', '.join(counts)} in {duration(summary['seconds'])}."
-    return f"{ended}\n\n{front}"
+    return "\n\n".join(["\n".join([ended, *summary["notes"]]), front])
 
 
 def _settings(settings: Mapping[str, Any], config: Path | None, out: Path) -> StudyConfig:

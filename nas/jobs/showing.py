@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from search_spaces.architecture import Architecture
 from studies.config import StudyConfig
 from studies.front import front_of
 from studies.manage import show_study
+from studies.stopping import stopping_text
 from studies.storage import EventRecord, Repository, TrialRecord
 from studies.workspace import Workspace
 
@@ -47,6 +49,8 @@ def show_run(run: Path, study: str | None) -> Json:
         "counts": {str(state): count for state, count in line.counts.items()},
         "reasons": dict(view.reasons),
         "seconds": dict(view.seconds),
+        "stopping": None if view.stopping is None else stopping_text(view.stopping),
+        "workers": dict(Counter(f"{item.slot} {item.state}" for item in view.workers)),
         "objectives": list(config.names),
         "front": [point_json(point) for point in front_of(trials, config)],
         "baselines": [

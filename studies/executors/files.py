@@ -29,9 +29,10 @@ def leave(path: Path, content: bytes) -> None:
 
 
 def send(path: Path) -> None:
-    """Send a file that was written here, where the workspace is not shared."""
+    """Send a file that was written here, where the workspace is not shared, and remove it here."""
     if _sent is not None:
         leave(path, path.read_bytes())
+        path.unlink()
 
 
 def send_from(root: Path) -> None:

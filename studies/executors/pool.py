@@ -15,9 +15,11 @@ from multiprocessing.connection import wait as wait_readable
 from types import TracebackType
 from typing import Self
 
+from kernels.device import Device
 from kernels.errors import NasError
 from studies.executors.handle import Phase, WorkerOptions, WorkerProcess, dispose_all
 from studies.executors.outbox import Outbox
+from studies.executors.pause import Pause
 from studies.executors.pickling import PickledOnce, to_bytes
 from studies.executors.processes import has_proc, waits_for_lock
 from studies.executors.protocol import Job, Limits, Outcome, WorkerState
@@ -55,6 +57,8 @@ class PoolExecutor:
         gpus: whether workers may see the GPUs that this process sees.
         path: where workers find modules; by default where this process does.
         send_from: see :class:`~studies.executors.wire.WorkerSettings`.
+        device: that other processes may measure or train on too: all of them pause for a
+            measurement of one. None: nobody else does.
         settle: seconds between the moment the trainings stand still and a measurement, for work
             they left on another device.
 
@@ -75,12 +79,13 @@ class PoolExecutor:
         gpus: bool = True,
         path: Sequence[str] | None = None,
         send_from: str | None = None,
+        device: Device | None = None,
     ) -> None:
         for name, number in (("workers", workers), ("attempts", attempts), ("threads", threads)):
             if number < 1:
                 raise NasError(f"The number of {name} must be at least 1, got {number}.")
         self._count, self._attempts, self._limits = workers, attempts, limits or Limits()
-        self._backoff, self._settle = backoff, settle
+        self._backoff = backoff
         self._options = WorkerOptions(
             threads=threads,
             gpus=gpus,
@@ -96,15 +101,13 @@ class PoolExecutor:
         self._measuring: WorkerProcess | None = None
         self._ordinal = itertools.count(1)
         self._done: list[Outcome] = []
-        self._paused_at: float | None = None
-        self._paused = 0.0
+        self._pause = Pause(device, settle)
         self._finalizer = weakref.finalize(self, dispose_all, self._workers, os.getpid())
 
     @property
     def paused_seconds(self) -> float:
         """How long trainings stood still for measurements so far."""
-        now = 0.0 if self._paused_at is None else time.monotonic() - self._paused_at
-        return self._paused + now
+        return self._pause.seconds
 
     @property
     def slots(self) -> int:
@@ -113,7 +116,7 @@ class PoolExecutor:
 
     def workers(self) -> list[WorkerState]:
         """See :class:`~studies.executors.Executor`."""
-        paused = self._paused_at is not None
+        paused = self._pause.is_on
         return [
             worker.seen(slot="measurement")
             if worker is self._measuring
@@ -156,6 +159,7 @@ class PoolExecutor:
         self._evaluators.clear()
         self._measuring = None
         self._finalizer()
+        self._pause.close()
 
     def __enter__(self) -> Self:
         return self
@@ -178,6 +182,7 @@ class PoolExecutor:
     # One turn: hear what there is to hear, end what is over a limit, hand out what can be.
 
     def _turn(self, timeout: float | None) -> None:
+        self._look()
         self._assign()
         heard = {worker.pipe.fileno(): worker for worker in self._listened()}
         sentinels = {worker.sentinel: worker for worker in heard.values() if worker.sentinel}
@@ -193,7 +198,7 @@ class PoolExecutor:
 
     def _listened(self) -> list[WorkerProcess]:
         """Return whom to listen to: who answers a stopped worker would give it something to do."""
-        if self._paused_at is None:
+        if not self._pause.is_on:
             return list(self._workers)
         return [worker for worker in self._workers if worker is self._measuring]
 
@@ -211,8 +216,10 @@ class PoolExecutor:
                     waits.append(_POLL_SECONDS)
                 if self._limits.seconds is not None:
                     waits.append(self._limits.seconds - worker.elapsed())
-        if self._paused_at is not None:
+        if self._pause.is_on:
             waits.append(_LOCK_SECONDS)
+        if self._pause.patience is not None and self._busy():
+            waits.append(self._pause.patience)
         if timeout is not None:
             waits.append(timeout)
         return max(0.0, min(waits)) if waits else None
@@ -247,7 +254,7 @@ class PoolExecutor:
         elif worker.phase is Phase.RUNNING:
             seconds, memory = self._limits.seconds, self._limits.memory_bytes
             reason = None
-            alone = self._paused_at is not None and worker.elapsed() > _LOCK_SECONDS
+            alone = self._pause.is_on and worker.elapsed() > _LOCK_SECONDS
             if alone and waits_for_lock(worker.pid):
                 # A stopped training may hold it, as for a kernel that both compile: make way.
                 self._break_off(_LOCK_SECONDS)
@@ -271,8 +278,10 @@ class PoolExecutor:
                 measuring = self._measuring = self._hand(measuring, ticket, "measurement")
         wanted = measuring is not None and measuring.ticket is not None
         if not wanted or (measuring is not None and measuring.phase is Phase.STARTING):
-            self._resume()
-        while self._paused_at is None:
+            self._pause.end(self._training_workers())
+        elif measuring is not None and measuring.phase is Phase.IDLE and measuring.ticket:
+            self._give(measuring, measuring.ticket)  # another process measured
+        while not self._pause.is_on:
             free = [item for item in self._training_workers() if item.ticket is None]
             if not free and len(self._training_workers()) >= self._count:
                 break
@@ -312,36 +321,27 @@ class PoolExecutor:
             worker.lend(ticket.digest, self._evaluators.of(ticket.job.evaluator).content)
             return
         if worker is self._measuring:
-            self._pause()
+            if not self._pause.allows_to_measure():
+                return
+            self._begin_pause()
         worker.start(ticket)
 
     # The pause.
 
-    def _pause(self) -> None:
-        if self._paused_at is not None:
-            return
-        self._paused_at = time.monotonic()
-        trainings = self._training_workers()
-        for worker in trainings:
-            worker.pause()
-        for worker in trainings:
-            if not worker.wait_paused():
-                # Better to train it again than to measure beside it.
-                self._lose(worker)
-        if trainings and self._settle:
-            time.sleep(self._settle)
+    def _begin_pause(self) -> None:
+        for worker in self._pause.begin(self._training_workers()):
+            self._lose(worker)  # better to train it again than to measure beside it
 
-    def _resume(self) -> None:
-        if self._paused_at is None:
-            return
-        for worker in self._training_workers():
-            worker.resume()
-        self._paused += time.monotonic() - self._paused_at
-        self._paused_at = None
+    def _look(self) -> None:
+        """Stand still while another process measures on the device."""
+        trainings = self._training_workers()
+        at_work = any(worker.ticket is not None for worker in trainings)
+        for worker in self._pause.look(trainings, at_work=at_work):
+            self._lose(worker)
 
     def _break_off(self, delay: float = 0.0) -> None:
         """End the pause and what is measured in it, which is begun again after some seconds."""
-        if self._paused_at is None:
+        if not self._pause.is_on or self._pause.is_for_others:
             return
         if self._measuring is not None:
             ticket = self._measuring.ticket
@@ -350,7 +350,7 @@ class PoolExecutor:
                 ticket.attempts -= 1
                 ticket.due = time.monotonic() + delay
                 self._measurements.appendleft(ticket)
-        self._resume()
+        self._pause.end(self._training_workers())
 
     # Ends.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.accuracy.data.folder import read_folder
+from evaluators.accuracy.data.node import LEAST_BYTES, kept, shared, size_of
 from evaluators.accuracy.data.npz import read_npz
 from evaluators.accuracy.data.prepare import prepare
 from evaluators.accuracy.data.raw import RawSet, channels_first, checked
@@ -104,13 +105,16 @@ def _from_function(name: str, place: str, options: Options) -> Dataset:
     return prepare(name, raw, options=options)
 
 
-def _reload(name: str, source: str, fingerprint: str) -> Dataset:
-    """Load in this process what another process loaded.
+def _reload(name: str, source: str, fingerprint: str, size: int = 0) -> Dataset:
+    """Load in this process what another process loaded; of a large set, map the machine's copy.
 
     Raises:
         NasError: it cannot be loaded here, or is another one than there.
     """
-    dataset = load_dataset(source)
+    dataset = kept(fingerprint)
+    if dataset is None and size >= LEAST_BYTES:
+        dataset = shared(fingerprint, lambda: load_dataset.__wrapped__(source))
+    dataset = dataset or load_dataset(source)
     if dataset.fingerprint != fingerprint:
         raise NasError(
             f"Data set {source!r} has changed: its fingerprint was {fingerprint} where it was "
@@ -121,7 +125,7 @@ def _reload(name: str, source: str, fingerprint: str) -> Dataset:
 
 def _reduce(dataset: Dataset) -> tuple[Callable[..., Dataset], tuple[Any, ...]]:
     if dataset.source:
-        return _reload, (dataset.name, dataset.source, dataset.fingerprint)
+        return _reload, (dataset.name, dataset.source, dataset.fingerprint, size_of(dataset))
     return Dataset, tuple(getattr(dataset, entry.name) for entry in fields(dataset))
 
 

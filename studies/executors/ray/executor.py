@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -19,10 +19,11 @@ from kernels.errors import NasError
 from studies.executors import files
 from studies.executors.outbox import Outbox
 from studies.executors.pickling import PickledOnce, to_bytes
-from studies.executors.protocol import Job, Outcome, WorkerState
+from studies.executors.protocol import File, Job, Outcome, WorkerState
 from studies.executors.ray import cluster
-from studies.executors.ray.member import Member, Needs, Phase, ask_for, rejoin_all
-from studies.executors.ray.station import StationSettings
+from studies.executors.ray.asking import Needs, Terms, ask_for, rejoin_all, why_it_died
+from studies.executors.ray.member import Member, Phase
+from studies.executors.ray.station import Luggage, StationSettings
 from studies.executors.ticket import Ticket, pop_due, times
 
 _POLL_SECONDS = 0.5
@@ -40,24 +41,6 @@ _MOVE_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How long stations are kept.
-
-    Attributes:
-        idle: seconds without work after which one is given back.
-        idle_measuring: the same for one that measures: it holds a whole device.
-        term: seconds after which one is given back between two jobs, if the cluster is full, so
-            that others have their turn.
-        backoff: seconds before a job is begun again; doubles the first few times.
-    """
-
-    idle: float = 30.0
-    idle_measuring: float = 5.0
-    term: float = 300.0
-    backoff: float = 1.0
-
-
 class RayExecutor:
     """See :class:`~studies.executors.Executor`; this process is connected to a cluster.
 
@@ -73,6 +56,7 @@ class RayExecutor:
         measurers: measurements at once.
         attempts: how often a job whose station died is begun.
         terms: how long stations are kept.
+        luggage: arrays that each machine is to have once, such as a data set.
         owns: whether the cluster was started by this process, and ends with the executor.
     """
 
@@ -87,6 +71,7 @@ class RayExecutor:
         measurers: int = 1,
         attempts: int = 3,
         terms: Terms | None = None,
+        luggage: Sequence[Luggage] = (),
         owns: bool = False,
     ) -> None:
         self._settings, self._namespace = settings, namespace
@@ -97,6 +82,8 @@ class RayExecutor:
         self._outbox = Outbox(self._root / "outbox")
         self._evaluators = PickledOnce()
         self._references: dict[str, Any] = {}
+        self._luggage = {item.name: item for item in luggage}
+        self._loaded: dict[str, Any] = {}
         self._queues: dict[Slot, deque[Ticket]] = {"training": deque(), "measurement": deque()}
         self._members: list[Member] = []
         self._heard: SimpleQueue[tuple[Member, Future[Any]]] = SimpleQueue()
@@ -167,6 +154,7 @@ class RayExecutor:
             queue.clear()
         self._evaluators.clear()
         self._references.clear()
+        self._loaded.clear()
         self._done.clear()
         if self._owns:
             self._owns = False
@@ -256,7 +244,7 @@ class RayExecutor:
         """A station died, or is as good as dead: its job is begun again, or is over."""
         self._members.remove(member)
         member.kill()
-        ticket, why = member.ticket, _why(problem)
+        ticket, why = member.ticket, why_it_died(problem)
         if member.greeting is None:
             self._refused.append(why)
             self._not_before = time.monotonic() + self._terms.backoff * len(self._refused)
@@ -299,7 +287,7 @@ class RayExecutor:
             ticket = pop_due(self._queues[slot])
             if ticket is None:
                 return
-            member.run(ticket, self._reference(ticket))
+            member.run(ticket, self._reference(ticket), self._load(), self._states(member, ticket))
 
     def _reference(self, ticket: Ticket) -> Any:
         """Return where the evaluator lies in the object store, once for all who need it."""
@@ -309,6 +297,26 @@ class RayExecutor:
             content = self._evaluators.of(ticket.job.evaluator).content
             self._references[ticket.digest] = ray.put(content)
         return self._references[ticket.digest]
+
+    def _load(self) -> dict[str, Any]:
+        """Return where the arrays lie in the object store; each node fetches them once."""
+        if self._luggage and not self._loaded:
+            import ray
+
+            self._loaded = {name: ray.put(item) for name, item in self._luggage.items()}
+        return self._loaded
+
+    def _states(self, member: Member, ticket: Ticket) -> tuple[File, ...]:
+        """Return the files that a job goes on from, for a station that cannot read them."""
+        evaluator = ticket.job.evaluator
+        apart = member.greeting is not None and not member.greeting.shared
+        if not apart or not hasattr(evaluator, "state_files"):
+            return ()
+        paths = [path for path in evaluator.state_files(ticket.job.architecture) if path.is_file()]
+        root = self._root.absolute()
+        return tuple(
+            File(path.absolute().relative_to(root).as_posix(), path.read_bytes()) for path in paths
+        )
 
     def _is_due(self, member: Member) -> bool:
         """Tell whether a station is to make way for whoever else waits for room."""
@@ -377,12 +385,3 @@ class RayExecutor:
         if now - self._room_at > _ROOM_SECONDS:
             self._room, self._room_at = cluster.free(), now
         return self._room
-
-
-def _why(problem: BaseException) -> str:
-    """Return the sentence of an error of Ray's that says why."""
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    for line in lines:
-        if line.startswith(("The actor is dead because", "The actor died because")):
-            return line[:300]
-    return f"{type(problem).__name__}: {lines[0][:300] if lines else ''}"

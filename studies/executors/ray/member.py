@@ -1,19 +1,18 @@
-"""One station as its driver holds it, and how it is asked for."""
+"""One station as its driver holds it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any, Literal
-from uuid import uuid4
 
 from evaluators.protocol import Slot
-from studies.executors.protocol import WorkerState
-from studies.executors.ray.station import Assignment, Greeting, StationSettings
+from studies.executors.protocol import File, WorkerState
+from studies.executors.ray.station import Assignment, Greeting
 from studies.executors.ticket import Ticket
 
 Listener = Callable[["Member", "Future[Any]"], None]
@@ -76,8 +75,17 @@ class Member:
         """Tell it that its driver lives; nobody waits for the answer."""
         self.actor.greet.remote()
 
-    def run(self, ticket: Ticket, evaluator: Any) -> None:
-        """Give it a job."""
+    def run(
+        self, ticket: Ticket, evaluator: Any, luggage: Mapping[str, Any], files: tuple[File, ...]
+    ) -> None:
+        """Give it a job.
+
+        Args:
+            ticket: the job.
+            evaluator: where its evaluator lies in the cluster's store.
+            luggage: where arrays lie, by name.
+            files: that it goes on from.
+        """
         ticket.attempts += 1
         ticket.given = datetime.now(UTC)
         self.ticket = ticket
@@ -88,8 +96,11 @@ class Member:
             architecture=ticket.architecture,
             key=ticket.job.key,
             attempts=ticket.attempts,
+            luggage=tuple(luggage),
+            files=files,
         )
-        self._listen(self.actor.run.remote(assignment, [evaluator]))
+        # In lists, or Ray would fetch them before each call.
+        self._listen(self.actor.run.remote(assignment, [evaluator], list(luggage.values())))
 
     def rejoin(self, greeting: Greeting) -> None:
         """Take it over from a dead driver, with what it is at."""
@@ -131,104 +142,3 @@ class Member:
 
     def _listen(self, reference: Any) -> None:
         reference.future().add_done_callback(lambda done: self.listener(self, done))
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What a station asks the cluster for.
-
-    Attributes:
-        cpus: so many.
-        gpus: so many, or a share of one.
-        memory_bytes: declared memory; None for none.
-        accelerator: type of the GPU, as Ray calls it; None for any.
-        node: id of the only machine it may be on; None for any.
-    """
-
-    cpus: float
-    gpus: float = 0.0
-    memory_bytes: int | None = None
-    accelerator: str | None = None
-    node: str | None = None
-
-    def fit(self, resources: dict[str, float]) -> int:
-        """Return how many times they fit into resources, as Ray names these."""
-        limits = [
-            resources.get(name, 0.0) / number
-            for name, number in (
-                ("CPU", self.cpus),
-                ("GPU", self.gpus),
-                ("memory", self.memory_bytes or 0.0),
-            )
-            if number
-        ]
-        return int(min(limits) + 1e-6) if limits else 1
-
-    def options(self) -> dict[str, Any]:
-        """Return them as Ray takes them."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        found: dict[str, Any] = {
-            "num_cpus": self.cpus,
-            "num_gpus": self.gpus,
-            "scheduling_strategy": "SPREAD"
-            if self.node is None
-            else NodeAffinitySchedulingStrategy(self.node, soft=False),
-        }
-        if self.memory_bytes is not None:
-            found["memory"] = self.memory_bytes
-        if self.accelerator is not None:
-            found["accelerator_type"] = self.accelerator
-        return found
-
-
-def ask_for(
-    needs: Needs, slot: Slot, settings: StationSettings, namespace: str, listener: Listener
-) -> Member:
-    """Ask the cluster for a station; it starts when there is room for it."""
-    from studies.executors.ray.remote import STATION
-
-    name = f"{slot}-{uuid4().hex[:12]}"
-    options = {"name": name, "namespace": namespace, "lifetime": "detached", **needs.options()}
-    actor = STATION.options(**options).remote(settings, slot)
-    member = Member(actor, name, slot, listener)
-    member.greet()
-    return member
-
-
-def rejoin_all(
-    settings: StationSettings, namespace: str, listener: Listener, *, seconds: float
-) -> list[Member]:
-    """Return the stations that a dead driver left; those of other settings are ended."""
-    import ray
-    from ray.util import list_named_actors
-
-    found: dict[Any, Member] = {}
-    for entry in list_named_actors(all_namespaces=True):
-        if entry["namespace"] != namespace:
-            continue
-        name = entry["name"]
-        try:
-            actor = ray.get_actor(name, namespace=namespace)
-        except ValueError:  # it has gone since
-            continue
-        slot: Slot = "measurement" if name.startswith("measurement") else "training"
-        found[actor.greet.remote(settings)] = Member(actor, name, slot, listener)
-    if not found:
-        return []
-    answered, silent = ray.wait(list(found), num_returns=len(found), timeout=seconds)
-    joined = []
-    for reference in answered:
-        member = found[reference]
-        try:
-            greeting = ray.get(reference)
-        except ray.exceptions.RayError:
-            continue
-        if greeting is None:
-            member.kill()
-        else:
-            member.rejoin(greeting)
-            joined.append(member)
-    for reference in silent:
-        found[reference].kill()
-    return joined

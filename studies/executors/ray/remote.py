@@ -19,7 +19,7 @@ class RemoteStation(Station):
     def __init__(self, settings: StationSettings, slot: Slot) -> None:
         gpus = ray.get_gpu_ids()
         device = f"GPU {', '.join(map(str, gpus))}" if gpus else "CPU"
-        super().__init__(settings, slot, device, lambda references: ray.get(references[0]))
+        super().__init__(settings, slot, device, ray.get)
 
     @_method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def greet(self, settings: StationSettings | None = None) -> Greeting | None:

@@ -11,19 +11,23 @@ import pickle
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Condition, Thread
 from typing import Any
 
 from evaluators.protocol import Slot
+from kernels.device import Device
 from kernels.environment import visible_gpus
+from kernels.shared_arrays import Arrays, once, publish
+from studies.executors.files import unpack
 from studies.executors.marker import marker
 from studies.executors.outbox import Outbox
 from studies.executors.pool import PoolExecutor
-from studies.executors.protocol import Job, Limits, Outcome
+from studies.executors.protocol import File, Job, Limits, Outcome
 
 _WAIT_SECONDS = 1.0
 _LOOK_SECONDS = 2.0
@@ -43,6 +47,7 @@ class StationSettings:
         limits: of each job.
         attempts: how often a job whose worker process died is begun.
         gpus: whether workers may see the GPUs that are assigned to the station.
+        device: that trainings and measurements of a node share; None where each has its own.
         silence: seconds without a word of a driver after which it ends.
         release: version of this project.
     """
@@ -54,6 +59,7 @@ class StationSettings:
     limits: Limits
     attempts: int
     gpus: bool
+    device: Device | None
     silence: float
     release: str
 
@@ -78,6 +84,15 @@ class Greeting:
 
 
 @dataclass(frozen=True, slots=True)
+class Luggage:
+    """Arrays that each machine is to have once; see :func:`kernels.shared_arrays.publish`."""
+
+    name: str
+    about: Mapping[str, Any]
+    arrays: Arrays
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """A job as it travels.
 
@@ -87,6 +102,8 @@ class Assignment:
         architecture: pickled.
         key: cache key, or empty.
         attempts: how often it was given to a station, this time included.
+        luggage: names of the arrays that its machine must have.
+        files: of the workspace that it goes on from, for a station that does not share it.
     """
 
     slot: Slot
@@ -94,6 +111,8 @@ class Assignment:
     architecture: bytes
     key: str
     attempts: int
+    luggage: tuple[str, ...] = ()
+    files: tuple[File, ...] = ()
 
 
 class Packed:
@@ -113,11 +132,11 @@ class Station:
         settings: of all stations of the study.
         slot: what it does.
         device: what is assigned to it, in words.
-        fetch: gets an evaluator by what a driver sent of it.
+        fetch: gets what lies in the cluster's store by what a driver sent of it.
     """
 
     def __init__(
-        self, settings: StationSettings, slot: Slot, device: str, fetch: Callable[[Any], bytes]
+        self, settings: StationSettings, slot: Slot, device: str, fetch: Callable[[Any], Any]
     ) -> None:
         self._settings, self._fetch = settings, fetch
         root = Path(settings.root)
@@ -138,6 +157,7 @@ class Station:
             gpus=settings.gpus,
             path=[*sys.path, *(item for item in settings.path if _is_missing(item))],
             send_from=None if shared else settings.root,
+            device=settings.device,
         )
         self._evaluators: dict[str, Packed] = {}
         self._slot = slot
@@ -158,12 +178,23 @@ class Station:
         with self._changed:
             return replace(self._greeting, key=None if self._at is None else self._at.key)
 
-    def run(self, assignment: Assignment, evaluator: Any) -> Outcome:
-        """Do a job; what was left of an earlier one is forgotten."""
+    def run(
+        self, assignment: Assignment, evaluator: Sequence[Any], luggage: Sequence[Any]
+    ) -> Outcome:
+        """Do a job; what was left of an earlier one is forgotten.
+
+        Args:
+            assignment: the job.
+            evaluator: where its evaluator lies in the cluster's store, alone in a list.
+            luggage: where the arrays lie, in the order of their names.
+        """
         self._heard = time.monotonic()
         if assignment.digest not in self._evaluators:
-            content = self._fetch(evaluator)
+            content = self._fetch(evaluator[0])
             self._evaluators[assignment.digest] = Packed(content, assignment.slot)
+        for name, where in zip(assignment.luggage, luggage, strict=True):
+            once(name, partial(self._unload, where))
+        unpack(Path(self._settings.root), assignment.files)
         with self._changed:
             self._at, self._outcome = assignment, None
         self._assigned.put(assignment)
@@ -181,6 +212,10 @@ class Station:
         """End the actor, and what it is at."""
         self._pool.close()
         os._exit(0)
+
+    def _unload(self, where: Any) -> None:
+        found: Luggage = self._fetch(where)
+        publish(found.name, found.about, found.arrays)
 
     def _work(self) -> None:
         while True:
