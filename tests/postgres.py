@@ -21,6 +21,7 @@ MISSING = (
     else ("" if find_spec("psycopg") else "no psycopg: pip install 'psycopg[binary]'")
 )
 """Why no server can be started here; empty where one can."""
+_STARTS = 3
 
 
 class Server:
@@ -60,14 +61,24 @@ class Server:
         # Its output goes to the log: a pipe would be held open by the server.
         control = [BIN / "pg_ctl", "-D", self.data, "-o", self._options]
         log = self.folder / "log"
-        subprocess.run(
-            [*control, "-l", log, "-w", "-t", "120", "start"],
-            check=True,
-            user=self._user,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=self.folder,
-        )
+        for _ in range(_STARTS):
+            done = subprocess.run(
+                [*control, "-l", log, "-w", "-t", "120", "start"],
+                check=False,
+                user=self._user,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd=self.folder,
+            )
+            if done.returncode == 0 or self._answers():
+                return
+            time.sleep(1.0)
+        raise AssertionError(f"the server does not start: {log.read_text()[-2000:]}")
+
+    def _answers(self) -> bool:
+        """Tell whether it runs, though starting it took longer than was waited for."""
+        ready = [BIN / "pg_isready", "-h", self.folder, "-t", "10"]
+        return subprocess.run(ready, check=False, stdout=subprocess.DEVNULL).returncode == 0
 
     def stop(self) -> None:
         if self.pid() is not None:

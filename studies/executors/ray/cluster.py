@@ -15,6 +15,7 @@ from kernels.errors import NasError
 NAMESPACE = "paretonas"
 
 _started_here = False
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,11 @@ def connect(address: str) -> bool:
     Raises:
         NasError: there is no such cluster, or it does not let this process in.
     """
+    if "://" in address:
+        raise NasError(
+            f"Cannot use the Ray address {address!r}: write HOST:PORT, and run the search on a "
+            "machine of the cluster."
+        )
     prepare_ray()
     import ray
 
@@ -47,11 +53,6 @@ def connect(address: str) -> bool:
     if ray.is_initialized():
         return _started_here
     _started_here = False
-    if "://" in address:
-        raise NasError(
-            f"Cannot use the Ray address {address!r}: write HOST:PORT, and run the search on a "
-            "machine of the cluster."
-        )
     if address == "local":
         _init("local")
         _started_here = True
@@ -82,6 +83,7 @@ def _init(address: str) -> None:
             log_to_driver=False,
             **settings,
         )
+        _keep_quiet()
     except AuthenticationError as problem:
         raise NasError(
             f"The Ray cluster {address!r} does not let this process in ({_line(problem)}): put its "
@@ -91,6 +93,19 @@ def _init(address: str) -> None:
         if isinstance(problem, ConnectionError):
             raise
         raise NasError(f"Cannot use the Ray cluster {address!r}: {_line(problem)}.") from None
+
+
+def _keep_quiet() -> None:
+    """Have what Ray says of workers that died go to the log: it writes to standard output."""
+    from ray._private import worker
+
+    # NOTE: there is no setting for it; ray.init's log_to_driver is for what workers write.
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = _to_log
+
+
+def _to_log(data: Any, ignore_prefix: bool = False) -> None:
+    _log.debug("%s", data)
 
 
 def nodes() -> list[Node]:

@@ -320,10 +320,11 @@ class RayExecutor:
 
     def _is_due(self, member: Member) -> bool:
         """Tell whether a station is to make way for whoever else waits for room."""
-        if time.monotonic() - member.term_begun < self._terms.term:
+        begun = member.term_begun
+        if begun is None or time.monotonic() - begun < self._terms.term:
             return False
         if self._needs[member.slot].fit(self._free()) >= 1:
-            member.term_begun = time.monotonic()  # nobody waits
+            member.term_begun = None  # nobody waits
             return False
         return True
 

@@ -42,7 +42,7 @@ class Member:
         ticket: the job it was given; None also while it is at one that a dead driver gave it.
         key: of the job that a dead driver gave it.
         leaving: whether it is to go when its job is done.
-        term_begun: when its term began, by ``time.monotonic``.
+        term_begun: when it got the first job of its term, by ``time.monotonic``; None before.
     """
 
     actor: Any
@@ -54,7 +54,7 @@ class Member:
     ticket: Ticket | None = None
     key: str | None = None
     leaving: bool = False
-    term_begun: float = field(default_factory=time.monotonic)
+    term_begun: float | None = None
     _since: float = field(default_factory=time.monotonic)
     _entered: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -89,6 +89,7 @@ class Member:
         ticket.attempts += 1
         ticket.given = datetime.now(UTC)
         self.ticket = ticket
+        self.term_begun = self.term_begun or time.monotonic()
         self.enter(Phase.BUSY)
         assignment = Assignment(
             slot=self.slot,

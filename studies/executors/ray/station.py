@@ -210,8 +210,12 @@ class Station:
 
     def leave(self) -> None:
         """End the actor, and what it is at."""
-        self._pool.close()
+        self.close()
         os._exit(0)
+
+    def close(self) -> None:
+        """End the worker process, and put its files in order."""
+        self._pool.close()
 
     def _unload(self, where: Any) -> None:
         found: Luggage = self._fetch(where)
@@ -244,7 +248,7 @@ class Station:
                 busy = self._at is not None and self._outcome is None
                 quiet = time.monotonic() - max(self._heard, 0.0 if busy else self._done)
             if quiet > self._settings.silence * (_PATIENCE if busy else 1):
-                self.leave()
+                Station.leave(self)
 
 
 def _is_missing(item: str) -> bool:
