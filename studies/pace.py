@@ -46,7 +46,7 @@ class Pace:
     def complaint(self) -> str | None:
         """Say once that the sampler cannot keep up; None while it does."""
         old = time.monotonic() - self._begun > _SECONDS
-        if self._said or not old or self._idle < _SHARE * self._all:
+        if self._said or not old or self._idle <= _SHARE * self._all:
             return None
         self._said = True
         share = self._idle / self._all

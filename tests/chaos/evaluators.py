@@ -21,10 +21,18 @@ class Paid:
         slot: where it runs.
     """
 
+    steps = 4
+
     def __init__(self, folder: Path, metric: str, seconds: float, slot: Slot) -> None:
         self.folder, self.seconds = folder, seconds
         self.metrics: tuple[str, ...] = (metric,)
         self.slot: Slot = slot
+
+    def until(self, step: int, metrics: tuple[str, ...]) -> Paid:
+        return Paid(self.folder, metrics[0], self.seconds * step / self.steps, self.slot)
+
+    def state_files(self, architecture: Architecture) -> tuple[Path, ...]:
+        return ()
 
     def cache_key(self, architecture: Architecture) -> str:
         return f"paid-{self.metrics[0]}-{architecture.key}"

@@ -115,6 +115,7 @@ def _check_study(trials: Any, events: Any, stored: dict[str, float]) -> dict[str
         "trials": len(trials),
         **{state: count for state, count in sorted(states.items()) if count},
         "figures reused from the other study": kinds["reused"],
+        "stopped early": kinds["stopped"],
         "drivers that began": kinds["started"],
         "reasons of failures": dict(
             Counter((trial.reason or "")[:60] for trial in trials if trial.state == "failed")

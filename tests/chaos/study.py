@@ -25,6 +25,7 @@ def settings(name: str, **more: Any) -> StudyConfig:
         objectives=("accuracy", "latency_ms", "params"),
         constraints=("params<=60k",),
         funnel=("rf_gain:0.7",),
+        rungs=("1:0.6",),
         sampler="evolution",
         device="cpu",
         lookahead=16,
