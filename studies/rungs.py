@@ -50,7 +50,7 @@ def with_rungs(
     for evaluator in evaluators:
         part = as_stepwise(evaluator)
         wanted = [name for name in evaluator.metrics if name in config.names]
-        if part is not None and wanted:
+        if part is not None and part.slot == "training" and wanted:
             for item in config.rungs:
                 if item.epoch >= part.steps:
                     raise NasError(

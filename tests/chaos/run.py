@@ -55,6 +55,11 @@ def chaos(
         }
         say(json.dumps(counts, indent=1))
         return counts
+    except BaseException:
+        for study in world.studies:
+            log = folder / f"{study.name}.log"
+            say(f"{log.name}: {log.read_text(errors='replace')[-3000:] if log.exists() else ''}")
+        raise
     finally:
         world.close()
 
