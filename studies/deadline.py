@@ -26,9 +26,9 @@ class DeadlineError(NasError):
 class _Interrupt(BaseException):
     """Gets through ``except Exception``, which a loop that never ends may hold."""
 
-    def __init__(self, place: str) -> None:
-        super().__init__(place)
-        self.place = place
+    def __init__(self, error: DeadlineError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @contextmanager
@@ -47,19 +47,32 @@ def deadline(seconds: float, what: str, *, file: str = "") -> Iterator[None]:
         yield
         return
 
-    def interrupt(_: int, frame: FrameType | None) -> None:
-        raise _Interrupt(_place(frame, file))
+    def stop(_: int, frame: FrameType | None) -> None:
+        raise _Interrupt(too_late(what, seconds, frame, file))
 
-    before = signal.signal(signal.SIGALRM, interrupt)
+    before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_SECONDS)
     try:
         yield
-    except _Interrupt as late:
-        place = f"; it was at {late.place}: does a loop never end?" if late.place else "."
-        raise DeadlineError(f"{what} did not return within {seconds:.3g} s{place}") from None
+    except _Interrupt as interrupt:
+        raise interrupt.error from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def too_late(what: str, seconds: float, frame: FrameType | None, file: str) -> DeadlineError:
+    """Return the error of what did not return in time; see :func:`deadline`.
+
+    Args:
+        what: begins the message.
+        seconds: that it might take.
+        frame: where it is now.
+        file: the message names the line that this source file is at.
+    """
+    place = _place(frame, file)
+    at = f"; it was at {place}: does a loop never end?" if place else "."
+    return DeadlineError(f"{what} did not return within {seconds:.3g} s{at}")
 
 
 def with_deadline(space: Space, seconds: float) -> Space:

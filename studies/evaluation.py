@@ -17,6 +17,7 @@ from evaluators.protocol import Evaluator
 from kernels.device import Device
 from kernels.errors import NasError
 from studies.config import StudyConfig
+from studies.executors.files import send
 from studies.metrics import QUALITIES, Metric, parse_metric
 from studies.own import load_own_evaluators
 from studies.repeat import RepeatedEvaluator
@@ -96,7 +97,7 @@ def _quality(means: Means, metric: Metric, index: int) -> Evaluator:
         raise NasError(
             f"Training on {means.config.data!r} gives {', '.join(names)}, not {metric.name}."
         )
-    return AccuracyEvaluator(
+    evaluator = AccuracyEvaluator(
         means.dataset,
         find_recipe(recipe, means.dataset.input_shape),
         seed=means.config.seed + index,
@@ -104,9 +105,17 @@ def _quality(means: Means, metric: Metric, index: int) -> Evaluator:
         threads=means.config.threads,
         save=means.place.weights.save,
         checkpoints=means.place.root / "checkpoints",
-        metric=names[0] + str(metric).removeprefix(metric.name),
+        metric=names[0] + str(metric.after(0)).removeprefix(metric.name),
         start=means.start,
+        send=send,
     )
+    epoch = int(metric.qualifier("epoch"))
+    if epoch > evaluator.steps:
+        raise NasError(f"{metric}: the recipe {evaluator.recipe.name!r} takes {evaluator.steps}.")
+    if not epoch:
+        return evaluator
+    moments = (parse_metric(name).after(epoch) for name in evaluator.metrics)
+    return evaluator.until(epoch, tuple(map(str, moments)))
 
 
 _FAMILIES: dict[str, Callable[[Means, Metric, int], Evaluator]] = {

@@ -11,17 +11,17 @@ from typing import Any
 from evaluators.protocol import Evaluator
 from search_spaces.architecture import Architecture
 from search_spaces.space import Candidate
-from studies.executors import Outcome
 from studies.presets import BASELINE
 from studies.storage import TrialRecord, TrialState, Value
 
+UNSTORED = 0
+"""The id of a trial that is not in the record yet."""
 
-def begun_trial(
-    trial_id: int, number: int, candidate: Candidate, origin: Mapping[str, Any]
-) -> TrialRecord:
+
+def begun_trial(number: int, candidate: Candidate, origin: Mapping[str, Any]) -> TrialRecord:
     """Return the record of a trial that begins now."""
     return TrialRecord(
-        id=trial_id,
+        id=UNSTORED,
         number=number,
         state=TrialState.RUNNING,
         key=candidate.architecture.key,
@@ -37,18 +37,6 @@ def begun_trial(
     )
 
 
-def evaluated_event(number: int, evaluator: Evaluator, outcome: Outcome) -> dict[str, Any]:
-    """Return what is recorded of an evaluation's course: of which trial, where, and how long."""
-    return {
-        "trial": number,
-        "metrics": evaluator.metrics,
-        "slot": evaluator.slot,
-        "started": outcome.started.isoformat(),
-        "ended": outcome.ended.isoformat(),
-        "attempts": outcome.attempts,
-    }
-
-
 @dataclass(slots=True)
 class Flight:
     """A trial on its way.
@@ -59,8 +47,9 @@ class Flight:
         stage: number of the stage it is in.
         values: its figures so far.
         known_before: gates compare it with trials below this number only.
-        jobs: submitted evaluations that are not back.
-        claimed: evaluations that another driver has claimed.
+        open: evaluators whose figures are looked for or made.
+        paused: evaluators that were made for it and may have left a state to go on from.
+        control: whether it is trained to the end, although a rung would have stopped it.
         failure: why it fails, once nothing of it is in work any more.
     """
 
@@ -69,8 +58,9 @@ class Flight:
     known_before: int
     stage: int = 0
     values: dict[str, Value] = field(default_factory=dict)
-    jobs: list[Evaluator] = field(default_factory=list)
-    claimed: list[Evaluator] = field(default_factory=list)
+    open: list[Evaluator] = field(default_factory=list)
+    paused: list[Evaluator] = field(default_factory=list)
+    control: bool = False
     failure: str | None = None
 
     @property

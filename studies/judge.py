@@ -1,57 +1,65 @@
-"""What becomes of a candidate after a stage: the constraints and gates that it meets there."""
+"""Who goes on: bounds and gates of the stages, and the candidates that are trained all the same."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
+from studies.config import StudyConfig
 from studies.enrol import Setting
 from studies.flight import Flight
 from studies.funnel import Gate, Stage, misleads
+from studies.ledger import Ledger
+from studies.metrics import quality_of
+from studies.rungs import is_control
 from studies.storage import TrialRecord, TrialState, Value
 
-Note = Callable[..., None]
+_TRAINED = 2000
+"""Newest trained trials that a proxy is judged by."""
+_LOOKED_AT = 10_000
+"""Newest trials among which these are looked for."""
+
+Note = Callable[[str, Mapping[str, object]], None]
+"""Records an event: its kind, and more."""
 
 
+@dataclass(frozen=True, slots=True)
 class Judge:
-    """Holds what the gates have seen, and drops what they or the constraints do not let through.
+    """What each stage lets through, by the trials of the ledger.
 
-    Args:
-        setting: of the study.
-        ended: trials that ended, by number; grows while the study runs.
-        quality: what the study trains for, which proxies are held against; None: nothing.
-        note: records an event, ``note(kind, **data)``.
+    Attributes:
+        config: the settings.
+        setting: their meaning here; its gates count what went through them.
+        ledger: the trials.
+        note: where events go.
+        off: proxies that mislead.
     """
 
-    def __init__(
-        self,
-        setting: Setting,
-        ended: Mapping[int, TrialRecord],
-        *,
-        quality: str | None,
-        note: Note,
-    ) -> None:
-        self._setting, self._ended, self._quality, self._note = setting, ended, quality, note
-        self._off: set[str] = set()
+    config: StudyConfig
+    setting: Setting
+    ledger: Ledger
+    note: Note
+    off: set[str]
 
-    def arrive(self, number: int, values: Mapping[str, Value]) -> None:
+    def arrived(self, number: int, values: Mapping[str, Value]) -> None:
         """Note at the gates that a trial came there."""
         figures = {name: item.value for name, item in values.items()}
         for gate in self._gates():
             if figures.keys() >= set(gate.names):
                 gate.arrive(number, figures)
 
-    def take_up(self, trial: TrialRecord) -> None:
+    def recorded(self, trial: TrialRecord) -> None:
         """Count the gates that a recorded trial went through."""
-        for stage in self._setting.stages:
+        for stage in self.setting.stages:
             for gate in stage.gates:
                 came = trial.state is not TrialState.REPEAT and gate.names[0] in trial.values
                 gate.passed += came and trial.stage != stage.name
 
-    def spent(self) -> str | None:
-        """Return in a sentence which gate let as many through as it may; None where none did."""
+    def full(self) -> Gate | None:
+        """Return a gate that lets nobody through any more."""
         for gate in self._gates():
             if gate.config.limit is not None and gate.passed >= gate.config.limit:
-                return f"{gate.config.limit} candidates went on from the stage {gate.config.by}."
+                return gate
         return None
 
     def verdict(self, flight: Flight, stage: Stage) -> str | None:
@@ -65,32 +73,59 @@ class Judge:
         for gate in stage.gates:
             if self._is_off(gate.names[0], flight.known_before):
                 continue
+            if gate.rung is not None and flight.control:
+                continue
             reason = gate.verdict(flight.number, flight.known_before)
-            if reason is not None:
+            if reason is not None and not self._goes_on(flight, gate, reason):
                 return reason
             gate.passed += 1
         return None
 
-    def _gates(self) -> list[Gate]:
-        return [gate for stage in self._setting.stages for gate in stage.gates]
+    def _goes_on(self, flight: Flight, gate: Gate, reason: str) -> bool:
+        """Tell whether a trial that a gate stops is trained on, to see what stopping costs."""
+        if gate.rung is None:
+            return False
+        flight.control = is_control(self.config.seed, flight.number, self.config.control)
+        self.note(
+            "control" if flight.control else "stopped",
+            {
+                "trial": flight.number,
+                "metric": gate.rung.metric,
+                "epoch": gate.rung.epoch,
+                "epochs": gate.rung.epochs,
+                "reason": reason,
+            },
+        )
+        return flight.control
+
+    def _gates(self) -> Iterator[Gate]:
+        for stage in self.setting.stages:
+            yield from stage.gates
 
     def _is_off(self, proxy: str, before: int) -> bool:
-        """Tell whether a proxy ranks this study's trained trials worse than their size does."""
-        quality = self._quality
+        """Tell whether a proxy ranks this study's own trained trials worse than their size does."""
+        quality = quality_of(self.config.names)
         if quality is None or proxy.startswith(quality):
             return False
-        trained = [
-            trial.values
-            for number, trial in self._ended.items()
-            if number < before and trial.state is TrialState.COMPLETE and proxy in trial.values
-        ]
-        sign = self._setting.sign
+        trained = self._trained(proxy, before)
+        sign = self.setting.sign
         columns = [
             [factor * values[name].value for values in trained]
             for name, factor in ((proxy, sign(proxy)), ("params", 1.0), (quality, sign(quality)))
         ]
         why = misleads(*columns)
-        if why is not None and proxy not in self._off:
-            self._off.add(proxy)
-            self._note("proxy off", metric=proxy, reason=why)
+        if why is not None and proxy not in self.off:
+            self.off.add(proxy)
+            self.note("proxy off", {"metric": proxy, "reason": why})
         return why is not None
+
+    def _trained(self, proxy: str, before: int) -> list[Mapping[str, Value]]:
+        """Return the figures of the newest complete trials below a number."""
+        found: list[Mapping[str, Value]] = []
+        for number in range(before - 1, max(-1, before - 1 - _LOOKED_AT), -1):
+            trial = self.ledger.trials.get(number)
+            if trial is not None and trial.state is TrialState.COMPLETE and proxy in trial.values:
+                found.append(trial.values)
+                if len(found) == _TRAINED:
+                    break
+        return found

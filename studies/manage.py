@@ -15,7 +15,15 @@ from studies.config import StudyConfig
 from studies.front import Points, feasible_points
 from studies.metrics import Direction
 from studies.pareto import hypervolume, non_dominated
-from studies.storage import Holder, Owner, Repository, StudyRecord, TrialState
+from studies.stopping import StoppingReport, stopping_report
+from studies.storage import (
+    Holder,
+    Owner,
+    Repository,
+    StudyRecord,
+    TrialState,
+    WorkerRecord,
+)
 from studies.workspace import Workspace
 
 _DELETING_SECONDS = 600.0
@@ -62,6 +70,8 @@ class StudyView:
         versions: of the libraries it was started with.
         reasons: how often each reason failed a trial or stage dropped one, most frequent first.
         seconds: how long each evaluator ran for it, in s.
+        stopping: what early stopping did; None where there was none.
+        workers: who works for it now, as its driver saw them last.
     """
 
     line: StudyLine
@@ -70,6 +80,8 @@ class StudyView:
     versions: Mapping[str, str]
     reasons: Mapping[str, int]
     seconds: Mapping[str, float]
+    stopping: StoppingReport | None = None
+    workers: tuple[WorkerRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +150,8 @@ def show_study(workspace: Workspace | Path | str, name: str) -> StudyView:
             versions=record.versions,
             reasons=dict(repository.reasons(record.id).most_common()),
             seconds=repository.seconds_spent(record.id),
+            stopping=stopping_report(repository, record),
+            workers=tuple(repository.workers(record.id)),
         )
 
 

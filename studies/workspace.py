@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import os
+import json
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from sqlalchemy.engine import make_url
 from torch import Tensor
 
 from evaluators.protocol import Measured
 from kernels.errors import NasError
+from studies.executors.files import inside, leave
+from studies.executors.marker import read_marker
 from studies.storage import Artifact, Repository
+
+SETTINGS = "workspace.toml"
+"""File of a workspace that says where its record is, if that is not a file in it."""
+_FILE = "record.db"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +39,40 @@ class Workspace:
 
     @classmethod
     def of(cls, place: Workspace | Path | str) -> Workspace:
-        """Return the workspace in a directory, or the one given."""
-        return place if isinstance(place, Workspace) else cls(Path(place))
+        """Return the workspace in a directory, with the database it says, or the one given.
+
+        Raises:
+            NasError: its settings file cannot be read.
+        """
+        if isinstance(place, Workspace):
+            return place
+        root = Path(place)
+        return cls(root, _read_database(root / SETTINGS))
+
+    def with_database(self, url: str) -> Workspace:
+        """Have the record kept in a database server from the start, and the directory say so.
+
+        Raises:
+            NasError: a record is kept elsewhere, or the URL holds a password.
+        """
+        if make_url(url).password is not None:
+            raise NasError(
+                "Leave the password out of the database's URL, as the workspace would show it: put "
+                "it into ~/.pgpass, or into the variable PGPASSWORD."
+            )
+        if self.database not in (None, url) or (self.root / _FILE).exists():
+            kept = self.database or self.root / _FILE
+            raise NasError(f"The workspace {self.root} has its record in {kept}, not in {url}.")
+        leave(self.root / SETTINGS, f"database = {json.dumps(url)}\n".encode())
+        return Workspace(self.root, url)
+
+    def identity(self) -> str:
+        """Return what tells it from others; the first who asks makes it.
+
+        Raises:
+            NasError: the directory cannot be written.
+        """
+        return read_marker(self.root)
 
     def open(self, *, create: bool = True) -> Repository:
         """Open the record.
@@ -41,7 +80,7 @@ class Workspace:
         Raises:
             NasError: it cannot be opened, or is not there and not to be created.
         """
-        return Repository.open(self.database or self.root / "record.db", create=create)
+        return Repository.open(self.database or self.root / _FILE, create=create)
 
     @property
     def weights(self) -> WeightStore:
@@ -66,13 +105,14 @@ class WeightStore:
         """Store weights and return the hash of their content; a file is whole when it is there.
 
         Raises:
+            NasError: the key is no name of a file in the folder.
             OSError: they cannot be written.
         """
         content = save({name: tensor.contiguous() for name, tensor in weights.items()})
         digest = sha256(content).hexdigest()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write(self._content(digest), content)
-        _write(self._name(key), digest.encode())
+        name = self._name(key)
+        leave(self._content(digest), content)
+        leave(name, digest.encode())
         return digest
 
     def load(self, key: str) -> dict[str, Tensor]:
@@ -103,10 +143,10 @@ class WeightStore:
         return path.stat().st_size if path.is_file() else 0
 
     def _content(self, digest: str) -> Path:
-        return self.folder / f"{digest}.safetensors"
+        return inside(self.folder, f"{digest}.safetensors")
 
     def _name(self, key: str) -> Path:
-        return self.folder / f"{key}.weights"
+        return inside(self.folder, f"{key}.weights")
 
 
 def weights_of(figures: Iterable[Measured], store: WeightStore) -> tuple[Artifact, ...]:
@@ -121,14 +161,14 @@ def weights_of(figures: Iterable[Measured], store: WeightStore) -> tuple[Artifac
     return tuple(found.values())
 
 
-def _write(path: Path, content: bytes) -> None:
-    with NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        partial = Path(file.name)
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError:
-            partial.unlink()
-            raise
-    partial.replace(path)
+def _read_database(path: Path) -> str | None:
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as problem:
+        raise NasError(f"Cannot read the workspace's settings {path}: {problem}.") from None
+    url = found.get("database")
+    if not isinstance(url, str) or found.keys() != {"database"}:
+        raise NasError(f'{path}: expected one line, database = "URL".')
+    return url

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import nn
@@ -25,6 +26,7 @@ SAVE_SPACING = 20.0
 """Between two saves at least so many times what the last one took: they cost under 5 %."""
 
 _FORMAT = 1
+_PARTIAL = ".partial-"
 _SUM = sha256().digest_size
 # All that torch.load raises on files that are torn, of another kind, or not made of plain values.
 _UNREADABLE = (
@@ -83,7 +85,9 @@ class Checkpoint:
             state: plain values and tensors only. A file that cannot be written is logged: the
                 training goes on without.
         """
-        partial, start = self._partial, time.monotonic()
+        start = time.monotonic()
+        # Of its own name: another study may train the same.
+        partial = self.path.with_name(f"{self.path.name}{_PARTIAL}{uuid4().hex}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             buffer = io.BytesIO()
@@ -101,13 +105,13 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Delete the file, and what a save that was killed left of one."""
-        for path in (self.path, self._partial):
-            if path.exists():
-                path.unlink()
+        remove(self.path)
 
-    @property
-    def _partial(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.partial")
+
+def remove(path: Path) -> None:
+    """Delete the checkpoint of a training that nobody goes on with."""
+    for leftover in (path, *path.parent.glob(f"{path.name}{_PARTIAL}*")):
+        leftover.unlink(missing_ok=True)
 
 
 def run_digest(

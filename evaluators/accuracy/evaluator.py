@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from evaluators.accuracy.checkpoint import Checkpoint
+from evaluators.accuracy.checkpoint import remove
 from evaluators.accuracy.data import AnyDataset
 from evaluators.accuracy.initialise import initialise
 from evaluators.accuracy.recipe import Recipe
@@ -73,6 +74,7 @@ class AccuracyEvaluator:
         checkpoints: a folder where trainings that are killed leave their state; None: nowhere.
         on_epoch: told of every epoch; one that is to be pickled has none.
         start: weights that every training begins from; None: fresh ones by the seed.
+        send: told of the state that a training leaves which was to go :meth:`until` an epoch.
     """
 
     slot: Slot = "training"
@@ -90,6 +92,7 @@ class AccuracyEvaluator:
         checkpoints: Path | None = None,
         on_epoch: Callable[[Epoch], None] | None = None,
         start: Start | None = None,
+        send: Callable[[Path], None] | None = None,
     ) -> None:
         self._dataset: AnyDataset | bytes = dataset
         self.recipe, self.seed = recipe, seed
@@ -101,7 +104,8 @@ class AccuracyEvaluator:
             *(f"{name}{bracket}{conditions}" for name in others),
         )
         self._save, self._checkpoints, self._on_epoch = save, checkpoints, on_epoch
-        self._start = start
+        self._start, self._send = start, send
+        self._until: int | None = None
 
     @property
     def dataset(self) -> AnyDataset:
@@ -137,6 +141,25 @@ class AccuracyEvaluator:
         """See :class:`evaluators.protocol.Evaluator`."""
         return accuracy_key(architecture, self.dense_key(architecture), metric=self.metrics[0])
 
+    @property
+    def steps(self) -> int:
+        """See :class:`evaluators.protocol.Stepwise`."""
+        return self.recipe.epochs
+
+    def until(self, step: int, metrics: tuple[str, ...]) -> AccuracyEvaluator:
+        """See :class:`evaluators.protocol.Stepwise`."""
+        part = copy.copy(self)
+        part._until, part.metrics = step, metrics
+        return part
+
+    def state_files(self, architecture: Architecture) -> tuple[Path, ...]:
+        """See :class:`evaluators.protocol.Stepwise`."""
+        path = self._checkpoint(self.dense_key(architecture))
+        return () if path is None else (path,)
+
+    def _checkpoint(self, key: str) -> Path | None:
+        return None if self._checkpoints is None else self._checkpoints / f"{key}.pt"
+
     def evaluate(self, architecture: Architecture) -> list[Measured]:
         """Train and validate.
 
@@ -151,7 +174,7 @@ class AccuracyEvaluator:
             initialise(module, self.seed)
         else:
             self._start.give(module, architecture)
-        file = None if self._checkpoints is None else self._checkpoints / f"{key}.pt"
+        file = self._checkpoint(key)
         result = train(
             module,
             self.dataset,
@@ -162,18 +185,28 @@ class AccuracyEvaluator:
             on_epoch=self._on_epoch,
             checkpoint=file,
             keep_checkpoint=True,
+            until=self._until,
         )
+        failed = result.status is TrainingStatus.FAILED
+        if self._until is not None and not failed:
+            return self._on_the_way(result, self._until, file)
         detail: dict[str, Any] = {"dense_key": key}
-        if self._save is not None and result.status is not TrainingStatus.FAILED:
+        if self._save is not None and not failed:
             state = weights_by_node(module, architecture)
             digest = self._save(key, {name: item.detach().cpu() for name, item in state.items()})
             if digest is not None:
                 detail["weights"] = digest
         if file is not None:  # not before the weights are safe
-            Checkpoint(file, key).remove()
-        if result.status is TrainingStatus.FAILED or result.validation is None:
+            remove(file)
+        if result.validation is None:
             raise EvaluationError(f"The training failed: {result.reason}")
         return _measured(self.metrics, result.validation, {**self._detail(result), **detail})
+
+    def _on_the_way(self, result: TrainingResult, epoch: int, state: Path | None) -> list[Measured]:
+        """Return the figures after an epoch; the training may be further than that already."""
+        if self._send is not None and state is not None and state.exists():
+            self._send(state)
+        return _measured(self.metrics, result.history[epoch - 1].validation, self._detail(result))
 
     def _detail(self, result: TrainingResult) -> dict[str, Any]:
         return {
@@ -188,6 +221,7 @@ class AccuracyEvaluator:
             "threads": result.threads,
             "torch": torch.__version__,
             "seconds": result.wall_seconds,
+            "resumed": result.resumed,
             "history": [
                 {
                     "epoch": epoch.number,

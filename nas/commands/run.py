@@ -12,6 +12,15 @@ from nas.commands.shared import AsJson, Device, Run, Study, complete_data, compl
 from nas.output import progress
 from nas.output import show as print_result
 
+Compare = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        help="Print what differs between two networks, and export nothing: trials of the run, "
+        "JSON files, RUN:KEY or text in quotes.",
+        metavar="A B",
+    ),
+]
+
 
 def front(
     run: Run,
@@ -110,14 +119,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="Directory of the exports; RUN/exports by default.")
     ] = None,
-    compare: Annotated[
-        tuple[str, str] | None,
-        typer.Option(
-            help="Print what differs between two networks, and export nothing: trials of the run, "
-            "JSON files, RUN:KEY or text in quotes.",
-            metavar="A B",
-        ),
-    ] = None,
+    compare: Compare = None,
     latency_tolerance: Annotated[
         float,
         typer.Option(min=0, help="How much slower a packed export may be.", metavar="SHARE"),

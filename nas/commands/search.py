@@ -26,6 +26,14 @@ Config = Annotated[
         metavar="FILE.toml",
     ),
 ]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        help="Keep the record in a server: postgresql://USER@HOST/NAME. Said once, at the start; "
+        "the directory remembers it.",
+        metavar="URL",
+    ),
+]
 Plain = Annotated[
     bool, typer.Option("--plain", help="A line for each trial, as where there is no terminal.")
 ]
@@ -64,6 +72,7 @@ def _run(
     *,
     out: Out = None,
     config: Config = None,
+    database: Database = None,
     plain: Plain = False,
     as_json: AsJson = False,
     **values: Any,
@@ -71,7 +80,9 @@ def _run(
     from nas.commands.settings import given_settings
     from nas.jobs import search as job
 
-    summary = job.search(given_settings(values), config=config, out=out, plain=plain)
+    summary = job.search(
+        given_settings(values), config=config, out=out, database=database, plain=plain
+    )
     show(summary, as_json=as_json, text=job.summary_text)
     if not summary["complete"]:
         raise typer.Exit(1)

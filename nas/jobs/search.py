@@ -21,7 +21,12 @@ from studies.workspace import Workspace
 
 
 def search(
-    settings: Mapping[str, Any], *, config: Path | None, out: Path | None, plain: bool
+    settings: Mapping[str, Any],
+    *,
+    config: Path | None,
+    out: Path | None,
+    database: str | None = None,
+    plain: bool,
 ) -> Json:
     """Run a study, or go on with it.
 
@@ -30,13 +35,17 @@ def search(
         config: TOML file of others; it may say ``out`` too.
         out: directory of the run; by default ``runs/NAME``, by the name of the study, of the
             settings file, or of the space.
+        database: URL of the server that keeps the record, if the directory does not say so yet.
         plain: say a line for each trial, though there is a terminal.
     """
     study, out = _settings(settings, config, out)
+    place = Workspace.of(out)
+    if database is not None:
+        place = place.with_database(database)
     if plain or not _can_draw():
-        summary = run_study(study, out, on_progress=lambda item: _say(item, study))
+        summary = run_study(study, place, on_progress=lambda item: _say(item, study))
     else:
-        summary = _run_live(study, out)
+        summary = _run_live(study, place)
     return {
         "study": summary.study,
         "run": str(out),
@@ -47,6 +56,7 @@ def search(
         "repeats": summary.repeats,
         "dropped": dict(summary.dropped),
         "seconds": summary.seconds,
+        "notes": list(summary.notes),
         "objectives": list(study.names),
         "front": [point_json(point) for point in summary.front],
         "baselines": [point_json(point) for point in baselines(out, summary.study)],
@@ -60,7 +70,7 @@ def summary_text(summary: Json) -> str:
     counts += [f"{count} dropped at {stage}" for stage, count in summary["dropped"].items()]
     front = front_table(summary["front"], summary["objectives"], summary["baselines"])
     ended = f"{summary['message']} {', '.join(counts)} in {duration(summary['seconds'])}."
-    return f"{ended}\n\n{front}"
+    return "\n\n".join(["\n".join([ended, *summary["notes"]]), front])
 
 
 def _settings(
@@ -103,13 +113,12 @@ def _say(item: Progress, study: StudyConfig) -> None:
     progress(progress_line(item, study.names))
 
 
-def _run_live(study: StudyConfig, out: Path) -> StudySummary:
+def _run_live(study: StudyConfig, place: Workspace) -> StudySummary:
     # Rich is loaded only where it draws.
     from nas.live.board import Board
     from nas.live.view import LiveView
     from nas.live.watch import WatchedExecutor
 
-    place = Workspace.of(out)
     recorded, spent = _recorded(study, place)
     board = Board(study, recorded, spent_seconds=spent)
     executor = WatchedExecutor(make_executor(study, place), board)
@@ -121,7 +130,7 @@ def _recorded(study: StudyConfig, place: Workspace) -> tuple[list[Any], float]:
     """Return the trials of earlier runs, and the seconds they spent evaluating."""
     if place.database is None and not (place.root / "record.db").is_file():
         return [], 0.0
-    with place.open(create=False) as repository:
+    with place.open() as repository:
         found = repository.find_study(study.name)
         if found is None:
             return [], 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from studies.audits import audits_of, latest
 from studies.config import StudyConfig
 from studies.front import front
 from studies.manage import show_study
+from studies.stopping import stopping_text
 from studies.storage import Evaluation, EventRecord, Repository, TrialRecord
 from studies.workspace import Workspace
 
@@ -54,6 +56,8 @@ def show_run(run: Path, study: str | None) -> Json:
         "counts": {str(state): count for state, count in line.counts.items()},
         "reasons": dict(view.reasons),
         "seconds": dict(view.seconds),
+        "stopping": None if view.stopping is None else stopping_text(view.stopping),
+        "workers": dict(Counter(f"{item.slot} {item.state}" for item in view.workers)),
         "objectives": list(config.names),
         "front": [point_json(point) for point in front(place, name)],
         "baselines": [{"name": trial.origin["name"], **_trial_json(trial)} for trial in baselines],

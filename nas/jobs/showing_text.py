@@ -52,6 +52,11 @@ def run_text(run: Json) -> str:
         ("begun", _when(run["created"])),
         ("last active", f"{_when(run['last_activity'])}, {running}"),
     ]
+    if run["stopping"]:
+        facts.append(("early stopping", run["stopping"]))
+    if run["driver"] and run["workers"]:
+        at = (f"{count} {words}" for words, count in run["workers"].items())
+        facts.append(("workers", ", ".join(at)))
     parts = [f"{run['study']}\n{_wrapped(facts)}"]
     if run["reasons"]:
         rows = [(f"{count} x", reason) for reason, count in list(run["reasons"].items())[:_REASONS]]

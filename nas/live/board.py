@@ -114,7 +114,7 @@ class Board:
         self._counts: Counter[TrialState] = Counter()
         self._reasons: Counter[str] = Counter()
         self._drops: Counter[str] = Counter()
-        self._work = Work(max(1, config.workers))
+        self._work = Work(config.workers or 1)
         self._finishes: deque[tuple[float, int]] = deque(maxlen=_RECENT + 1)
         self._front: list[FrontRow] = []
         self._costs: Rows = np.empty((0, len(self._names)))
@@ -130,10 +130,10 @@ class Board:
         self._measure()
         self._finishes.append((self._begun, self._counts[TrialState.COMPLETE]))
 
-    def submitted(self, job: Job) -> None:
-        """Note an evaluation that is to be made."""
+    def submitted(self, job: Job, workers: int = 0) -> None:
+        """Note an evaluation that is to be made, and how many train at once now, where known."""
         with self._lock:
-            self._work.submitted(job)
+            self._work.submitted(job, workers)
 
     def returned(self, outcomes: Sequence[Outcome]) -> None:
         """Note evaluations that were made."""

@@ -31,8 +31,9 @@ class Work:
         self._most: dict[Slot, int] = {"training": workers, "measurement": 1, "inline": 1}
         self._entries: dict[int, _Entry] = {}
 
-    def submitted(self, job: Job) -> None:
-        """Note an evaluation that is to be made."""
+    def submitted(self, job: Job, workers: int = 0) -> None:
+        """Note an evaluation that is to be made, and how many train at once now, where known."""
+        self._most["training"] = workers or self._most["training"]
         self._entries[job.id] = _Entry(job.evaluator.metrics[0], job.evaluator.slot)
         self._begin()
 

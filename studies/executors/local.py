@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
 from studies.deadline import DeadlineError, deadline
-from studies.executors.protocol import Job, Outcome
+from studies.executors.protocol import Job, Outcome, WorkerState
 from studies.executors.run import run, this_worker
 
 
@@ -26,6 +27,15 @@ class LocalExecutor:
     def __init__(self, seconds: float | None = None) -> None:
         self._queue: deque[Job] = deque()
         self._seconds = seconds
+
+    @property
+    def slots(self) -> int:
+        """See :class:`~studies.executors.Executor`."""
+        return 0
+
+    def workers(self) -> Sequence[WorkerState]:
+        """See :class:`~studies.executors.Executor`."""
+        return ()
 
     def submit(self, job: Job) -> None:
         """See :class:`~studies.executors.Executor`."""

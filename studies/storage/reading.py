@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +23,7 @@ from studies.storage.models import (
     Event,
     Trial,
     ValueRow,
+    WorkerRow,
 )
 from studies.storage.records import (
     Artifact,
@@ -30,6 +32,7 @@ from studies.storage.records import (
     TrialRecord,
     TrialState,
     Value,
+    WorkerRecord,
 )
 
 Objectives = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
@@ -241,6 +244,13 @@ def artifacts(connection: Connection, trial_id: int) -> list[Artifact]:
     row = ArtifactRow
     query = select(row.name, row.kind, row.content_hash, row.size).where(row.trial_id == trial_id)
     return [Artifact(*found) for found in connection.execute(query.order_by(row.name))]
+
+
+def workers(connection: Connection, study_id: int) -> list[WorkerRecord]:
+    """Return the workers of a study, by name."""
+    columns = [getattr(WorkerRow, entry.name) for entry in fields(WorkerRecord)]
+    query = select(*columns).where(WorkerRow.study_id == study_id).order_by(WorkerRow.name)
+    return [WorkerRecord(*row) for row in connection.execute(query)]
 
 
 def _number(value: float | None) -> float:

@@ -17,6 +17,10 @@ class StudyBusyError(NasError):
     """Another driver runs the study; or took it over, where it was this one's."""
 
 
+class RecordUnreachableError(NasError):
+    """The record's database does not answer, or is busy; it may answer later."""
+
+
 class TrialState(StrEnum):
     """How far a trial came."""
 
@@ -106,6 +110,31 @@ class Evaluation:
     ended: datetime
     worker: str = ""
     artifacts: tuple[Artifact, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """A worker of a study.
+
+    Attributes:
+        name: of its process, ``host:pid``, or of what is to become one.
+        node: the machine it is on; empty where that is not known yet.
+        slot: what it does: ``training`` or ``measurement``.
+        device: what it does it on.
+        state: ``starting``, ``idle``, ``busy``, ``paused`` or ``lost``.
+        trial: number of the trial it works for; None while it does not.
+        since: when it came into this state, UTC.
+        seen: when its driver last saw it, UTC.
+    """
+
+    name: str
+    node: str
+    slot: str
+    device: str
+    state: str
+    trial: int | None
+    since: datetime
+    seen: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from search_spaces.space import Candidate
 from studies.storage import claims, reading, writing
 from studies.storage import database as db
 from studies.storage.claims import CLAIMS, LEASES
+from studies.storage.journal import Journal
 from studies.storage.models import Study
 from studies.storage.owner import Owner
 from studies.storage.reading import Objectives
@@ -29,6 +30,7 @@ from studies.storage.records import (
     StudyRecord,
     TrialRecord,
     TrialState,
+    WorkerRecord,
 )
 from studies.storage.schema import ensure_schema
 
@@ -137,10 +139,10 @@ class Repository:
         return found
 
     def delete_study(self, study_id: int) -> int:
-        """Delete a study and its events; evaluations that others may find stay.
+        """Delete a study and its trials; evaluations that others may find stay.
 
         Returns:
-            how many trials it had, which are deleted too.
+            how many trials it had.
         """
         with db.writing(self._engine) as connection:
             return writing.delete_study(connection, study_id)
@@ -166,14 +168,7 @@ class Repository:
         *,
         stage: str | None = None,
     ) -> None:
-        """Record how a trial ended.
-
-        Args:
-            trial_id: of the trial.
-            state: how far it came.
-            reason: why it failed or was dropped, or what it repeats.
-            stage: of the funnel at which it was dropped.
-        """
+        """Record how a trial ended, why, and at which stage of the funnel it was dropped."""
         with db.writing(self._engine) as connection:
             writing.finish_trial(connection, trial_id, state, reason, stage)
 
@@ -190,10 +185,10 @@ class Repository:
 
         Args:
             study_id: of the study.
-            number: of the only trial wanted.
-            since: number of the first trial wanted.
+            number: of the only one wanted.
+            since: number of the first one wanted.
             key: what the key of the architecture begins with.
-            baselines: only these are wanted.
+            baselines: whether only these are wanted.
         """
         where = reading.where(study_id, number, since, key, baselines)
         with db.reading(self._engine) as connection:
@@ -235,33 +230,20 @@ class Repository:
 
     # Figures
 
-    def add_evaluation(
-        self, trial_id: int, evaluation: Evaluation, *, event: Mapping[str, Any] | None = None
-    ) -> None:
+    def add_evaluation(self, trial_id: int, evaluation: Evaluation) -> None:
         """Record what an evaluator found, and its finite figures as values of the trial.
-
-        Args:
-            trial_id: of the trial.
-            evaluation: what was found.
-            event: recorded with it, of the kind ``evaluated``: both are there, or neither.
 
         Raises:
             NasError: the trial has a figure of one of the metrics already.
         """
         with db.writing(self._engine) as connection:
             writing.add_evaluation(connection, trial_id, evaluation)
-            if event is not None:
-                study_id = writing.study_of(connection, trial_id)
-                writing.add_event(connection, study_id, "evaluated", event)
 
     def reuse(self, trial_id: int, key: str, metrics: Sequence[str]) -> list[Measured] | None:
         """Give a trial the figures that any study recorded under a key.
 
         Returns:
             them, in the order of the metrics; None, and nothing happens, unless there are all.
-
-        Raises:
-            NasError: the trial has a figure of one of the metrics already.
         """
         with db.reading(self._engine) as connection:
             found = writing.known_figures(connection, key, metrics)
@@ -273,11 +255,7 @@ class Repository:
         return figures
 
     def add_values(self, trial_id: int, figures: Iterable[Measured]) -> None:
-        """Record figures of a trial that no evaluator of its study gave, each metric once.
-
-        Raises:
-            NasError: a figure is not finite, or the trial has the metric already.
-        """
+        """Record figures of a trial that no evaluator of its study gave, finite and each once."""
         with db.writing(self._engine) as connection:
             writing.add_values(connection, trial_id, list(figures))
 
@@ -324,9 +302,9 @@ class Repository:
 
         Args:
             study_id: of the study.
-            newest: how many of the last events are wanted; None: all.
-            trial: number of the only trial whose events are wanted.
-            kind: the only kind that is wanted.
+            newest: how many of the last ones are wanted; None: all.
+            trial: number of the only trial that is wanted.
+            kind: that is wanted.
         """
         with db.reading(self._engine) as connection:
             return reading.events(connection, study_id, newest, trial, kind)
@@ -366,6 +344,11 @@ class Repository:
         with db.writing(self._engine) as connection:
             claims.renew(connection, CLAIMS, owner, seconds)
 
+    def release_all(self, owner: Owner) -> None:
+        """Give up all claims of an owner."""
+        with db.writing(self._engine) as connection:
+            claims.give_up_all(connection, CLAIMS, owner)
+
     def take_lease(self, study_id: int, owner: Owner, seconds: float) -> None:
         """Become the one driver of a study, for so long unless it is renewed.
 
@@ -389,10 +372,19 @@ class Repository:
         with db.writing(self._engine) as connection:
             claims.give_up(connection, LEASES, study_id, owner)
 
+    def journal(self, study_id: int, owner: Owner) -> Journal:
+        """Return what a driver writes through, once it has the lease of its study."""
+        return Journal(self._engine, study_id, owner)
+
     def driver(self, study_id: int) -> Holder | None:
         """Return who runs a study now."""
         with db.reading(self._engine) as connection:
             return claims.driver(connection, study_id)
+
+    def workers(self, study_id: int) -> list[WorkerRecord]:
+        """Return the workers of a study as its newest driver saw them last, by name."""
+        with db.reading(self._engine) as connection:
+            return reading.workers(connection, study_id)
 
     def _set(self, study_id: int, **values: Any) -> None:
         with db.writing(self._engine) as connection:

@@ -24,8 +24,9 @@ from studies.storage.models import (
     Study,
     Trial,
     ValueRow,
+    WorkerRow,
 )
-from studies.storage.records import Artifact, Evaluation, TrialState
+from studies.storage.records import Artifact, Evaluation, TrialState, WorkerRecord
 
 _EVALUATIONS = Base.metadata.tables[EvaluationRow.__tablename__]
 _ARCHITECTURES = Base.metadata.tables[ArchitectureRow.__tablename__]
@@ -40,7 +41,9 @@ _FINISH = (
 _ADD_VALUES = insert(ValueRow)
 _ADD_EVENT = insert(Event)
 _ADD_ARTIFACTS = insert(ArtifactRow)
-_STUDY_OF = select(Trial.study_id).where(Trial.id == bindparam("wanted"))
+_EVALUATION = select(EvaluationRow.key, EvaluationRow.id, EvaluationRow.document)
+_AT_ONCE = 500
+"""Keys in one query: databases limit how many it may name."""
 _VALUE = ("metric", "value", "low", "high", "evaluation_id")
 
 
@@ -79,7 +82,8 @@ def finish_trial(
     connection: Connection, trial_id: int, state: TrialState, reason: str | None, stage: str | None
 ) -> None:
     """Say how a trial ended, now."""
-    ended = {"state": state, "reason": reason, "stage": stage, "ended": datetime.now(UTC)}
+    said = None if reason is None else _storable(reason)
+    ended = {"state": state, "reason": said, "stage": stage, "ended": datetime.now(UTC)}
     if not connection.execute(_FINISH, {"wanted": trial_id, **ended}).rowcount:
         raise NasError(f"The record has no trial {trial_id}; was its study deleted?")
 
@@ -121,12 +125,6 @@ def add_event(connection: Connection, study_id: int, kind: str, data: Mapping[st
     connection.execute(_ADD_EVENT, row)
 
 
-def study_of(connection: Connection, trial_id: int) -> int:
-    """Return the id of a trial's study."""
-    found: int = connection.execute(_STUDY_OF, {"wanted": trial_id}).scalar_one()
-    return found
-
-
 def add_values(connection: Connection, trial_id: int, figures: Sequence[Measured]) -> None:
     """Insert figures that no evaluator of the study gave, with their details."""
     wrong = [item for item in figures if not math.isfinite(item.value)]
@@ -141,18 +139,30 @@ def known_figures(
     connection: Connection, key: str, metrics: Sequence[str]
 ) -> tuple[int, list[Measured]] | None:
     """Return an evaluation's id and figures by its key, if it has all of the metrics, finite."""
-    query = select(EvaluationRow.id, EvaluationRow.document).where(EvaluationRow.key == key)
-    row = connection.execute(query).first()
-    if row is None:
-        return None
-    number, document = row
-    found = []
-    for name in metrics:
-        figure = document.get(name)
-        if figure is None or figure["value"] is None:
-            return None
-        found.append(Measured(name, **figure))
-    return number, found
+    return known_evaluations(connection, {key: metrics}).get(key)
+
+
+def known_evaluations(
+    connection: Connection, wanted: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[int, list[Measured]]]:
+    """Return by key the evaluations that have the metrics wanted of each, with their ids."""
+    found = {}
+    keys = list(wanted)
+    for start in range(0, len(keys), _AT_ONCE):
+        some = EvaluationRow.key.in_(keys[start : start + _AT_ONCE])
+        for key, number, document in connection.execute(_EVALUATION.where(some)):
+            figures = _figures(document, wanted[key])
+            if figures is not None:
+                found[key] = number, figures
+    return found
+
+
+def set_workers(connection: Connection, study_id: int, workers: Sequence[WorkerRecord]) -> None:
+    """Replace what is known of a study's workers."""
+    connection.execute(delete(WorkerRow).where(WorkerRow.study_id == study_id))
+    if workers:
+        rows = [{"study_id": study_id, **asdict(worker)} for worker in workers]
+        connection.execute(insert(WorkerRow), rows)
 
 
 def give_values(
@@ -191,6 +201,7 @@ def delete_study(connection: Connection, study_id: int) -> int:
         update(EvaluationRow).where(paid).values(trial_id=None),
         delete(Trial).where(Trial.study_id == study_id),
         delete(Event).where(Event.study_id == study_id),
+        delete(WorkerRow).where(WorkerRow.study_id == study_id),
         delete(LEASES).where(LEASES.c.study_id == study_id),
         delete(Study).where(Study.id == study_id),
     ):
@@ -204,15 +215,32 @@ def plain(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain_value(value: Any) -> Any:
-    if value is None or isinstance(value, str | bool | int):
+    if value is None or isinstance(value, bool | int):
         return value
+    if isinstance(value, str):
+        return _storable(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return plain(value)
     if isinstance(value, list | tuple):
         return [_plain_value(item) for item in value]
-    return str(value)
+    return _storable(str(value))
+
+
+def _storable(text: str) -> str:
+    """Return a text that every database takes: PostgreSQL has no zeros and no half characters."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> list[Measured] | None:
+    figures = []
+    for name in metrics:
+        figure = document.get(name)
+        if figure is None or figure["value"] is None:
+            return None
+        figures.append(Measured(name, **figure))
+    return figures
 
 
 def _document(item: Measured) -> dict[str, Any]:

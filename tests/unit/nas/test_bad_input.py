@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from studies import driver
+from studies import asker, supply
 from studies.storage import TrialRecord, TrialState
 from studies.workspace import Workspace
 from tests.unit.nas.conftest import Run
@@ -71,7 +71,7 @@ def nas(inside: Run) -> Run:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with all kinds of bad files, and one good study in ``run``."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(driver, "ASK_SECONDS", 1.0)
+    monkeypatch.setattr(asker, "ASK_SECONDS", 1.0)
     for name, line in {
         "good": "pass",
         "raises": "raise KeyError('depth')",
@@ -281,7 +281,7 @@ def test_a_full_disk_is_one_line_before_anything_is_paid(
     evaluator = ("--evaluator", "evaluators.py:raises", "--objectives", "score:max,params")
     arguments = ("search", "good.py", "--trials", 3, *evaluator, "--workers", 0)
     with monkeypatch.context() as full:
-        full.setattr(driver, "MIN_FREE_BYTES", 1 << 60)
+        full.setattr(supply, "MIN_FREE_BYTES", 1 << 60)
         code, out, problems = nas(*arguments)
     assert (code, out, problems.count("\n")) == (2, "", 1)
     assert "make room and give the same command to go on" in problems

@@ -10,7 +10,7 @@ import torch
 
 from evaluators.analytic import AnalyticEvaluator
 from kernels.errors import NasError
-from studies import driver, search
+from studies import asker, search, supply
 from studies.search import Ending, run_study
 from studies.storage import TrialState
 from studies.workspace import Workspace
@@ -67,6 +67,7 @@ def test_a_space_that_raises_for_some_answers_goes_on_with_the_others(tmp_path):
     assert rules == {"AssertionError in own.py, line 9: too even"}
 
 
+@pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -86,14 +87,14 @@ def test_a_space_that_raises_for_some_answers_goes_on_with_the_others(tmp_path):
         ),
     ],
 )
-def test_a_space_that_never_ends_is_stopped(tmp_path, monkeypatch, line, message):
-    monkeypatch.setattr(driver, "ASK_SECONDS", 0.5 if "0.5 s" in message else 20.0)
+def test_a_space_that_never_ends_is_stopped(tmp_path, monkeypatch, line, message, workers):
+    monkeypatch.setattr(asker, "ASK_SECONDS", 0.5 if "0.5 s" in message else 20.0)
     if "sleep" in line:
-        monkeypatch.setattr(driver, "ASK_SECONDS", 0.5)
+        monkeypatch.setattr(asker, "ASK_SECONDS", 0.5)
     place = own_space(tmp_path, line)
     begin = time.monotonic()
     with pytest.raises(NasError, match=message) as caught:
-        run_study(cheap_config(space=place, trials=2), tmp_path / "w")
+        run_study(cheap_config(space=place, trials=2, workers=workers), tmp_path / "w")
     one_line(caught)
     assert time.monotonic() - begin < 20
 
@@ -135,7 +136,7 @@ def test_a_full_disk_ends_the_study_before_it_pays_and_it_goes_on_later(tmp_path
     config = cheap_config(**FAKE, trials=6)
     run_study(config.model_copy(update={"trials": 3}), tmp_path, evaluators=with_costs(fake))
     with monkeypatch.context() as full:
-        full.setattr(driver, "MIN_FREE_BYTES", 1 << 60)
+        full.setattr(supply, "MIN_FREE_BYTES", 1 << 60)
         with pytest.raises(NasError, match=r"Only \d+ MB are free at .*same command") as caught:
             run_study(config, tmp_path, evaluators=with_costs(fake))
     one_line(caught)
@@ -165,7 +166,7 @@ def test_weights_that_find_no_room_fail_no_candidate(tmp_path, monkeypatch):
     mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "none", str(tmp_path)]
     if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("only the superuser can mount a small file system")
-    monkeypatch.setattr(driver, "MIN_FREE_BYTES", 0)  # find out the hard way
+    monkeypatch.setattr(supply, "MIN_FREE_BYTES", 0)  # find out the hard way
     config, keeper = cheap_config(**FAKE, trials=10), Keeper(tmp_path)
     try:
         with pytest.raises(NasError, match=r"[Nn]o room left .*the same command") as caught:

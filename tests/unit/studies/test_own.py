@@ -154,7 +154,7 @@ def test_of_several_functions_each_gives_the_metric_of_its_name(own, tmp_path):
     config = cheap_config(objectives=objectives, evaluators=both, trials=2)
     assert run_study(config, tmp_path).complete == 2
     assert all(trial.values["number"].value == 3.0 for trial in recorded(tmp_path))
-    unnamed = cheap_config(objectives=["weights:min", "loss:max"], evaluators=both)
+    unnamed = cheap_config(objectives=["weights:min", "penalty:max"], evaluators=both)
     with pytest.raises(NasError, match=r"own.py:number return\? .*metric of its own name"):
         run_study(unnamed, tmp_path / "unnamed")
 

@@ -248,11 +248,19 @@ def test_an_evaluation_its_files_and_its_event_are_there_together(repository, st
     trial = begin(repository, study)
     artifact = Artifact("weights.safetensors", "weights", "ab" * 32, 12)
     good = replace(found(Measured("accuracy", 0.5)), artifacts=(artifact,))
-    repository.add_evaluation(trial, good, event={"trial": 0})
+    owner = Owner.here()
+    repository.take_lease(study.id, owner, 60.0)
+    journal = repository.journal(study.id, owner)
+    journal.know({0: trial})
+    journal.evaluated(0, good)
+    journal.event("evaluated", {"trial": 0})
+    journal.store()
     assert repository.artifacts(trial) == [artifact]
     assert [item.kind for item in repository.events(study.id)] == ["evaluated"]
+    journal.evaluated(0, found(Measured("accuracy", 0.7)))
+    journal.event("evaluated", {"trial": 0})
     with pytest.raises(NasError):
-        repository.add_evaluation(trial, found(Measured("accuracy", 0.7)), event={"trial": 0})
+        journal.store()
     assert len(repository.events(study.id)) == 1, "neither the figure nor its event"
 
 
