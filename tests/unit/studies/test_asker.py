@@ -81,7 +81,7 @@ def test_an_ask_that_never_ends_is_given_up_and_its_thread_ends(monkeypatch):
     sampler = Sampler(spin)
     asking = Asker(sampler, background=True, what="The space 'own'")
     question = asking.ask(0, [])
-    with pytest.raises(DeadlineError, match="The space 'own' did not return within 0.3 s"):
+    with pytest.raises(DeadlineError, match=r"The space 'own' did not return within 0\.3 s"):
         until(lambda: question.wait(0.01))
     asking.close()
     (thread,) = sampler.threads
