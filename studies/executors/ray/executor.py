@@ -229,16 +229,20 @@ class RayExecutor:
         key, member.key = member.key, None
         member.enter(Phase.IDLE)
         try:
-            files.unpack(self._root, outcome.files)
-        except NasError as problem:
-            outcome = replace(outcome, measured=(), reason=str(problem))
+            outcome = self._unpacked(outcome)
+            if ticket is not None:
+                self._done.append(replace(outcome, job=ticket.job.id))
+            elif key:
+                self._outbox.put(key, outcome)  # who needs it looks there first
         except OSError as problem:
             raise NasError(f"Cannot write what a worker left: {problem}.") from None
-        outcome = replace(outcome, files=())
-        if ticket is not None:
-            self._done.append(replace(outcome, job=ticket.job.id))
-        elif key:
-            self._outbox.put(key, outcome)  # who needs it looks there first
+
+    def _unpacked(self, outcome: Outcome) -> Outcome:
+        try:
+            files.unpack(self._root, outcome.files)
+        except NasError as problem:
+            return replace(outcome, measured=(), reason=str(problem), files=())
+        return replace(outcome, files=())
 
     def _lose(self, member: Member, problem: BaseException) -> None:
         """A station died, or is as good as dead: its job is begun again, or is over."""

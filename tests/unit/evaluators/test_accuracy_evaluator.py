@@ -161,3 +161,45 @@ def test_one_seed_has_no_deviation() -> None:
 def test_a_summary_of_nothing_is_an_error() -> None:
     with pytest.raises(NasError, match="at least one seed"):
         SeedSummary.of([])
+
+
+def test_a_training_stops_on_its_way_and_goes_on_from_there(tmp_path: Path) -> None:
+    data = load_dataset("digits?train=300")
+    sent: list[Path] = []
+    kept: dict[str, Mapping[str, torch.Tensor]] = {}
+    whole, parts = (
+        AccuracyEvaluator(
+            data, TINY, seed=1, checkpoints=folder, send=sent.append, save=kept.__setitem__
+        )
+        for folder in (None, tmp_path)
+    )
+    expected = whole.evaluate(NET)[0]
+    weights = kept.pop(expected.detail["dense_key"])
+    first = parts.until(1, ("accuracy[epoch=1]",))
+    (early,) = first.evaluate(NET)
+    assert early.metric == "accuracy[epoch=1]"
+    assert early.value == expected.detail["history"][0]["validation"]
+    assert first.cache_key(NET) != parts.cache_key(NET)
+    assert (list(tmp_path.iterdir()), kept) == (list(parts.state_files(NET)), {})
+    assert sent == list(parts.state_files(NET))
+    assert first.evaluate(NET)[0].detail["resumed"] == 1, "nothing is trained twice"
+    done = parts.evaluate(NET)[0]
+    assert (done.value, done.detail["resumed"]) == (expected.value, 1)
+    theirs = kept[expected.detail["dense_key"]]
+    assert all(torch.equal(weights[name], theirs[name]) for name in weights)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_that_fails_on_its_way_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = AccuracyEvaluator(load_dataset("digits"), TINY, seed=0, checkpoints=tmp_path).until(
+        1, ("accuracy[epoch=1]",)
+    )
+    part.evaluate(NET)
+    monkeypatch.setattr("evaluators.accuracy.training.Loop.load_state", lambda *_: None)
+    monkeypatch.setattr("evaluators.accuracy.training.Loop.run_epoch", lambda _: float("nan"))
+    later = part.until(2, ("accuracy[epoch=2]",))
+    with pytest.raises(EvaluationError, match="The loss is nan in epoch 2"):
+        later.evaluate(NET)
+    assert list(tmp_path.iterdir()) == []
