@@ -7,7 +7,7 @@ import threading
 from types import TracebackType
 
 from kernels.errors import NasError
-from studies.storage import Owner, Repository
+from studies.storage import Owner, RecordUnreachableError, Repository
 
 LEASE_SECONDS = 90.0
 """How long a driver on another host may be silent before its study can be taken over."""
@@ -65,6 +65,8 @@ class Heartbeat:
             try:
                 self._repository.renew_lease(self._study_id, self._owner, LEASE_SECONDS)
                 self._repository.renew_claims(self._owner, LEASE_SECONDS)
+            except RecordUnreachableError:
+                continue  # nobody can take the lease over meanwhile; who writes waits and sees
             except NasError as problem:
                 self._lost = problem
                 return
