@@ -90,6 +90,7 @@ class RecordCosts:
         p90: of the last 1,000.
         front: the front, from a record that was closed.
         summary: counts, reasons, times and the best trial, likewise.
+        resume: from the call of a driver that goes on with the study to its first trial.
     """
 
     trials: int
@@ -98,6 +99,7 @@ class RecordCosts:
     p90: float
     front: float
     summary: float
+    resume: float
 
 
 def record_costs(space: str, trials: int, *, say: Callable[[str], None]) -> RecordCosts:
@@ -138,17 +140,21 @@ def record_costs(space: str, trials: int, *, say: Callable[[str], None]) -> Reco
         reads = {
             read: min(_seconds(read, folder) for _ in range(_READS)) for read in (front, show_study)
         }
-    times = [1e3 * (end - begin) for begin, end in pairwise(ends)]
+        begin, known = time.perf_counter(), len(ends)
+        run_study(config.model_copy(update={"trials": trials + 1}), folder, on_progress=note)
+        resume = ends[known] - begin
+    times = [1e3 * (end - begin) for begin, end in pairwise(ends[:known])]
     if len(times) < 2 * _EDGE:
         raise NasError(f"The space {space!r} gave {len(ends)} trials; 2,000 are needed.")
     last = times[-_EDGE:]
     return RecordCosts(
-        trials=len(ends),
+        trials=known,
         first=statistics.median(times[:_EDGE]),
         last=statistics.median(last),
         p90=statistics.quantiles(last, n=10)[-1],
         front=1e3 * reads[front],
         summary=1e3 * reads[show_study],
+        resume=1e3 * resume,
     )
 
 

@@ -121,7 +121,7 @@ def bench_text(result: Json) -> str:
             f"{result['first']:.2f} ms a trial in the first 1,000 of {result['trials']:,}, "
             f"{result['last']:.2f} ms in the last (p90 {result['p90']:.2f}); "
             f"front read in {result['front'] / 1e3:.2f} s, summary in "
-            f"{result['summary'] / 1e3:.2f} s"
+            f"{result['summary'] / 1e3:.2f} s; resumed in {result['resume'] / 1e3:.2f} s"
         )
     return (
         f"{result['median']:,.0f} candidates a second on one core (p10 {result['p10']:,.0f}, "
