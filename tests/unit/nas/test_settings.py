@@ -12,7 +12,7 @@ from nas.commands.settings import POSITIONAL, flags_of, given_settings
 from studies.config import StudyConfig
 from tests.unit.nas.conftest import Run
 
-_OF_THE_COMMAND = {"--out", "--config", "--plain", "--json", "--help"}
+_OF_THE_COMMAND = {"--out", "--config", "--database", "--plain", "--json", "--help"}
 
 
 def test_help_lists_a_flag_for_every_setting_and_no_other(nas) -> None:
@@ -38,7 +38,10 @@ _GIVEN = {
     "objectives": ["params,latency_ms[batch=8,cache=cold]", "macs"],
     "constraints": ["params<=20k", "macs<=1M"],
     "funnel": ["rf_gain:0.5"],
+    "rungs": ["0.25", "2:0.5"],
+    "control": 0.2,
     "trials": 3,
+    "candidates": 30,
     "minutes": 1.5,
     "device_minutes": 2.0,
     "recipe": "digits-full",
@@ -47,7 +50,9 @@ _GIVEN = {
     "device": "cpu",
     "threads": 2,
     "sampler": "random",
-    "workers": 0,
+    "workers": 2,
+    "ray": "local",
+    "gpus": 0.5,
     "lookahead": 2,
     "trial_minutes": 0.5,
     "trial_memory_mb": 900,
@@ -61,7 +66,8 @@ _GIVEN = {
 
 
 def test_flags_give_the_settings_a_file_gives(tmp_path) -> None:
-    assert _GIVEN.keys() == StudyConfig.model_fields.keys(), "a new setting needs a row above"
+    both = _GIVEN.keys() | {"from_model"}  # which stands in place of a space
+    assert both == StudyConfig.model_fields.keys(), "a new setting needs a row above"
     lines = [
         f"{key} = {_toml(value)}" for key, value in _GIVEN.items() if key not in ("objectives",)
     ]
@@ -70,6 +76,9 @@ def test_flags_give_the_settings_a_file_gives(tmp_path) -> None:
     from_file = StudyConfig.from_toml(tmp_path / "study.toml")
     assert StudyConfig(**given_settings(_GIVEN)) == from_file
     assert from_file.names == ("params", "latency_ms[batch=8,cache=cold]", "macs")
+    model = {"from_model": "torchvision:resnet18"}
+    rest = {key: value for key, value in _GIVEN.items() if key != "space"} | model
+    assert StudyConfig(**given_settings(rest)).from_model == model["from_model"]
 
 
 def test_a_run_lies_where_the_flag_the_file_or_a_name_says(
