@@ -31,12 +31,12 @@ def station(world: World, rng: Random) -> bool:
 
 def node(world: World, rng: Random) -> bool:
     """kill -9 of all processes of a node; another one joins a little later."""
-    if world.nodes is None or world.nodes.size == 0:
+    if world.nodes is None:
         return False
-    world.nodes.kill_one(rng.randrange(8))
+    killed = world.nodes.kill_one(rng.randrange(8))
     time.sleep(rng.uniform(0, 8))
-    world.nodes.add()
-    return True
+    world.nodes.fill()
+    return killed
 
 
 def server(world: World, rng: Random) -> bool:

@@ -58,20 +58,26 @@ class RayNodes:
             initialize_head=True,
             head_node_args={"num_cpus": 1, "include_dashboard": False},
         )
-        for _ in range(count):
-            self.add()
+        self._count = count
+        self.fill()
 
     @property
     def address(self) -> str:
         return str(self._cluster.address)
 
-    def add(self) -> None:
-        self._cluster.add_node(num_cpus=_NODE_CPUS)
+    def fill(self) -> None:
+        """Add nodes that are missing; on a machine that is too busy for one, the next time."""
+        for _ in range(self._count - self.size):
+            try:
+                self._cluster.add_node(num_cpus=_NODE_CPUS)
+            except Exception as problem:  # Ray has no kind of its own for it
+                say(f"no node could be added: {problem}")
 
-    def kill_one(self, index: int) -> None:
+    def kill_one(self, index: int) -> bool:
         nodes = sorted(self._cluster.worker_nodes, key=lambda node: str(node.unique_id))
         if nodes:
             self._cluster.remove_node(nodes[index % len(nodes)], allow_graceful=False)
+        return bool(nodes)
 
     @property
     def size(self) -> int:
