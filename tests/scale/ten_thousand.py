@@ -64,21 +64,23 @@ class _Cluster(RayExecutor):
 
 def turn_of(stations: int, folder: Path) -> float:
     """Return ms that a driver needs to give a job to one of so many stations and take the last."""
-    made = StationSettings(str(folder), "", (), 1, Limits(), 3, True, None, 600.0, "")
+    terms = StationSettings(str(folder), "", (), 1, Limits(), 3, True, None, 600.0, "")
     needs = Needs(cpus=1, gpus=1)
     cluster = _Cluster(
-        made,
+        terms,
         namespace="n",
         training=needs,
         measuring=needs,
         workers=stations,
         terms=Terms(idle=1e9, term=1e9),
     )
+    made = []
     for number in range(stations):
         member = Member(_Actor(), f"m{number}", "training", cluster._note)
         member.greeting = Greeting(f"h:{number}", "h", "GPU 0", True)
         member.enter(Phase.IDLE)
-        cluster._members.append(member)
+        cluster._members.add(member)
+        made.append(member)
     network = load_space("mobile-cnn").sample(Random(0), DIGITS).architecture
     evaluator = Sleeping(1.0)
     for number in range(stations):
@@ -87,7 +89,7 @@ def turn_of(stations: int, folder: Path) -> float:
     times = []
     for number in range(200):
         begin = time.perf_counter()
-        cluster._members[number % stations].enter(Phase.IDLE)
+        made[number % stations].enter(Phase.IDLE)
         cluster.submit(Job(stations + number, evaluator, network, f"l{number}"))
         cluster.wait(0.0)
         times.append(time.perf_counter() - begin)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -22,6 +23,7 @@ from studies.executors.pickling import PickledOnce, to_bytes
 from studies.executors.protocol import File, Job, Outcome, WorkerState
 from studies.executors.ray import cluster
 from studies.executors.ray.asking import Needs, Terms, ask_for, rejoin_all, why_it_died
+from studies.executors.ray.crowd import Crowd
 from studies.executors.ray.member import Member, Phase
 from studies.executors.ray.station import Luggage, StationSettings
 from studies.executors.ticket import Ticket, pop_due, times
@@ -32,7 +34,9 @@ _JOIN_SECONDS = 15.0
 _ROOM_SECONDS = 1.0
 """How often the cluster is asked for its free resources."""
 _AT_ONCE = 16
-"""Stations that start at a time."""
+"""Stations that start at a time,"""
+_GROWTH = 4
+"""or a share of those that are there, so that a large cluster is not long in coming."""
 _LEAVE_SECONDS = 0.3
 """How long stations have to leave in order."""
 _MOVE_SECONDS = 2.0
@@ -85,7 +89,8 @@ class RayExecutor:
         self._luggage = {item.name: item for item in luggage}
         self._loaded: dict[str, Any] = {}
         self._queues: dict[Slot, deque[Ticket]] = {"training": deque(), "measurement": deque()}
-        self._members: list[Member] = []
+        self._members = Crowd()
+        self._inherited: dict[str, Member] = {}
         self._heard: SimpleQueue[tuple[Member, Future[Any]]] = SimpleQueue()
         self._done: list[Outcome] = []
         self._room: dict[str, float] = {}
@@ -115,13 +120,12 @@ class RayExecutor:
         self._join()
         pickled = self._evaluators.of(job.evaluator)
         ticket = Ticket(job, pickled.digest, to_bytes(job.architecture))
-        for member in self._members:
-            if job.key and member.key == job.key and member.ticket is None:
-                member.ticket, member.key = ticket, None
-                ticket.attempts += 1
-                return
-        self._queue(ticket).append(ticket)
-        self._tend()
+        member = self._inherited.pop(job.key, None)
+        if member is not None and member in self._members and member.key == job.key:
+            member.ticket, member.key = ticket, None
+            ticket.attempts += 1
+            return
+        self._queue(ticket).append(ticket)  # who submits waits next, and then it is handed out
 
     def wait(self, timeout: float | None = None) -> list[Outcome]:
         """See :class:`~studies.executors.Executor`."""
@@ -143,7 +147,7 @@ class RayExecutor:
         """See :class:`~studies.executors.Executor`."""
         import ray
 
-        members, self._members = self._members, []
+        members, self._members = list(self._members), Crowd()
         for member in members:
             member.dismiss()
         if members:
@@ -178,9 +182,11 @@ class RayExecutor:
         if self._joined:
             return
         self._joined = True
-        self._members += rejoin_all(
-            self._settings, self._namespace, self._note, seconds=_JOIN_SECONDS
-        )
+        found = rejoin_all(self._settings, self._namespace, self._note, seconds=_JOIN_SECONDS)
+        for member in found:
+            self._members.add(member)
+            if member.key:
+                self._inherited[member.key] = member
 
     def _note(self, member: Member, answer: Future[Any]) -> None:
         self._heard.put((member, answer))
@@ -190,14 +196,7 @@ class RayExecutor:
         return self._queues["measurement" if slot == "measurement" else "training"]
 
     def _is_busy(self) -> bool:
-        return any(self._queues.values()) or any(item.ticket for item in self._members)
-
-    def _of(self, slot: Slot, *phases: Phase) -> list[Member]:
-        return [
-            item
-            for item in self._members
-            if item.slot == slot and (not phases or item.phase in phases)
-        ]
+        return any(self._queues.values()) or self._members.at_work()
 
     # Hearing
 
@@ -285,7 +284,7 @@ class RayExecutor:
                     member.beat()
 
     def _assign(self, slot: Slot) -> None:
-        for member in self._of(slot, Phase.IDLE):
+        for member in self._members.of(slot, Phase.IDLE):
             if member.leaving or self._is_due(member):
                 continue
             ticket = pop_due(self._queues[slot])
@@ -335,49 +334,51 @@ class RayExecutor:
     def _give_back(self, slot: Slot) -> None:
         measures = slot == "measurement"
         patience = self._terms.idle_measuring if measures else self._terms.idle
-        for member in self._of(slot, Phase.IDLE):
+        for member in self._members.of(slot, Phase.IDLE):
             unused = not self._queues[slot] and member.elapsed > patience
             if unused or member.leaving or (self._queues[slot] and self._is_due(member)):
                 self._members.remove(member)
                 member.dismiss()
         # A measurement that waits for a GPU gets one that a training gives back.
-        waiting = self._of("measurement", Phase.STARTING)
-        late = [item for item in waiting if item.elapsed > _MOVE_SECONDS]
-        if measures and self._shares_gpus():
-            going = sum(item.leaving for item in self._of("training"))
-            for member in self._of("training", Phase.BUSY)[: len(late) - going]:
-                member.leaving = True
+        waiting = self._members.of("measurement", Phase.STARTING)
+        late = sum(item.elapsed > _MOVE_SECONDS for item in waiting)
+        more = late - self._members.leaving("training")
+        if measures and self._shares_gpus() and more > 0:
+            staying = (m for m in self._members.of("training", Phase.BUSY) if not m.leaving)
+            for member in islice(staying, more):
+                self._members.lead_out(member)
 
     def _shares_gpus(self) -> bool:
         return all(needs.gpus > 0 for needs in self._needs.values())
 
     def _grow(self, slot: Slot) -> None:
-        starting = self._of(slot, Phase.STARTING)
-        there = [item for item in self._of(slot) if not item.leaving]
-        queued = len(self._queues[slot])
+        members, queued = self._members, len(self._queues[slot])
+        starting, busy = members.count(slot, Phase.STARTING), members.count(slot, Phase.BUSY)
+        leaving = members.leaving(slot)
+        there = starting + busy + members.count(slot, Phase.IDLE) - leaving
         if slot == "measurement":
             wanted = min(self._measurers, 1 + queued // 4) if queued else 0
         else:
-            busy = [item for item in there if item.phase is Phase.BUSY]
-            wanted = len(busy) + queued
+            wanted = busy - leaving + queued
             if self._workers is not None:
                 wanted = min(wanted, self._workers)
-            if self._shares_gpus() and self._of("measurement", Phase.STARTING):
+            if self._shares_gpus() and members.count("measurement", Phase.STARTING):
                 return
-        if wanted <= len(there) or len(starting) >= _AT_ONCE:
+        most = max(_AT_ONCE, there // _GROWTH)
+        if wanted <= there or starting >= most:
             return
         # One more than there is room for: a cluster that can grow sees that it should.
         room = max(1, self._needs[slot].fit(self._free()))
-        count = min(wanted - len(there), room - len(starting), _AT_ONCE - len(starting))
-        for _ in range(count):
-            self._members.append(
-                ask_for(self._needs[slot], slot, self._settings, self._namespace, self._note)
-            )
+        for _ in range(min(wanted - there, room - starting, most - starting)):
+            made = ask_for(self._needs[slot], slot, self._settings, self._namespace, self._note)
+            members.add(made)
         self._give_up(slot)
 
     def _give_up(self, slot: Slot) -> None:
         """Fail what waits where no station can be started at all."""
-        if len(self._refused) < self._attempts or self._of(slot, Phase.IDLE, Phase.BUSY):
+        if len(self._refused) < self._attempts:
+            return
+        if self._members.count(slot, Phase.IDLE, Phase.BUSY):
             return
         reason = f"no worker can be started on the cluster: {self._refused[-1]}"
         queue = self._queues[slot]

@@ -42,6 +42,7 @@ class Member:
         ticket: the job it was given; None also while it is at one that a dead driver gave it.
         key: of the job that a dead driver gave it.
         leaving: whether it is to go when its job is done.
+        moved: told before it comes into another phase.
         term_begun: when it got the first job of its term, by ``time.monotonic``; None before.
     """
 
@@ -55,11 +56,14 @@ class Member:
     key: str | None = None
     leaving: bool = False
     term_begun: float | None = None
+    moved: Callable[[Member, Phase], None] | None = None
     _since: float = field(default_factory=time.monotonic)
     _entered: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def enter(self, phase: Phase) -> None:
         """Note what it is at now."""
+        if self.moved is not None:
+            self.moved(self, phase)
         self.phase, self._since, self._entered = phase, time.monotonic(), datetime.now(UTC)
 
     @property
