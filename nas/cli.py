@@ -43,7 +43,7 @@ app.command(short_help="Train one network from several seeds.")(run.train)
 app.add_typer(studies.app, name="studies", short_help="List, compare, export, delete studies.")
 app.command(short_help="Write points as plain PyTorch, checked.")(run.export)
 app.command(short_help="List spaces and their sizes.")(describe.spaces)
-app.command(short_help="Measure how fast candidates are drawn.")(describe.bench)
+app.command(short_help="Measure how fast trials are drawn and recorded.")(describe.bench)
 app.command(short_help="Check this machine and installation.")(describe.doctor)
 
 
@@ -65,6 +65,8 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as problem:  # a file that is in the way, a disk that is full
+        return _say(f"{problem}; check the path, your rights to it, and the room on its disk.", 2)
     except Exception as problem:
         if not isinstance(problem, _USAGE_ERRORS):
             raise

@@ -69,19 +69,25 @@ def spaces(
     """List search spaces and how many candidates each has."""
     from nas.jobs import spaces as job
 
-    rows = job.spaces(names or [], input_shape, classes)
+    rows = job.spaces(names or [], input_shape, classes, say=progress)
     show(rows, as_json=as_json, text=job.spaces_text)
 
 
 def bench(
     what: Annotated[
         str,
-        typer.Argument(help="'candidates': drawing and scoring; or a system of kernels."),
+        typer.Argument(
+            help="'candidates': drawing and scoring; 'record': a study's record; "
+            "or a system of kernels."
+        ),
     ] = "candidates",
     space: Annotated[
         str, typer.Option(help="Where candidates are drawn from.", autocompletion=complete_space)
     ] = "mobile-cnn",
-    seconds: Annotated[float, typer.Option(help="Processor time to spend.", metavar="X")] = 5.0,
+    seconds: Annotated[
+        float, typer.Option(help="Processor time to spend on candidates.", metavar="X")
+    ] = 5.0,
+    trials: Annotated[int, typer.Option(min=2001, help="Trials to record.", metavar="N")] = 10_000,
     case: Annotated[
         str, typer.Option(help="Of kernels: only cases whose names contain this.", metavar="TEXT")
     ] = "",
@@ -94,16 +100,17 @@ def bench(
     commit: Annotated[str, typer.Option(help="Of kernels: recorded with the results.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Measure how fast candidates are sampled, shape-checked, hashed and scored on one core.
+    """Measure how fast candidates are drawn and scored, or what recording their trials costs.
 
     With the name of a system of kernels (arbitrary-precision, dual-module, extended-precision,
     sliding-channel): time its cases of record beside their baselines on this GPU, for some after
     compiling and checking what will run.
     """
-    if what == "candidates":
-        from nas.jobs import spaces
+    from nas.jobs import spaces
 
-        show(spaces.bench(space, seconds), as_json=as_json, text=spaces.bench_text)
+    if what in spaces.BENCHES:
+        result = spaces.bench(what, space, seconds=seconds, trials=trials, say=progress)
+        show(result, as_json=as_json, text=spaces.bench_text)
         return
     from nas.jobs import kernels
 
