@@ -42,6 +42,18 @@ def plotly_js() -> str:
     return text
 
 
+def index(token: str) -> str:
+    """Return the page with the token that it shows when it asks for work."""
+    return filled(app_file("index.html"), "token", f'<meta name="token" content="{token}">')
+
+
+def filled(page: str, name: str, text: str) -> str:
+    """Return a page with a text in place of what stands between two comments of a name."""
+    head, rest = page.split(f"<!-- {name} -->")
+    return head + text + rest.split(f"<!-- /{name} -->")[1]
+
+
+@cache
 def style() -> str:
     """Return the style sheet with the palettes of the figures."""
     light, dark = _colours(LIGHT), _colours(DARK)

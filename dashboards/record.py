@@ -7,6 +7,7 @@ connection lasts as long as a question, so that no old snapshot keeps the log fr
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,10 @@ from studies.workspace import Workspace
 
 WAIT_SECONDS = 2.0
 """How long a question waits where the log is being recovered; readers wait for nothing else."""
+
+_HASH = re.compile(r"[0-9a-f]{16,128}")
+_LARGEST = 20_000_000
+"""Bytes of a kept document that is read; none of ours comes near."""
 
 Stamp = tuple[tuple[int, int, int], ...]
 """Size, time of change and number of the files of a record: unequal once something is written."""
@@ -60,6 +65,10 @@ class ReadOnlyRecord:
     Args:
         workspace: whose record it is.
 
+    Attributes:
+        path: of the database.
+        root: directory of the artifacts.
+
     Raises:
         RecordError: it is not a file; only SQLite records can be shown.
     """
@@ -73,6 +82,7 @@ class ReadOnlyRecord:
                 "workspace of their own."
             )
         self.path = Path(target.removeprefix("sqlite:///")).absolute()
+        self.root = place.root.absolute()
 
     def stamp(self) -> Stamp:
         """Return what changes whenever something is written; costs two system calls."""
@@ -85,6 +95,19 @@ class ReadOnlyRecord:
             else:
                 found.append((status.st_size, status.st_mtime_ns, status.st_ino))
         return tuple(found)
+
+    def document(self, content_hash: str) -> dict[str, Any] | None:
+        """Return a document that was kept under its hash; None where it cannot be read."""
+        if not _HASH.fullmatch(content_hash):
+            return None
+        path = self.root / "artifacts" / f"{content_hash}.json"
+        try:
+            if path.stat().st_size > _LARGEST:
+                return None
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
     @contextmanager
     def open(self) -> Iterator[sqlite3.Connection]:

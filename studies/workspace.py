@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from kernels.errors import NasError
 from studies.storage import Repository
+
+if TYPE_CHECKING:  # who only reads the record does not wait for torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ class WeightStore:
 
     def save(self, key: str, weights: Mapping[str, Tensor]) -> None:
         """Store weights; the file is complete whenever it is there."""
+        from safetensors.torch import save
+
         self.folder.mkdir(parents=True, exist_ok=True)
         content = save({name: tensor.contiguous() for name, tensor in weights.items()})
         with NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
@@ -66,6 +68,9 @@ class WeightStore:
         Raises:
             NasError: there are none, or the file is damaged.
         """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
         path = self._path(key)
         if not path.is_file():
             raise NasError(f"There are no trained weights {path}; were the artifacts moved?")

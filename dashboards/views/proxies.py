@@ -7,10 +7,10 @@ from math import atanh, sqrt, tanh
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
 from dashboards.columns import Floats, StudyColumns
-from dashboards.views.pack import metric_json, pack
+from dashboards.views.pack import pack
+from dashboards.words import study_metric
 
 FEWEST = 10
 """Candidates below which no correlation is stated: its interval would span nearly everything."""
@@ -34,11 +34,19 @@ def rank_correlation(a: Floats, b: Floats) -> Correlation | None:
     """
     if len(a) < FEWEST or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
-    value = float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+    value = float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
     if abs(value) > 1 - 1e-12:
         return Correlation(round(value), round(value), round(value))
     half = _Z * sqrt((1 + value**2 / 2) / (len(a) - 3))
     return Correlation(value, tanh(atanh(value) - half), tanh(atanh(value) + half))
+
+
+def _ranks(values: Floats) -> Floats:
+    """Return each value's rank from 1; equal ones share the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: Floats = (last - (counts - 1) / 2)[place]
+    return ranks
 
 
 def proxies_view(columns: StudyColumns, connection: sqlite3.Connection) -> dict[str, Any]:
@@ -62,10 +70,10 @@ def proxies_view(columns: StudyColumns, connection: sqlite3.Connection) -> dict[
         shown = np.flatnonzero(both)[-_DRAWN:]
         rows.append(
             {
-                "metric": metric_json(name, config),
+                "metric": study_metric(name, config).to_json(),
                 "count": int(both.sum()),
                 "correlation": found._asdict() if found else None,
-                "numbers": pack(np.array(columns.number, dtype=np.int64)[shown]),
+                "numbers": pack(columns.number[shown]),
                 "x": pack(figures[shown]),
                 "y": pack(truth[shown]),
             }
@@ -73,7 +81,7 @@ def proxies_view(columns: StudyColumns, connection: sqlite3.Connection) -> dict[
     rows.sort(key=_strength, reverse=True)
     return {
         "study": columns.study.name,
-        "target": metric_json(target, config),
+        "target": study_metric(target, config).to_json(),
         "fewest": FEWEST,
         "rows": rows,
     }

@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 from dashboards import record
-from dashboards.views.pack import metric_json
+from dashboards.words import study_metric
 
 
 def studies_view(connection: sqlite3.Connection) -> dict[str, Any]:
@@ -20,17 +20,20 @@ def studies_view(connection: sqlite3.Connection) -> dict[str, Any]:
         row["study_id"]: {"host": row["host"], "pid": row["pid"], "expires": row["expires"]}
         for row in connection.execute("SELECT study_id, host, pid, expires FROM lease")
     }
-    query = "SELECT study_id, max(started), max(ended) FROM trial GROUP BY study_id"
-    activity = {
-        row[0]: max(filter(None, row[1:]), default=None) for row in connection.execute(query)
-    }
+    query = (
+        "SELECT study_id, max(started, coalesce(ended, started)) FROM trial "
+        "WHERE id IN (SELECT max(id) FROM trial GROUP BY study_id)"
+    )
+    activity = dict(connection.execute(query).fetchall())
     return {
         "studies": [
             {
                 "name": study.name,
                 "space": study.config.space,
                 "data": study.config.data,
-                "objectives": [metric_json(name, study.config) for name in study.config.names],
+                "objectives": [
+                    study_metric(name, study.config).to_json() for name in study.config.names
+                ],
                 "constraints": [str(bound) for bound in study.config.bounds],
                 "trials": study.config.trials,
                 "sampler": study.config.sampler,
