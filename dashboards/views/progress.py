@@ -40,6 +40,7 @@ def progress_view(columns: StudyColumns, connection: sqlite3.Connection) -> dict
         "stages": _stages(columns, connection),
         "gates": [f"{gate.by}: the better {100 * gate.keep:g} % go on" for gate in config.funnel],
         "bounds": [str(bound) for bound in config.bounds],
+        "stopping": [],
         "failures": _reasons(columns, connection, "failed"),
         "seconds": _seconds(columns, connection),
         "workers": _workers(columns, connection),

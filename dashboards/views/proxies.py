@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dashboards.columns import Floats, StudyColumns
+from dashboards.record import loads
 from dashboards.views.pack import pack
 from dashboards.words import study_metric
 
@@ -83,8 +84,17 @@ def proxies_view(columns: StudyColumns, connection: sqlite3.Connection) -> dict[
         "study": columns.study.name,
         "target": study_metric(target, config).to_json(),
         "fewest": FEWEST,
+        "off": _switched_off(columns, connection),
         "rows": rows,
     }
+
+
+def _switched_off(columns: StudyColumns, connection: sqlite3.Connection) -> list[str]:
+    """Return which proxies the study stopped listening to, and why."""
+    query = "SELECT data FROM event WHERE study_id = ? AND kind = 'proxy off' ORDER BY id"
+    rows = connection.execute(query, (columns.study.id,))
+    events = (loads(row[0]) for row in rows)
+    return [f"{event['metric']} was switched off: {event['reason']}" for event in events]
 
 
 def _strength(row: dict[str, Any]) -> float:
