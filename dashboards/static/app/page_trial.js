@@ -6,7 +6,7 @@
   function layers(view) {
     const [kept] = view.variants;
     const time = (layer) =>
-      kept ? (nas.variants.chosen(view, kept, layer)?.time.median_us ?? NaN) : NaN;
+      kept ? (nas.variants.chosen(kept, layer)?.time.median_us ?? NaN) : NaN;
     const columns = [
       { title: "Layer", number: true, value: (l) => l.number },
       { title: "Operator", value: (l) => l.op, node: (l) => el("code", {}, l.op) },

@@ -40,7 +40,7 @@ def record_large(
         space="mobile-cnn-small",
         data="digits",
         objectives=list(objectives),
-        trials=size,
+        trials=max(1, size),
         **settings,
     )
     with Repository.open(place / "record.db") as repository:
