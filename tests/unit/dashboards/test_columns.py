@@ -1,4 +1,4 @@
-"""Columns that follow a record equal columns read at once, and what the engine says of the study."""
+"""Columns that follow a record equal columns read at once, and what the engine says of it."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 
@@ -56,11 +57,8 @@ def test_a_database_with_overwritten_pages_is_damaged_or_read_but_never_a_fault(
         path.write_bytes(whole[:at] + b"\xff" * 4096 + whole[at + 4096 :])
         source = Source(place)
         for ask in (source.studies, lambda s=source: s.front("digits")):
-            try:
+            with contextlib.suppress(RecordError):  # anything else fails the test
                 ask()
-            except Exception as problem:
-                assert isinstance(problem, RecordError), repr(problem)
-                assert "\n" not in str(problem)
 
 
 def test_a_row_that_holds_no_json_is_damage(place):

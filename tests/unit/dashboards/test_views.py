@@ -228,7 +228,7 @@ def test_an_unknown_trial_and_study_are_named(place):
     source = Source(place)
     with pytest.raises(NasError, match="no trial 12345"):
         source.trial("digits", 12345)
-    with pytest.raises(NasError, match="'digitz'.*Did you mean 'digits'"):
+    with pytest.raises(NasError, match=r"'digitz'.*Did you mean 'digits'"):
         source.front("digitz")
 
 
