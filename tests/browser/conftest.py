@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -63,9 +64,9 @@ def folder_of_screenshots():
     return folder
 
 
-@pytest.fixture(name="page")
-def open_page(browser, port):
-    """A page whose console errors and requests elsewhere fail the test."""
+@contextmanager
+def start_page(browser, port):
+    """Open a page whose console errors and requests elsewhere fail the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(60_000)  # the machine may be busy
     page = context.new_page()
@@ -79,6 +80,12 @@ def open_page(browser, port):
     own = (page.base, "blob:", "data:", "file:")
     assert [url for url in seen.requests if not url.startswith(own)] == []
     assert seen.errors == []
+
+
+@pytest.fixture(name="page")
+def open_page(browser, port):
+    with start_page(browser, port) as page:
+        yield page
 
 
 @pytest.fixture(name="visit")

@@ -14,19 +14,9 @@ from search_spaces.architecture import Architecture
 from studies.front import front
 from studies.storage import Repository
 from tests.browser.conftest import READY
+from tests.browser.places import PAGES
 
 HOSTILE = '<img src=x onerror="window.harmed=1"></script><script>window.harmed=2</script>'
-PAGES = (
-    "studies",
-    "front?study=digits",
-    "front?study=digits&view=parallel",
-    "trial?study=digits&n=12",
-    "compare?study=digits&t=1,2,3",
-    "progress?study=digits",
-    "proxies?study=digits",
-    "space?study=digits",
-    "kernels",
-)
 
 
 @pytest.mark.parametrize("look", ["light", "dark", "phone"])

@@ -129,6 +129,11 @@
   }
   nas.show = show;
 
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the address says which page this is
+    main.focus();
+  });
+
   window.addEventListener("hashchange", async () => {
     await show();
     window.scrollTo(0, 0);

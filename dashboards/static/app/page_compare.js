@@ -97,6 +97,7 @@
     const columns = [
       {
         title: "",
+        spoken: "Differs",
         value: () => "",
         node: (row) =>
           same(row)

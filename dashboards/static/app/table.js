@@ -1,7 +1,7 @@
 "use strict";
 // A table that sorts by its headings and can be taken along as CSV.
 // columns: [{ title, note, value(row), text(row) or node(row), number, wide }]; one without a title
-// is not in the CSV. How a table is sorted and unfolded stays when its page is made anew.
+// is not in the CSV; it has a `spoken` one. How a table is sorted and unfolded stays when its page is made anew.
 nas.table = (() => {
   const { el } = nas;
   const left = new Map(); // by name, as the reader left it
@@ -60,6 +60,7 @@ nas.table = (() => {
           ? el("button", { type: "button", onclick: () => sort(column) }, column.title)
           : "",
         column.note ? el("small", {}, column.note) : "",
+        column.spoken ? el("span", { class: "hidden" }, column.spoken) : "",
       ),
     );
 

@@ -51,7 +51,7 @@ nas.variants = (() => {
         value: median,
         text: (row) => (row.time ? us(median(row)).replace(" µs", "") : ""),
       },
-      ...(layersOf ? [] : [{ title: "", value: () => "", node: bar }]),
+      ...(layersOf ? [] : [{ title: "", spoken: "Median as a bar", value: () => "", node: bar }]),
       { title: "p10 to p90", value: spread },
       { title: "Offered", value: (row) => (row.offered ? "yes" : "no"), node: chip },
       { title: "Why", value: (row) => row.reason, wide: true },
