@@ -181,6 +181,11 @@ def _file(request: Request, text: str, kind: str, *, seconds: int = 0) -> Respon
     return Response(_packed(text), media_type=kind, headers=headers)
 
 
+def prepare() -> None:
+    """Pack the page's largest file before it is asked for."""
+    _packed(pages.plotly_js())
+
+
 @cache
 def _packed(text: str) -> bytes:
     return gzip.compress(text.encode(), 6, mtime=0)

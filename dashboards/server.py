@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
-from dashboards.app import LOOPBACK, make_app
+from dashboards.app import LOOPBACK, make_app, prepare
 from dashboards.source import Source
 from kernels.errors import NasError
 from studies.workspace import Workspace
@@ -58,10 +58,16 @@ def serve(
             timeout_graceful_shutdown=2,
         )
         address = _address(host, listener.getsockname()[1])
-        on_ready(address)
-        if open_browser:
-            Thread(target=_show, args=(address,), daemon=True).start()
-        uvicorn.Server(settings).run(sockets=[listener])
+
+        class Server(uvicorn.Server):
+            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+                await super().startup(sockets)
+                Thread(target=prepare, daemon=True).start()
+                on_ready(address)
+                if open_browser:
+                    Thread(target=_show, args=(address,), daemon=True).start()
+
+        Server(settings).run(sockets=[listener])
     finally:
         listener.close()
 

@@ -98,7 +98,8 @@ nas.frontControls = (() => {
     const slider = el("input", { type: "range", id: "time", min: 0, "aria-label": label });
     const play = el("button", { type: "button" }, "Replay");
     function tell() {
-      const all = `all ${nas.count(last() + 1)} trials`;
+      const count = last() + 1;
+      const all = count === 1 ? "the only trial" : `all ${nas.count(count)} trials`;
       output.textContent = until === null ? all : `up to trial ${nas.count(until)}`;
       slider.setAttribute("aria-valuetext", output.textContent);
     }

@@ -111,7 +111,10 @@
         changed: () => this.changed(),
         removable: (name) => (picked.includes(name) ? remove(name) : null),
       });
-      this.sliders.replaceChildren(...this.filters.rows);
+      this.sliders.replaceChildren(
+        ...this.filters.rows,
+        first.count < 2 ? nas.note("Sliders come with the second candidate.") : "",
+      );
     }
 
     reset() {
@@ -166,6 +169,7 @@
     drawParallel(stands, open) {
       const { studies, bounds } = this;
       const names = [...new Set([...studies[0].view.objectives, ...this.query.getAll("m")])];
+      if (names.length < 2) names.push(nas.Study.TRIAL.name);
       const known = names.filter((name) => studies.every((study) => study.columns.has(name)));
       const sets = studies.map((study, i) => ({
         columnOf: (name) => study.column(name),
@@ -194,6 +198,10 @@
       };
       const words = this.allFigures ? "Fewer figures" : `${more} more figures`;
       const button = el("button", { type: "button", class: "plain", onclick: toggle }, words);
+      if (!front.length) {
+        this.table.replaceChildren(nas.note("No candidate is on the front."));
+        return;
+      }
       this.table.replaceChildren(
         el("p", { class: "after" }, this.marks.button, more || this.allFigures ? button : ""),
         nas.frontTable.make(first, front, this.marks, names),

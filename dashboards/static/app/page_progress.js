@@ -16,7 +16,12 @@
     const wall = inUnits(volume.seconds);
     const device = view.gpu ? "GPU time" : "Processor time";
     return {
-      trials: { label: "Trials", title: "Trials", values: volume.trials },
+      trials: {
+        label: "Trials",
+        title: "Trials",
+        values: volume.trials,
+        ticks: plot.whole(volume.trials.at(-1)),
+      },
       spent: {
         label: device,
         title: `${device} of evaluations (${paid.unit})`,
@@ -52,7 +57,7 @@
         xaxis: plot.axis(null, {
           title: { text: axis.title },
           rangemode: "tozero",
-          tickformat: "~s",
+          ...(axis.ticks || { tickformat: "~g" }),
         }),
         yaxis: plot.axis(null, {
           title: { text: "Hypervolume (% of the box)" },

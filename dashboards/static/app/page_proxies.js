@@ -46,6 +46,10 @@
 
   function drawCloud(box, picked, target, opened) {
     const [x, y, numbers] = [picked.x, picked.y, picked.numbers].map(nas.unpack);
+    const axis = (metric, values) => {
+      const kind = plot.kind(metric, [values]);
+      return plot.axis(metric, { ...kind, ...plot.range([values], kind.type) });
+    };
     return plot.draw(
       box,
       [
@@ -64,8 +68,8 @@
         },
       ],
       {
-        xaxis: plot.axis(picked.metric, plot.kind(picked.metric, [x])),
-        yaxis: plot.axis(target, plot.kind(target, [y])),
+        xaxis: axis(picked.metric, x),
+        yaxis: axis(target, y),
         margin: { l: 70, r: 16, t: 8, b: 60 },
         showlegend: false,
         uirevision: picked.metric.name,

@@ -70,6 +70,7 @@
 
   function drawOptions(box, picked, metric) {
     const known = picked.options.filter((o) => o.count);
+    const ends = (o) => [o.mean - (o.error || 0), o.mean + (o.error || 0)];
     return plot.draw(
       box,
       [
@@ -99,7 +100,7 @@
           type: "category",
           tickformat: "",
         }),
-        yaxis: plot.axis(metric),
+        yaxis: plot.axis(metric, plot.range([known.flatMap(ends)])),
         margin: { l: 74, r: 40, t: 16, b: 52 },
         showlegend: false,
         uirevision: picked.decision,

@@ -20,14 +20,14 @@ nas.parallel = (() => {
     }
     const log = low > 0 && high > 10 * low;
     const to = log ? Math.log10 : (value) => value;
-    const [from, span] = [to(low), to(high) - to(low) || 1];
+    const [from, span] = [to(low), to(high) - to(low)];
     const up = metric.direction === "max";
     const room = HEIGHT - PAD.top - PAD.bottom;
     return {
       low,
       high,
       y(value) {
-        const share = (to(value) - from) / span;
+        const share = span ? (to(value) - from) / span : 0.5;
         return PAD.top + (up ? 1 - share : share) * room;
       },
       value(y) {
@@ -56,7 +56,8 @@ nas.parallel = (() => {
   function axis(metric, scale, at, { first, last }) {
     const [top, foot] = [PAD.top, HEIGHT - PAD.bottom];
     const parts = [svg("line", { x1: at, x2: at, y1: top, y2: foot, class: "axis-line" })];
-    for (const y of [top, (top + foot) / 2, foot]) {
+    const middle = (top + foot) / 2;
+    for (const y of scale.low < scale.high ? [top, middle, foot] : [middle]) {
       const text = svg("text", { x: at - 8, y: y + 4, "text-anchor": "end", class: "tick" });
       text.textContent = nas.number(metric, scale.value(y));
       parts.push(text);

@@ -44,6 +44,8 @@ nas.plot = (() => {
   // Logarithmic beyond a decade; shares never are.
   function kind(metric, columns) {
     if (metric.unit === "%") return {};
+    if (metric.ordinal)
+      return { type: "linear", ...whole(Math.max(...columns.map((c) => c.at(-1) ?? 0))) };
     let low = Infinity;
     let high = -Infinity;
     for (const column of columns) {
@@ -52,13 +54,16 @@ nas.plot = (() => {
         if (value > high) high = value;
       }
     }
-    const log = low > 0 && high > 10 * low && !metric.ordinal;
+    const log = low > 0 && high > 10 * low;
     return {
       type: log ? "log" : "linear",
       tickformat: log || high >= 10000 ? "~s" : "~g",
       ...(log ? { dtick: high < 60 * low ? "D2" : 1 } : {}),
     };
   }
+
+  // Ticks of a count: no fractions where there are few.
+  const whole = (most) => (most < 12 ? { dtick: 1, tickformat: "d" } : { tickformat: "~s" });
 
   // Room for the values and for the spreads that matter; those of dominated points may run out.
   function range(columns, type) {
@@ -143,5 +148,18 @@ nas.plot = (() => {
     });
   }
 
-  return { SYMBOLS, colour, scale, series, plain, axis, axisTitle, kind, range, draw, figure };
+  return {
+    SYMBOLS,
+    colour,
+    scale,
+    series,
+    plain,
+    axis,
+    axisTitle,
+    kind,
+    whole,
+    range,
+    draw,
+    figure,
+  };
 })();
