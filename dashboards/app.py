@@ -48,7 +48,7 @@ def make_app(workspace: Workspace | Path | str, *, hosts: tuple[str, ...] = LOOP
         hosts: names by which a browser may call this server.
     """
     source = Source(workspace)
-    requests = Requests(source.record.root)
+    requests = Requests(Workspace.of(workspace))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

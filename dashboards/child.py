@@ -11,24 +11,33 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from studies.workspace import Workspace
 
 Json = dict[str, Any]
+
+
+def _place(order: Json) -> Workspace:
+    from studies.workspace import Workspace
+
+    return Workspace(Path(order["root"]), order["database"])
 
 
 def _export(order: Json) -> Json:
     from studies.exports import export_points
 
-    root = Path(order["root"])
-    trials, formats = [order["trial"]], order["to"]
-    (made,) = export_points(root, order["study"], trials, root / "exports", to=formats)
+    place = _place(order)
+    folder, formats = place.root / "exports", order["to"]
+    (made,) = export_points(place, order["study"], [order["trial"]], folder, to=formats)
     return {"passed": made.audit.passed, "reused": made.reused}
 
 
 def _variants(order: Json) -> Json:
     from studies.variant_tables import measure_trial_variants
 
-    table = measure_trial_variants(Path(order["root"]), order["study"], order["trial"])
+    table = measure_trial_variants(_place(order), order["study"], order["trial"])
     return {"rows": len(table.rows)}
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from dashboards.record import StudyRow
+from dashboards.record import Reading, StudyRow, marks
 from studies.pareto import non_dominated
 from studies.storage import TrialState
 
@@ -46,7 +45,7 @@ class StudyColumns:
         self._figures: dict[str, Floats] = {}
         self._front: list[int] | None = None
 
-    def refresh(self, connection: sqlite3.Connection) -> None:
+    def refresh(self, connection: Reading) -> None:
         """Read trials that are new or were running, and their figures."""
         late = self.ids[self.front()]  # figures may come late: tests of the front
         changed = self._read_trials(connection)
@@ -58,7 +57,7 @@ class StudyColumns:
             self._read_figures(connection, name, np.union1d(changed, late))
         self._front = None
 
-    def load(self, connection: sqlite3.Connection, metrics: Iterable[str]) -> None:
+    def load(self, connection: Reading, metrics: Iterable[str]) -> None:
         """Read metrics that were not read before."""
         for name in metrics:
             if name not in self._figures:
@@ -66,14 +65,14 @@ class StudyColumns:
                 self._read_figures(connection, name, self.ids)
                 self._front = None
 
-    def load_own(self, connection: sqlite3.Connection) -> list[str]:
+    def load_own(self, connection: Reading) -> list[str]:
         """Read what the study asks for and return it: its objectives, then its bounds."""
         config = self.study.config
         names = list(dict.fromkeys([*config.names, *(str(b.metric) for b in config.bounds)]))
         self.load(connection, names)
         return names
 
-    def metrics(self, connection: sqlite3.Connection) -> list[str]:
+    def metrics(self, connection: Reading) -> list[str]:
         """Return the metrics that trials have: the study's own first, then others by name."""
         complete = self.ids[self._state == _STATES.index(TrialState.COMPLETE)]
         probed = np.union1d(complete[:_PROBED], complete[-_PROBED:])
@@ -81,7 +80,7 @@ class StudyColumns:
         probed = np.union1d(probed, self.ids[self.front()])  # these alone may have been tested
         found: set[str] = set()
         for part in _parts(probed):
-            query = f"SELECT DISTINCT metric FROM value WHERE trial_id IN ({_marks(part)})"
+            query = f"SELECT DISTINCT metric FROM value WHERE trial_id IN ({marks(part)})"
             found.update(row[0] for row in connection.execute(query, part))
         return list(dict.fromkeys([*own, *sorted(found)]))
 
@@ -133,7 +132,7 @@ class StudyColumns:
             self._front = [int(rows[place]) for place in best]
         return self._front
 
-    def _read_trials(self, connection: sqlite3.Connection) -> Integers:
+    def _read_trials(self, connection: Reading) -> Integers:
         """Read trials that are new, or were running, and return their ids."""
         columns = "SELECT id, number, state, baseline FROM trial WHERE "
         running = self.ids[self._state == _STATES.index(TrialState.RUNNING)]
@@ -142,7 +141,7 @@ class StudyColumns:
             (self.study.id, int(self.ids[-1]) if len(self.ids) else -1),
         ).fetchall()
         for part in _parts(running):
-            found += connection.execute(f"{columns} id IN ({_marks(part)})", part).fetchall()
+            found += connection.execute(f"{columns} id IN ({marks(part)})", part).fetchall()
         ids = np.array([row[0] for row in found], dtype=np.int64)
         new = np.unique(ids[~np.isin(ids, self.ids)])
         self.ids = np.concatenate([self.ids, new])
@@ -156,7 +155,7 @@ class StudyColumns:
         self.baseline[rows] = [row[3] for row in found]
         return ids
 
-    def _read_figures(self, connection: sqlite3.Connection, metric: str, trials: Integers) -> None:
+    def _read_figures(self, connection: Reading, metric: str, trials: Integers) -> None:
         found: list[tuple[float | None, ...]] = []
         if len(trials) > _MANY:
             query = (
@@ -167,7 +166,7 @@ class StudyColumns:
         else:
             query = "SELECT trial_id, value, low, high FROM value WHERE metric = ? AND trial_id IN "
             for part in _parts(trials):
-                found += connection.execute(f"{query}({_marks(part)})", (metric, *part)).fetchall()
+                found += connection.execute(f"{query}({marks(part)})", (metric, *part)).fetchall()
         if found:
             table = np.array(found, dtype=np.float64)  # None becomes NaN
             rows = np.searchsorted(self.ids, table[:, 0].astype(np.int64))
@@ -183,7 +182,3 @@ def _longer(column: npt.NDArray[_Item], rows: int) -> npt.NDArray[_Item]:
 def _parts(items: Integers) -> Iterable[Sequence[int]]:
     whole = items.tolist()
     return (whole[start : start + _AT_ONCE] for start in range(0, len(whole), _AT_ONCE))
-
-
-def _marks(items: Sequence[int]) -> str:
-    return ",".join("?" * len(items))

@@ -9,13 +9,13 @@ from __future__ import annotations
 import subprocess
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, Literal
 
 from dashboards.process import run_child
 from kernels.errors import NasError
+from studies.workspace import Workspace
 
 Json = dict[str, Any]
 Kind = Literal["export", "variants"]
@@ -59,11 +59,11 @@ class Requests:
     """The queue of one dashboard; its thread begins with it.
 
     Args:
-        root: directory of the workspace.
+        place: the workspace.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, place: Workspace) -> None:
+        self._place = place
         self._lock = Lock()
         self._all: list[Request] = []
         self._queue: SimpleQueue[Request | None] = SimpleQueue()
@@ -110,8 +110,15 @@ class Requests:
     def _work(self) -> None:
         while (item := self._queue.get()) is not None and not self._closed:
             self._set(item, "running")
-            order = {"do": item.kind, "root": str(self._root), "study": item.study}
-            found = run_child({**order, "trial": item.trial, "to": item.to}, self._note)
+            order = {
+                "do": item.kind,
+                "root": str(self._place.root),
+                "database": self._place.database,
+                "study": item.study,
+                "trial": item.trial,
+                "to": item.to,
+            }
+            found = run_child(order, self._note)
             self._set(item, "failed" if "error" in found else "done", found.get("error", ""))
 
     def _note(self, running: subprocess.Popen[str]) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
-from time import time_ns
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from dashboards import record
 from dashboards.columns import StudyColumns
-from dashboards.record import ReadOnlyRecord, RecordError, Stamp
+from dashboards.record import Reading, Record, RecordError, Stamp
+from dashboards.record_file import FileRecord
+from dashboards.record_server import ServerRecord
 from dashboards.spaces import Descriptions
 from dashboards.views.front import front_view
 from dashboards.views.kernels import kernels_view
@@ -26,12 +26,9 @@ from dashboards.views.trial import architecture_json, trial_view
 from kernels.errors import UnknownNameError
 from studies.workspace import Workspace
 
-_SETTLED_NS = 50_000_000
-"""A file changed less than this ago may change again without its time telling (kernel ticks)."""
-
 Json = dict[str, Any]
 Made = TypeVar("Made")
-Drawing = Callable[[StudyColumns, sqlite3.Connection], Made]
+Drawing = Callable[[StudyColumns, Reading], Made]
 
 
 class Numbers(NamedTuple):
@@ -52,16 +49,16 @@ class Source:
     """
 
     def __init__(self, workspace: Workspace | Path | str, *, patient: bool = False) -> None:
-        self.record = ReadOnlyRecord(workspace)
+        self.record = record_of(workspace)
         self._patient = patient
         self._spaces = Descriptions()
         self._lock = Lock()
         self._columns: dict[str, StudyColumns] = {}
-        self._stamps: dict[str, Stamp] = {}
+        self._stamps: dict[str, Stamp | None] = {}
 
     def version(self) -> str:
         """Return a word that changes whenever the record does; cheap enough to ask each second."""
-        return "-".join(f"{part:x}" for item in self.record.stamp() for part in item)
+        return "-".join(f"{part:x}" for part in self.record.stamp().words)
 
     def studies(self) -> Json:
         """Return the list of studies."""
@@ -75,7 +72,7 @@ class Source:
     def numbers(self, study: str) -> Numbers:
         """Return which trials a report shows: on the front, and all that are complete."""
 
-        def find(columns: StudyColumns, connection: sqlite3.Connection) -> Numbers:
+        def find(columns: StudyColumns, connection: Reading) -> Numbers:
             columns.load_own(connection)
             shown = np.flatnonzero(columns.complete())
             return Numbers(columns.number[columns.front()].tolist(), columns.number[shown].tolist())
@@ -118,7 +115,7 @@ class Source:
 
     def _with(self, study: str, make: Drawing[Made]) -> Made:
         with self._lock:
-            stamp, now = self.record.stamp(), time_ns()
+            stamp = self.record.stamp()
             with self.record.open() as connection:
                 try:
                     row = record.study(connection, study)
@@ -134,9 +131,21 @@ class Source:
                     del self._columns[study]  # what is half read is never shown
                     columns.refresh(connection)
                     self._columns[study] = columns
-                    settled = all(now - item[1] > _SETTLED_NS for item in stamp)
-                    self._stamps[study] = stamp if settled else ()
+                    self._stamps[study] = stamp if stamp.settled else None
                 return make(columns, connection)
+
+
+def record_of(workspace: Workspace | Path | str) -> Record:
+    """Return the record of a workspace: a file, or in a database server.
+
+    Raises:
+        RecordError: it is in a server of another kind.
+    """
+    place = Workspace.of(workspace)
+    target = place.database or str(place.root / "record.db")
+    if "://" in target and not target.startswith("sqlite:///"):
+        return ServerRecord(place.root, target)
+    return FileRecord(place.root, Path(target.removeprefix("sqlite:///")))
 
 
 def _older(row: record.StudyRow, known: record.StudyRow) -> bool:

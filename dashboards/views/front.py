@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dashboards.columns import StudyColumns
+from dashboards.record import Reading
 from dashboards.views.pack import pack
 from dashboards.words import study_metric
 
@@ -19,7 +19,7 @@ WHOLE_ROWS = 5000
 
 def front_view(
     columns: StudyColumns,
-    connection: sqlite3.Connection,
+    connection: Reading,
     asked: Sequence[str] = (),
     *,
     whole: bool = False,

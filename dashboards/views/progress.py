@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from dashboards.columns import Floats, StudyColumns
-from dashboards.record import loads, moment
-from dashboards.views.pack import finite
+from dashboards.record import Reading, loads, marks, moment
 from studies.pareto import hypervolume, non_dominated
 
 CHECKPOINTS = 150
@@ -26,7 +25,7 @@ _LATE = {"cost": 0, "latency_ms": 1, "peak_memory_mb": 2, "energy_mj": 4, "accur
 """Order of the funnel's stages by the metric that names them; others stand between."""
 
 
-def progress_view(columns: StudyColumns, connection: sqlite3.Connection) -> dict[str, Any]:
+def progress_view(columns: StudyColumns, connection: Reading) -> dict[str, Any]:
     """Return the progress of a study whose objectives and bounds are loaded here."""
     config = columns.study.config
     columns.load_own(connection)
@@ -48,7 +47,7 @@ def progress_view(columns: StudyColumns, connection: sqlite3.Connection) -> dict
     }
 
 
-def _spent(columns: StudyColumns, connection: sqlite3.Connection) -> Floats:
+def _spent(columns: StudyColumns, connection: Reading) -> Floats:
     """Return the seconds of evaluation that were paid up to each trial, by row."""
     query = (
         "SELECT e.trial_id, sum(e.seconds) FROM trial t JOIN evaluation e ON e.trial_id = t.id "
@@ -63,20 +62,21 @@ def _spent(columns: StudyColumns, connection: sqlite3.Connection) -> Floats:
     return total
 
 
-def _ended(
-    columns: StudyColumns, connection: sqlite3.Connection, rows: Sequence[int]
-) -> list[float | None]:
+def _ended(columns: StudyColumns, connection: Reading, rows: Sequence[int]) -> list[float | None]:
     """Return when trials ended, in seconds since the study was enrolled."""
     ids = [int(columns.ids[row]) for row in rows]
-    query = (
-        "SELECT id, (julianday(ended) - julianday(?)) * 86400 FROM trial "
-        f"WHERE id IN ({','.join('?' * len(ids))})"
-    )
-    found = dict(connection.execute(query, (columns.study.created.removesuffix("Z"), *ids)))
-    return [finite(found[item]) for item in ids]
+    query = f"SELECT id, ended FROM trial WHERE id IN ({marks(ids)})"
+    found = {row[0]: moment(row[1]) for row in connection.execute(query, ids)}
+    begun = datetime.fromisoformat(columns.study.created)
+    return [
+        None
+        if (ended := found[item]) is None
+        else (datetime.fromisoformat(ended) - begun).total_seconds()
+        for item in ids
+    ]
 
 
-def _volume(columns: StudyColumns, connection: sqlite3.Connection) -> dict[str, Any]:
+def _volume(columns: StudyColumns, connection: Reading) -> dict[str, Any]:
     """Return the share of the box from the best values to the reference that is dominated.
 
     The reference lies a tenth of the final front's range beyond its worst value of each objective;
@@ -112,7 +112,7 @@ def _volume(columns: StudyColumns, connection: sqlite3.Connection) -> dict[str, 
     }
 
 
-def _stages(columns: StudyColumns, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+def _stages(columns: StudyColumns, connection: Reading) -> list[dict[str, Any]]:
     """Return the funnel: how many reached each stage that dropped any, and how many it dropped."""
     query = (
         "SELECT stage, count(*) FROM trial WHERE study_id = ? AND state = 'dropped' GROUP BY stage"
@@ -136,19 +136,20 @@ def _stage_order(stage: str | None) -> tuple[float, str]:
 
 
 def _reasons(
-    columns: StudyColumns, connection: sqlite3.Connection, state: str, *, stage: str | None = None
+    columns: StudyColumns, connection: Reading, state: str, *, stage: str | None = None
 ) -> list[dict[str, Any]]:
     """Return reasons with how often each came, and the newest trials of each."""
+    where = "study_id = ? AND state = ?" + ("" if stage is None else " AND stage = ?")
     query = (
         "SELECT coalesce(reason, 'no reason was recorded') AS why, count(*), max(number) "
-        "FROM trial WHERE study_id = ? AND state = ? AND (? IS NULL OR stage = ?) "
-        "GROUP BY why ORDER BY count(*) DESC, max(number) DESC LIMIT 20"
+        f"FROM trial WHERE {where} GROUP BY why ORDER BY count(*) DESC, max(number) DESC LIMIT 20"
     )
-    rows = connection.execute(query, (columns.study.id, state, stage, stage))
+    asked = [columns.study.id, state, *([] if stage is None else [stage])]
+    rows = connection.execute(query, asked)
     return [{"reason": row[0], "count": row[1], "newest": row[2]} for row in rows]
 
 
-def _seconds(columns: StudyColumns, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+def _seconds(columns: StudyColumns, connection: Reading) -> list[dict[str, Any]]:
     query = (
         "SELECT e.evaluator, count(*), sum(e.seconds) FROM trial t "
         "JOIN evaluation e ON e.trial_id = t.id WHERE t.study_id = ? "
@@ -158,7 +159,7 @@ def _seconds(columns: StudyColumns, connection: sqlite3.Connection) -> list[dict
     return [{"evaluator": row[0], "count": row[1], "seconds": row[2]} for row in rows]
 
 
-def _workers(columns: StudyColumns, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+def _workers(columns: StudyColumns, connection: Reading) -> list[dict[str, Any]]:
     """Return who gave the newest evaluations of the study, who was heard of last first."""
     query = (
         "SELECT e.worker, count(*), sum(e.seconds), max(e.ended) FROM trial t "
@@ -173,7 +174,7 @@ def _workers(columns: StudyColumns, connection: sqlite3.Connection) -> list[dict
     ]
 
 
-def _events(columns: StudyColumns, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+def _events(columns: StudyColumns, connection: Reading) -> list[dict[str, Any]]:
     """Return the newest events but the many that only say that something was evaluated."""
     query = (
         "SELECT time, kind, data FROM event WHERE study_id = ? AND kind NOT IN "

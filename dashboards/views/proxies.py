@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from math import atanh, sqrt, tanh
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dashboards.columns import Floats, StudyColumns
-from dashboards.record import loads
+from dashboards.record import Reading, loads
 from dashboards.views.pack import pack
 from dashboards.words import study_metric
 
@@ -50,7 +49,7 @@ def _ranks(values: Floats) -> Floats:
     return ranks
 
 
-def proxies_view(columns: StudyColumns, connection: sqlite3.Connection) -> dict[str, Any]:
+def proxies_view(columns: StudyColumns, connection: Reading) -> dict[str, Any]:
     """Return the rank correlation of every metric with accuracy over the trained candidates.
 
     A study without accuracy is judged by its first objective.
@@ -89,7 +88,7 @@ def proxies_view(columns: StudyColumns, connection: sqlite3.Connection) -> dict[
     }
 
 
-def _switched_off(columns: StudyColumns, connection: sqlite3.Connection) -> list[str]:
+def _switched_off(columns: StudyColumns, connection: Reading) -> list[str]:
     """Return which proxies the study stopped listening to, and why."""
     query = "SELECT data FROM event WHERE study_id = ? AND kind = 'proxy off' ORDER BY id"
     rows = connection.execute(query, (columns.study.id,))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from dashboards.columns import Floats, StudyColumns
-from dashboards.record import loads
+from dashboards.record import Reading, loads
 from dashboards.words import study_metric
 from search_spaces.architecture import Architecture
 
@@ -44,7 +43,7 @@ def explained_share(groups: list[Floats]) -> float | None:
 
 def space_view(
     columns: StudyColumns,
-    connection: sqlite3.Connection,
+    connection: Reading,
     metric: str | None = None,
     described: Describe = lambda *_: {},
 ) -> dict[str, Any]:
@@ -85,9 +84,7 @@ def space_view(
     }
 
 
-def _described(
-    columns: StudyColumns, connection: sqlite3.Connection, described: Describe
-) -> dict[str, Any]:
+def _described(columns: StudyColumns, connection: Reading, described: Describe) -> dict[str, Any]:
     """Return what is known of the space for inputs and classes as the first trial has them."""
     query = (
         "SELECT a.document FROM trial t JOIN architecture a ON a.key = t.architecture_key "
@@ -101,7 +98,7 @@ def _described(
     return dict(described(columns.study.config.space, shape, network.nodes[-1].shape[0]))
 
 
-def _rejections(columns: StudyColumns, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+def _rejections(columns: StudyColumns, connection: Reading) -> list[dict[str, Any]]:
     """Return how often each rule of the space rejected a draw, over the newest trials."""
     query = "SELECT rejections FROM trial WHERE study_id = ? AND number > ?"
     since = int(columns.number.max(initial=0)) - NEWEST
@@ -114,7 +111,7 @@ def _rejections(columns: StudyColumns, connection: sqlite3.Connection) -> list[d
 
 
 def _decisions(
-    columns: StudyColumns, connection: sqlite3.Connection, rows: Any, figures: Floats
+    columns: StudyColumns, connection: Reading, rows: Any, figures: Floats
 ) -> list[tuple[dict[str, Any], float]]:
     if not len(rows):
         return []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import NamedTuple
 
 import numpy as np
 
 from dashboards.columns import StudyColumns
+from dashboards.record import Reading, marks
 from dashboards.words import Metric, study_metric
 
 SHOWN = ("accuracy", "test_accuracy", "latency_ms", "params", "macs")
@@ -33,7 +33,7 @@ class FrontTable(NamedTuple):
     device: str
 
 
-def front_table(columns: StudyColumns, connection: sqlite3.Connection) -> FrontTable:
+def front_table(columns: StudyColumns, connection: Reading) -> FrontTable:
     """Return a study's front as a table."""
     config = columns.study.config
     known = columns.metrics(connection)
@@ -56,14 +56,14 @@ def front_table(columns: StudyColumns, connection: sqlite3.Connection) -> FrontT
 
 
 def _texts(
-    columns: StudyColumns, connection: sqlite3.Connection, rows: list[int]
+    columns: StudyColumns, connection: Reading, rows: list[int]
 ) -> dict[int, tuple[str, str]]:
     found = {}
     for start in range(0, len(rows), _AT_ONCE):
         ids = columns.ids[rows[start : start + _AT_ONCE]].tolist()
         query = (
             "SELECT t.id, a.key, a.text FROM trial t JOIN architecture a "
-            f"ON a.key = t.architecture_key WHERE t.id IN ({','.join('?' * len(ids))})"
+            f"ON a.key = t.architecture_key WHERE t.id IN ({marks(ids)})"
         )
         found.update({r[0]: (r[1], r[2]) for r in connection.execute(query, ids)})
     return found

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
 from dashboards.layout import draw
-from dashboards.record import ReadOnlyRecord, StudyRow, loads, moment
+from dashboards.record import Reading, Record, StudyRow, loads, moment
 from dashboards.words import study_metric
 from evaluators.proxies.receptive_field import receptive_field
 from kernels.errors import NasError
@@ -25,9 +24,7 @@ _TRIAL = (
 )
 
 
-def trial_view(
-    record: ReadOnlyRecord, connection: sqlite3.Connection, study: StudyRow, number: int
-) -> dict[str, Any]:
+def trial_view(record: Record, connection: Reading, study: StudyRow, number: int) -> dict[str, Any]:
     """Return a trial: its network layer by layer, figures, how they came about, lineage.
 
     Raises:
@@ -62,7 +59,7 @@ def trial_view(
     }
 
 
-def architecture_json(connection: sqlite3.Connection, key: str) -> dict[str, Any]:
+def architecture_json(connection: Reading, key: str) -> dict[str, Any]:
     """Return the JSON form of a recorded network.
 
     Raises:
@@ -121,9 +118,7 @@ def _gain(network: Architecture, number: int) -> float | None:
     return gain if isfinite(gain) else None
 
 
-def _figures(
-    connection: sqlite3.Connection, study: StudyRow, trial_id: int
-) -> list[dict[str, Any]]:
+def _figures(connection: Reading, study: StudyRow, trial_id: int) -> list[dict[str, Any]]:
     query = (
         "SELECT v.metric, v.value, v.low, v.high, e.evaluator, e.started, e.seconds, e.worker, "
         "e.document, e.trial_id FROM value v LEFT JOIN evaluation e ON e.id = v.evaluation_id "
@@ -153,7 +148,7 @@ def _figures(
 
 
 def _changes(
-    connection: sqlite3.Connection,
+    connection: Reading,
     study: StudyRow,
     origin: Mapping[str, Any],
     decisions: Mapping[str, Any],
@@ -172,18 +167,17 @@ def _changes(
     ]
 
 
-def _children(connection: sqlite3.Connection, study: StudyRow, number: int) -> list[int]:
+def _children(connection: Reading, study: StudyRow, number: int) -> list[int]:
     query = (
-        "SELECT number FROM trial WHERE study_id = ? AND number > ? AND number <= ? "
-        "AND json_extract(origin, '$.parent') = ? ORDER BY number"
+        "SELECT number, origin FROM trial WHERE study_id = ? AND number > ? AND number <= ? "
+        "AND CAST(origin AS TEXT) LIKE ? ORDER BY number"
     )
-    rows = connection.execute(query, (study.id, number, number + CHILD_WINDOW, number))
-    return [row[0] for row in rows]
+    likely = f'%"parent": {number}%'
+    rows = connection.execute(query, (study.id, number, number + CHILD_WINDOW, likely))
+    return [row[0] for row in rows if loads(row[1]).get("parent") == number]
 
 
-def _kept(
-    record: ReadOnlyRecord, connection: sqlite3.Connection, trial_id: int, kind: str
-) -> list[dict[str, Any]]:
+def _kept(record: Record, connection: Reading, trial_id: int, kind: str) -> list[dict[str, Any]]:
     """Return the documents of a kind that were kept of a trial, the newest first."""
     query = "SELECT content_hash FROM artifact WHERE trial_id = ? AND kind = ? ORDER BY id DESC"
     found = (record.document(row[0]) for row in connection.execute(query, (trial_id, kind)))

@@ -5,7 +5,7 @@
 
   const total = (row) => Object.values(row.states).reduce((a, b) => a + b, 0);
   function stateOf(row) {
-    const until = row.driver && new Date(`${row.driver.expires.replace(" ", "T")}Z`);
+    const until = row.driver && new Date(row.driver.expires);
     if (until && until > new Date()) return "running";
     return row.archived ? "archived" : "at rest";
   }

@@ -9,15 +9,14 @@ import numpy as np
 
 from dashboards import record
 from dashboards.columns import StudyColumns
-from dashboards.record import ReadOnlyRecord
-from dashboards.source import Source
+from dashboards.source import Source, record_of
 from studies.front import front
 from studies.storage import Repository, TrialState
 from tests.unit.dashboards.recording import OBJECTIVES, add_trial
 
 
 def read(place, columns=None):
-    with ReadOnlyRecord(place).open() as connection:
+    with record_of(place).open() as connection:
         if columns is None:
             columns = StudyColumns(record.study(connection, "digits"))
         columns.refresh(connection)
@@ -79,7 +78,7 @@ def test_the_front_is_the_engines(place):
 def test_a_test_of_the_front_that_comes_late_is_taken_in(place):
     columns = read(place)
     row = columns.front()[0]
-    with ReadOnlyRecord(place).open() as connection:
+    with record_of(place).open() as connection:
         columns.load(connection, ["test_accuracy"])
     assert np.isnan(columns.values("test_accuracy")).all()
     with sqlite3.connect(place / "record.db") as connection:
@@ -90,7 +89,7 @@ def test_a_test_of_the_front_that_comes_late_is_taken_in(place):
     connection.close()
     read(place, columns)
     assert columns.values("test_accuracy")[row] == 0.5
-    with ReadOnlyRecord(place).open() as connection:
+    with record_of(place).open() as connection:
         assert "test_accuracy" in columns.metrics(connection)
 
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from dashboards.record import ReadOnlyRecord, RecordError
-from dashboards.source import Source
+from dashboards.record import RecordError
+from dashboards.source import Source, record_of
 from studies.storage import Repository
 from studies.storage.models import REVISIONS, VERSION_TABLE
 from studies.workspace import Workspace
@@ -76,9 +76,17 @@ def test_another_schema_is_refused_with_the_remedy(place, revision, remedy):
     assert remedy in text
 
 
-def test_a_database_server_is_refused(tmp_path):
-    with pytest.raises(RecordError, match="SQLite"):
-        ReadOnlyRecord(Workspace(tmp_path, "postgresql://host/record"))
+def test_a_database_server_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(RecordError, match=r"SQLite or PostgreSQL, got mysql"):
+        record_of(Workspace(tmp_path, "mysql://host/record"))
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path):
+    pytest.importorskip("psycopg")
+    place = Workspace(tmp_path, "postgresql+psycopg://me:secret@127.0.0.1:9/record")
+    text = sentence(place)
+    assert "postgresql://me@127.0.0.1:9/record" in text
+    assert "secret" not in text
 
 
 def test_reading_changes_no_file(place):
@@ -92,7 +100,7 @@ def test_reading_changes_no_file(place):
 def test_a_connection_cannot_write(place):
     with (
         pytest.raises(RecordError, match="readonly"),
-        ReadOnlyRecord(place).open() as connection,
+        record_of(place).open() as connection,
     ):
         connection.execute("DELETE FROM trial")
 
@@ -114,7 +122,7 @@ def test_a_writer_in_the_middle_of_a_transaction_is_neither_waited_for_nor_stopp
 
 
 def test_the_stamp_tells_that_something_was_written(place):
-    record = ReadOnlyRecord(place)
+    record = record_of(place)
     with Repository.open(place / "record.db"):
         seen = {record.stamp()}
         for width in range(4, 8):
@@ -128,7 +136,7 @@ def test_documents_are_read_by_hash_alone(place):
     digest = "ab" * 32
     (place / "artifacts" / f"{digest}.json").write_text('{"a": 1}')
     (place / "secret.json").write_text('{"password": 1}')
-    record = ReadOnlyRecord(place)
+    record = record_of(place)
     assert record.document(digest) == {"a": 1}
     for name in ("../secret", "..%2Fsecret", f"{digest}/../../secret", "", "cd" * 32):
         assert record.document(name) is None

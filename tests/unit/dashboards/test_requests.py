@@ -13,6 +13,7 @@ from dashboards.process import run_child
 from dashboards.requests import MOST_WAITING, Requests
 from dashboards.spaces import Descriptions, describe_space
 from kernels.errors import NasError
+from studies.workspace import Workspace
 
 
 def settled(requests, study="digits", trial=0, seconds=120):
@@ -43,7 +44,7 @@ def children_that_wait(monkeypatch):
 
 def test_requests_are_done_in_order_and_one_that_is_open_is_not_queued_twice(held, tmp_path):
     go, orders = held
-    requests = Requests(tmp_path)
+    requests = Requests(Workspace(tmp_path))
     first = requests.ask("export", "digits", 0, ("python",))
     assert requests.ask("export", "digits", 0, ("python",))["id"] == first["id"]
     other = requests.ask("variants", "digits", 0)
@@ -61,7 +62,7 @@ def test_requests_are_done_in_order_and_one_that_is_open_is_not_queued_twice(hel
 
 
 def test_too_many_requests_are_refused(held, tmp_path):
-    requests = Requests(tmp_path)
+    requests = Requests(Workspace(tmp_path))
     for trial in range(MOST_WAITING):
         requests.ask("variants", "digits", trial)
     with pytest.raises(NasError, match="try again later"):
@@ -70,7 +71,7 @@ def test_too_many_requests_are_refused(held, tmp_path):
 
 
 def test_what_is_wrong_with_an_export_is_said_in_one_line(place):
-    requests = Requests(place)
+    requests = Requests(Workspace(place))
     requests.ask("export", "digits", 0, ("python",))
     (failed,) = settled(requests)
     assert "has no trained weights" in failed["message"]
@@ -79,7 +80,7 @@ def test_what_is_wrong_with_an_export_is_said_in_one_line(place):
 
 
 def test_closing_ends_the_child(place):
-    requests, children = Requests(place), []
+    requests, children = Requests(Workspace(place)), []
     note = requests._note
 
     def noted(process):
