@@ -190,6 +190,9 @@ def test_the_report_is_one_file_that_asks_for_nothing(browser, place, tmp_path, 
         page.get_by_role("link", name=name).click()
         page.wait_for_selector(f"{READY.replace(':is(h1, h2)', 'h1')} >> text={name}")
         assert page.locator(".error").count() == 0
+    numbers = ",".join(str(point.trial) for point in points[:2])
+    page.evaluate(f"nas.go('compare', {{ study: 'digits', t: '{numbers}' }})")
+    page.get_by_role("table", name="Layers aligned").wait_for()
     assert problems == []
     assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
     context.close()

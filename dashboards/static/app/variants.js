@@ -88,8 +88,8 @@ nas.variants = (() => {
     return [
       nas.note(
         `Measured on ${device}, batch ${batch}, ${dtype}: each distinct workload, every way of ` +
-          "computing it side by side. A way is offered to a search where it is faster than dense, " +
-          "or than the standard convolution, beyond both spreads.",
+          "computing it side by side. A way is offered to a search where it is faster than " +
+          "dense, or than the standard convolution, beyond both spreads.",
       ),
       ...found.map((item) => place(view, item)),
       nas.fold(
