@@ -8,11 +8,10 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dashboards.record import Reading, StudyRow, marks
+from dashboards.record import Floats, Reading, StudyRow, marks
 from studies.pareto import non_dominated
 from studies.storage import TrialState
 
-Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 _Item = TypeVar("_Item", bound=np.generic)
@@ -24,6 +23,11 @@ _PROBED = 50
 """Trials at either end of a study that are asked which metrics they have."""
 _STATES = [str(state) for state in TrialState]
 _FIGURE = ("value", "low", "high")
+_CODES = " ".join(f"WHEN '{state}' THEN {code}" for code, state in enumerate(_STATES))
+_TRIALS = (
+    f"SELECT id, number, CASE state {_CODES} END, CASE WHEN baseline THEN 1 ELSE 0 END "
+    "FROM trial WHERE"
+)
 
 
 class StudyColumns:
@@ -134,43 +138,41 @@ class StudyColumns:
 
     def _read_trials(self, connection: Reading) -> Integers:
         """Read trials that are new, or were running, and return their ids."""
-        columns = "SELECT id, number, state, baseline FROM trial WHERE "
         running = self.ids[self._state == _STATES.index(TrialState.RUNNING)]
-        found = connection.execute(
-            f"{columns} study_id = ? AND id > ?",
-            (self.study.id, int(self.ids[-1]) if len(self.ids) else -1),
-        ).fetchall()
-        for part in _parts(running):
-            found += connection.execute(f"{columns} id IN ({marks(part)})", part).fetchall()
-        ids = np.array([row[0] for row in found], dtype=np.int64)
+        last = int(self.ids[-1]) if len(self.ids) else -1
+        asked: list[tuple[str, tuple[int, ...]]] = [
+            ("study_id = ? AND id > ?", (self.study.id, last))
+        ]
+        asked += [(f"id IN ({marks(part)})", tuple(part)) for part in _parts(running)]
+        tables = [connection.table(f"{_TRIALS} {where}", values) for where, values in asked]
+        found = np.concatenate([table.reshape(-1, 4) for table in tables]).astype(np.int64)
+        ids = found[:, 0]
         new = np.unique(ids[~np.isin(ids, self.ids)])
         self.ids = np.concatenate([self.ids, new])
         self.number = _longer(self.number, len(self.ids))
         self.baseline = _longer(self.baseline, len(self.ids))
         self._state = _longer(self._state, len(self.ids))
         rows = np.searchsorted(self.ids, ids)
-        code = {name: place for place, name in enumerate(_STATES)}
-        self.number[rows] = [row[1] for row in found]
-        self._state[rows] = [code[row[2]] for row in found]
-        self.baseline[rows] = [row[3] for row in found]
+        self.number[rows], self._state[rows], self.baseline[rows] = found[:, 1:].T
         return ids
 
     def _read_figures(self, connection: Reading, metric: str, trials: Integers) -> None:
-        found: list[tuple[float | None, ...]] = []
         if len(trials) > _MANY:
             query = (
                 "SELECT t.id, v.value, v.low, v.high FROM trial t JOIN value v "
                 "ON v.trial_id = t.id AND v.metric = ? WHERE t.study_id = ?"
             )
-            found = connection.execute(query, (metric, self.study.id)).fetchall()
+            tables = [connection.table(query, (metric, self.study.id))]
         else:
             query = "SELECT trial_id, value, low, high FROM value WHERE metric = ? AND trial_id IN "
-            for part in _parts(trials):
-                found += connection.execute(f"{query}({marks(part)})", (metric, *part)).fetchall()
-        if found:
-            table = np.array(found, dtype=np.float64)  # None becomes NaN
-            rows = np.searchsorted(self.ids, table[:, 0].astype(np.int64))
-            self._figures[metric][rows] = table[:, 1:]
+            tables = [
+                connection.table(f"{query}({marks(part)})", (metric, *part))
+                for part in _parts(trials)
+            ]
+        for table in tables:
+            if len(table):
+                rows = np.searchsorted(self.ids, table[:, 0].astype(np.int64))
+                self._figures[metric][rows] = table[:, 1:]
 
 
 def _longer(column: npt.NDArray[_Item], rows: int) -> npt.NDArray[_Item]:

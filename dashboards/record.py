@@ -16,9 +16,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from kernels.errors import NasError, UnknownNameError
 from studies.config import StudyConfig
 from studies.storage.models import REVISIONS
+
+Floats = npt.NDArray[np.float64]
 
 _HASH = re.compile(r"[0-9a-f]{16,128}")
 _LARGEST = 20_000_000
@@ -50,6 +55,19 @@ class Reading(Protocol):
     def execute(self, query: str, values: Sequence[Any] = (), /) -> Rows:
         """Ask; a question mark stands for each value."""
         ...
+
+    def table(self, query: str, values: Sequence[Any] = (), /) -> Floats:
+        """Ask for numbers alone, of very many rows; NaN where there is none.
+
+        Returns:
+            (rows, columns); without rows the columns are none either.
+        """
+        ...
+
+
+def number_table(rows: list[tuple[Any, ...]]) -> Floats:
+    """Return plain rows of numbers as an array; see :meth:`Reading.table`."""
+    return np.array(rows, dtype=np.float64) if rows else np.empty((0, 0))
 
 
 class Stamp(NamedTuple):

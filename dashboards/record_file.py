@@ -8,19 +8,43 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import time_ns
+from typing import Any
 from urllib.parse import quote
 
-from dashboards.record import Record, RecordError, Stamp, check_revision
+from dashboards.record import (
+    Floats,
+    Reading,
+    Record,
+    RecordError,
+    Rows,
+    Stamp,
+    check_revision,
+    number_table,
+)
 from studies.storage.models import VERSION_TABLE
 
 WAIT_SECONDS = 2.0
 """How long a question waits where the log is being recovered; readers wait for nothing else."""
 _SETTLED_NS = 50_000_000
 """A file changed less than this ago may change again without its time telling (kernel ticks)."""
+
+
+class _FileReading:
+    """A connection as views ask it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._named, self._plain = connection.cursor, connection.cursor()
+        connection.row_factory = sqlite3.Row  # of cursors that are made from here on
+
+    def execute(self, query: str, values: Sequence[Any] = (), /) -> Rows:
+        return self._named().execute(query, values)
+
+    def table(self, query: str, values: Sequence[Any] = (), /) -> Floats:
+        return number_table(self._plain.execute(query, values).fetchall())
 
 
 class FileRecord(Record):
@@ -50,7 +74,7 @@ class FileRecord(Record):
         return Stamp(tuple(found), settled)
 
     @contextmanager
-    def open(self) -> Iterator[sqlite3.Connection]:
+    def open(self) -> Iterator[Reading]:
         """See :meth:`Record.open`."""
         if not self.path.is_file():
             raise RecordError(f"There is no record {self.path}; check the workspace's path.")
@@ -58,8 +82,9 @@ class FileRecord(Record):
             connection = self._connect()
             try:
                 connection.execute("BEGIN")
-                self._check(connection)
-                yield connection
+                reading = _FileReading(connection)
+                self._check(reading)
+                yield reading
             finally:
                 connection.close()
         except (sqlite3.Error, json.JSONDecodeError) as problem:
@@ -72,13 +97,11 @@ class FileRecord(Record):
             # Nobody has it open. Then a reader would have to create the log's index beside it,
             # which fails where the directory is read-only; a file at rest needs none.
             address += "&immutable=1"
-        connection = sqlite3.connect(
+        return sqlite3.connect(
             address, uri=True, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
         )
-        connection.row_factory = sqlite3.Row
-        return connection
 
-    def _check(self, connection: sqlite3.Connection) -> None:
+    def _check(self, connection: Reading) -> None:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
         if VERSION_TABLE not in tables:
             if {"meta", "study", "trial"} <= tables:

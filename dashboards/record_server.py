@@ -9,7 +9,16 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from dashboards.record import Reading, Record, RecordError, Rows, Stamp, check_revision
+from dashboards.record import (
+    Floats,
+    Reading,
+    Record,
+    RecordError,
+    Rows,
+    Stamp,
+    check_revision,
+    number_table,
+)
 from studies.storage.models import VERSION_TABLE
 
 if TYPE_CHECKING:
@@ -47,8 +56,17 @@ class _ServerReading:
         self._connection = connection
 
     def execute(self, query: str, values: Sequence[Any] = (), /) -> Rows:
-        text = query.replace("%", "%%").replace("?", "%s")
-        return self._connection.execute(text.encode(), values)
+        return self._connection.execute(_translated(query), values)
+
+    def table(self, query: str, values: Sequence[Any] = (), /) -> Floats:
+        from psycopg.rows import tuple_row
+
+        with self._connection.cursor(row_factory=tuple_row) as cursor:
+            return number_table(cursor.execute(_translated(query), values).fetchall())
+
+
+def _translated(query: str) -> bytes:
+    return query.replace("%", "%%").replace("?", "%s").encode()
 
 
 class ServerRecord(Record):

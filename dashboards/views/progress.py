@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.columns import Floats, StudyColumns
-from dashboards.record import Reading, loads, marks, moment
+from dashboards.columns import StudyColumns
+from dashboards.record import Floats, Reading, loads, marks, moment
 from studies.pareto import hypervolume, non_dominated
 
 CHECKPOINTS = 150
@@ -54,9 +54,8 @@ def _spent(columns: StudyColumns, connection: Reading) -> Floats:
         "WHERE t.study_id = ? GROUP BY e.trial_id"
     )
     paid = np.zeros(len(columns.ids))
-    found = connection.execute(query, (columns.study.id,)).fetchall()
-    if found:
-        table = np.array(found, dtype=np.float64)
+    table = connection.table(query, (columns.study.id,))
+    if len(table):
         paid[np.searchsorted(columns.ids, table[:, 0].astype(np.int64))] = table[:, 1]
     total: Floats = np.cumsum(paid)
     return total

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.columns import Floats, StudyColumns
-from dashboards.record import Reading, loads
+from dashboards.columns import StudyColumns
+from dashboards.record import Floats, Reading, loads
 from dashboards.words import study_metric
 from search_spaces.architecture import Architecture
 

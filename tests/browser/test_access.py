@@ -1,32 +1,12 @@
-"""Who cannot see, or has no mouse, or a phone; and how the pages look at every amount of data."""
+"""Who has no mouse; and how the pages look at every amount of data."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.browser.conftest import READY, start_page
-from tests.browser.places import PAGES
 from tests.unit.dashboards.large import SIX, record_large
 from tests.unit.dashboards.recording import serving
-
-axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-
-
-@pytest.mark.parametrize("look", ["light", "dark"])
-def test_no_page_breaks_a_rule_of_accessibility(visit, look):
-    """Axe's rules: contrast, names, roles, order of headings, and what else it can tell."""
-    found = []
-    for place in PAGES:
-        page = visit(place)
-        page.emulate_media(color_scheme=look)
-        page.wait_for_timeout(300)
-        result = axe.Axe().run(page, context={"exclude": [[".js-plotly-plot"]]})
-        found += [
-            f"{place}: {item['id']}: {node['html'][:120]} {node['failureSummary'][:200]}"
-            for item in result.response["violations"]
-            for node in item["nodes"]
-        ]
-    assert found == []
 
 
 def test_the_front_is_worked_by_the_keyboard_alone(visit):

@@ -81,7 +81,10 @@ nas.filters = (() => {
       row,
       // Take in candidates that are new; what the reader holds stays where it is.
       renew() {
-        values = Float64Array.from(columnOf(metric.name)).filter(Number.isFinite).sort();
+        values = columnOf(metric.name).slice().sort(); // those that are missing stand last
+        let known = values.length;
+        while (known && Number.isNaN(values[known - 1])) known -= 1;
+        values = values.subarray(0, known);
         last = Math.min(STEPS, values.length - 1);
         row.hidden = last < 1;
         if (last < 1) return;

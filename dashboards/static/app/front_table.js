@@ -5,18 +5,17 @@ nas.frontTable = (() => {
   const SHOWN = ["accuracy", "test_accuracy", "latency_ms", "params", "macs"];
   const MOST = 4; // candidates that can be compared
 
-  // Metrics that the address names, and those shown in any case.
-  const wanted = (query) => {
-    const picked = ["x", "y", "z", "c"].map((name) => query.get(name));
-    return [...new Set([...picked, ...query.getAll("m"), ...SHOWN])].filter(Boolean);
+  // Metrics that the address names.
+  const picked = (query) => {
+    const axes = ["x", "y", "z", "c"].map((name) => query.get(name));
+    return [...new Set([...axes, ...query.getAll("m")])].filter(Boolean);
   };
 
   // What the table shows: what is asked for and picked, or all that is known.
   function metrics(study, query, all) {
     const known = [...study.columns.keys()].filter((name) => name !== nas.Study.TRIAL.name);
-    if (all) return [...new Set([...study.view.objectives, ...known])];
-    const names = [...study.asked(), ...wanted(query)];
-    return [...new Set(names)].filter((name) => known.includes(name));
+    const first = [...study.asked(), ...picked(query), ...SHOWN];
+    return [...new Set(all ? [...first, ...known] : first)].filter((name) => known.includes(name));
   }
 
   function marks(study, query) {
@@ -84,5 +83,5 @@ nas.frontTable = (() => {
     return nas.table(columns, order, { name: `${study.name}-front`, label, most: 50 });
   }
 
-  return { wanted, metrics, marks, make };
+  return { picked, metrics, marks, make };
 })();

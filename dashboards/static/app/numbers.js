@@ -11,7 +11,8 @@ Object.assign(
       if (size !== 0 && size < 1e-3) return value.toExponential(2);
       return String(Number(value.toPrecision(3)));
     }
-    const count = (value) => Math.round(value).toLocaleString("en-US");
+    const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+    const count = (value) => whole.format(value);
 
     function shown(metric, value) {
       const text = number(metric, value);

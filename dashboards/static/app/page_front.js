@@ -7,7 +7,7 @@
 
   async function load(query) {
     const names = [query.get("study"), ...query.getAll("with")];
-    const metric = nas.embedded ? [] : nas.frontTable.wanted(query);
+    const metric = nas.embedded ? [] : nas.frontTable.picked(query);
     const views = await Promise.all(names.map((study) => nas.get("front", { study, metric })));
     return views.map((view) => new nas.Study(view));
   }

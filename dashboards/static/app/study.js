@@ -42,6 +42,17 @@ nas.Study = class {
     return [...new Set([...this.view.objectives, ...this.view.bounds.map((b) => b.metric)])];
   }
 
+  // Finds the front of any rows; made when it is first needed.
+  front(rows) {
+    const goals = this.objectives();
+    this.finder ??= nas.pareto.finder(
+      this.count,
+      goals.map((metric) => this.column(metric.name)),
+      goals.map((metric) => (metric.direction === "min" ? 1 : -1)),
+    );
+    return this.finder(rows);
+  }
+
   // The rows that keep bounds and were there by a trial, which of them are the front, which not.
   standing(bounds, until) {
     const tests = [...bounds]
@@ -49,22 +60,16 @@ nas.Study = class {
       .map(([name, [low, high]]) => [this.column(name), low, high]);
     const isIn = until === null ? null : (row) => this.numbers[row] <= until;
     const rows = nas.pareto.kept(this.count, tests, isIn);
-    const goals = this.objectives();
-    const untouched =
-      until === null && nas.writeBounds(bounds).sort().join() === this.own.sort().join();
-    const front = untouched
-      ? this.view.front // as the record has it: of many candidates, columns here are rounded
-      : nas.pareto.front(
-          rows,
-          goals.map((metric) => this.column(metric.name)),
-          goals.map((metric) => (metric.direction === "min" ? 1 : -1)),
-        );
-    const isFront = new Set(front);
-    const kept = new Set(rows);
-    const dim = rows.filter((row) => !isFront.has(row));
-    const outside =
-      kept.size === this.count ? [] : [...this.numbers.keys()].filter((r) => !kept.has(r));
-    return { rows, front, dim, outside };
+    const words = (list) => list.sort().join();
+    const untouched = until === null && words(nas.writeBounds(bounds)) === words([...this.own]);
+    // That of the study itself is as the record has it: of very many, columns here are rounded.
+    const front = untouched ? this.view.front : this.front(rows);
+    const state = new Uint8Array(this.count); // 1: within the bounds, 2: on the front
+    for (const row of rows) state[row] = 1;
+    for (const row of front) state[row] = 2;
+    const outside = [];
+    for (let row = 0; row < this.count; row += 1) if (!state[row]) outside.push(row);
+    return { rows, front, dim: rows.filter((row) => state[row] === 1), outside };
   }
 
   static TRIAL = {
