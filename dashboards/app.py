@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
+from threading import Thread
 from typing import IO, Annotated, Literal
 
 from fastapi import FastAPI, Query, Request, Response
@@ -54,6 +55,7 @@ def make_app(workspace: Workspace | Path | str, *, hosts: tuple[str, ...] = LOOP
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        Thread(target=prepare, args=(source,), daemon=True).start()
         yield
         requests.close()
 
@@ -194,9 +196,12 @@ def _unpacks(request: Request) -> bool:
     return "gzip" in request.headers.get("accept-encoding", "")
 
 
-def prepare() -> None:
-    """Pack the page's largest file before it is asked for."""
+def prepare(source: Source) -> None:
+    """Make ready what the first page will ask for: its largest file, and the newest study."""
     _packed(pages.plotly_js())
+    with suppress(NasError):  # what is wrong is said to who asks
+        for study in source.studies()["studies"][:1]:
+            source.front(study["name"])
 
 
 @cache

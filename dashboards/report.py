@@ -70,7 +70,7 @@ def report_html(workspace: Workspace | Path | str, study: str, *, trials: int = 
         "style": f"<style>{pages.style()}</style>",
         "content": front_html(study, source.front_table(study)),
         "scripts": f'<script type="application/json" id="embedded">{data}</script>\n'
-        f"<script>{_script(pages.plotly_js())}</script>\n{scripts}",
+        f"{scripts}\n<script>{_script(pages.plotly_js())}</script>",
     }
     for name, text in parts.items():
         page = pages.filled(page, name, text)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
-from dashboards.app import LOOPBACK, make_app, prepare
+from dashboards.app import LOOPBACK, make_app
 from dashboards.source import Source
 from kernels.errors import NasError
 from studies.workspace import Workspace
@@ -62,7 +62,6 @@ def serve(
         class Server(uvicorn.Server):
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
                 await super().startup(sockets)
-                Thread(target=prepare, daemon=True).start()
                 on_ready(address)
                 if open_browser:
                     Thread(target=_show, args=(address,), daemon=True).start()

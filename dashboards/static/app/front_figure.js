@@ -3,8 +3,8 @@
 // set: { x, y, z, c, zoom } names metrics; c colours the front of a study that is shown alone.
 nas.frontFigure = (() => {
   const { plot } = nas;
-  const DRAWN = 1500; // dominated candidates drawn; all are counted
-  const OUTSIDE = 400;
+  const DRAWN = 1000; // dominated candidates drawn; all are counted
+  const OUTSIDE = 250;
   const BARS = 120; // dominated candidates up to which they have bars too
 
   const of = (study, rows, name) => {

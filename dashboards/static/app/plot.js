@@ -8,6 +8,12 @@ nas.plot = (() => {
   const series = () => [colour("accent"), colour("ring"), colour("second"), colour("third")];
   const SYMBOLS = ["circle", "diamond", "square", "triangle-up"];
 
+  // Plotly is the last script, so that pages ask for their data while the browser still reads it.
+  const loaded = new Promise((done) => {
+    if (document.readyState === "complete") done();
+    else window.addEventListener("load", done, { once: true });
+  });
+
   const config = {
     displaylogo: false,
     responsive: true,
@@ -133,6 +139,7 @@ nas.plot = (() => {
   // `opened` is called with the customdata of a point that is clicked.
   async function draw(box, traces, more, opened = null) {
     const [holder] = box.children;
+    await loaded;
     try {
       await Plotly.react(holder, traces, layout({ uirevision: box.dataset.name, ...more }), config);
     } catch (problem) {

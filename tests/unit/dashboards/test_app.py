@@ -47,7 +47,7 @@ def test_the_page_and_its_files_are_served_and_bound_to_this_machine(ask):
     answer, page = ask("/")
     assert answer.status == 200
     names = re.findall(rb'src="/static/([^"]+)"', page)
-    assert [name.decode() for name in names] == ["plotly.js", *SCRIPTS]
+    assert [name.decode() for name in names] == [*SCRIPTS, "plotly.js"]
     assert not re.search(rb'(?:src|href)="(?!/static/|data:|#)', page)
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
