@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from dashboards.elsewhere import MARK, figures_elsewhere
 from dashboards.record import Floats, Reading, StudyRow, marks
 from studies.pareto import non_dominated
 from studies.storage import TrialState
@@ -157,7 +158,9 @@ class StudyColumns:
         return ids
 
     def _read_figures(self, connection: Reading, metric: str, trials: Integers) -> None:
-        if len(trials) > _MANY:
+        if MARK in metric:
+            tables = [figures_elsewhere(connection, self.study, metric)]
+        elif len(trials) > _MANY:
             query = (
                 "SELECT t.id, v.value, v.low, v.high FROM trial t JOIN value v "
                 "ON v.trial_id = t.id AND v.metric = ? WHERE t.study_id = ?"

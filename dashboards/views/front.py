@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dashboards.columns import StudyColumns
+from dashboards.elsewhere import metrics_elsewhere
 from dashboards.record import Reading
 from dashboards.views.pack import pack
 from dashboards.words import study_metric
@@ -38,10 +39,12 @@ def front_view(
     """
     config = columns.study.config
     known = columns.metrics(connection)
+    elsewhere = metrics_elsewhere(connection, columns.study)
     rows = np.flatnonzero(columns.complete())
     small = len(rows) <= WHOLE_ROWS
-    wanted = [*columns.load_own(connection), *(name for name in asked if name in known)]
-    given = known if small or whole else list(dict.fromkeys(wanted))
+    wanted = [name for name in asked if name in known or name in elsewhere]
+    first = known if small or whole else columns.load_own(connection)
+    given = list(dict.fromkeys([*first, *wanted]))
     columns.load(connection, given)
     front = columns.front()
     places = {int(row): place for place, row in enumerate(rows)}
@@ -51,7 +54,10 @@ def front_view(
         "device": columns.study.conditions.get("device", ""),
         "space": config.space,
         "objectives": list(config.names),
-        "metrics": [study_metric(name, config).to_json() for name in known],
+        "metrics": [
+            *(study_metric(name, config).to_json() for name in known),
+            *(metric.to_json() for metric in elsewhere.values()),
+        ],
         "bounds": [
             {"metric": str(b.metric), "relation": b.relation, "bound": b.bound}
             for b in config.bounds

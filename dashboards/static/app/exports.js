@@ -76,8 +76,8 @@ nas.exports = (() => {
     );
   }
 
-  function card(view, again) {
-    const list = nas.requests.list(view, "export", again);
+  function card(view) {
+    const list = nas.requests.list(view, "export", nas.renew);
     const boxes = FORMATS.map(([value, label]) => {
       const change = (event) => (event.target.checked ? wanted.add(value) : wanted.delete(value));
       const box = el("input", {

@@ -128,6 +128,7 @@
     }
   }
   nas.show = show;
+  nas.renew = () => show({ fresh: false });
 
   document.querySelector(".skip").addEventListener("click", (event) => {
     event.preventDefault(); // the address says which page this is
@@ -151,7 +152,7 @@
         live.title = "This page follows the record.";
         if (version !== null && found !== version) {
           const from = performance.now();
-          await show({ fresh: false });
+          await nas.renew();
           wait = Math.max(POLL, REST * (performance.now() - from));
         }
         version = found;

@@ -230,7 +230,7 @@
       if (top.length) await drawImportance(chart, top, picked, choose);
       if (some) await drawOptions(options, picked, view.metric);
       if (view.described.counting)
-        setTimeout(() => nas.place().page === "space" && nas.show({ fresh: false }), POLL);
+        setTimeout(() => nas.place().page === "space" && nas.renew(), POLL);
     },
   };
 })();

@@ -170,7 +170,7 @@
 
   function measureRequests(view) {
     if (nas.embedded) return "";
-    const list = nas.requests.list(view, "variants", nas.show);
+    const list = nas.requests.list(view, "variants", nas.renew);
     const words = view.variants.length ? "Measure again" : "Measure every way at each layer";
     return el(
       "div",
@@ -232,7 +232,7 @@
         ),
         el("div", { class: "pair" }, evidence.cards),
         nas.variants.card(view, measureRequests(view)),
-        nas.exports.card(view, nas.show),
+        nas.exports.card(view),
         lineage(view),
         nas.card(
           "Text",

@@ -22,7 +22,7 @@ from studies.front import front
 from studies.pareto import hypervolume
 from studies.storage import Repository, TrialState
 from tests.unit.dashboards.large import SIX, record_large
-from tests.unit.dashboards.recording import OBJECTIVES
+from tests.unit.dashboards.recording import OBJECTIVES, record_study
 
 
 def unpacked(packed):
@@ -60,6 +60,29 @@ def test_of_very_many_candidates_spreads_are_those_of_the_front(place, monkeypat
     assert set(view["columns"]) == set(OBJECTIVES)
     assert "rf_gain" in source.front("digits", ["rf_gain", "no_such"])["columns"]
     assert set(source.front("digits", whole=True)["columns"]) >= {"rf_gain", "macs", *OBJECTIVES}
+
+
+def test_what_another_device_took_for_the_same_networks_is_an_axis(place):
+    record_study(place, "gpu")  # the same seed proposes the same networks
+    with sqlite3.connect(place / "record.db") as connection:
+        connection.execute(
+            "UPDATE study SET conditions = ? WHERE name = 'gpu'",
+            (json.dumps({"device": "cuda (NVIDIA H200)"}),),
+        )
+        connection.execute(
+            "UPDATE value SET value = value / 8, low = low / 8 WHERE metric = 'latency_ms' "
+            "AND trial_id IN (SELECT id FROM trial WHERE study_id = (SELECT max(id) FROM study))"
+        )
+    connection.close()
+    source, name = Source(place), "latency_ms@gpu"
+    metrics = {metric["name"]: metric for metric in source.front("digits")["metrics"]}
+    assert metrics[name]["title"] == "Latency, gpu on cuda (NVIDIA H200) (ms)"
+    assert "latency_ms@other" not in metrics  # of the same device
+    view = source.front("digits", [name])
+    own, others = (unpacked(view["columns"][n]) for n in ("latency_ms", name))
+    assert others.tolist() == (own / 8).tolist()
+    low = view["spreads"]["columns"]
+    assert unpacked(low[name]["low"]).tolist() == (unpacked(low["latency_ms"]["low"]) / 8).tolist()
 
 
 def test_hypervolume_along_the_study_is_that_of_each_beginning(place):
