@@ -10,6 +10,7 @@ import numpy as np
 
 from dashboards.columns import StudyColumns
 from dashboards.record import Floats, Reading, loads, marks, moment
+from studies.metrics import QUALITIES
 from studies.pareto import hypervolume, non_dominated
 
 CHECKPOINTS = 150
@@ -21,7 +22,8 @@ RECENT = 2000
 """Newest trials whose evaluations tell which workers there are: their rows are wide."""
 _EVENTS = 60
 _SEARCHED_EVENTS = 100_000
-_LATE = {"cost": 0, "latency_ms": 1, "peak_memory_mb": 2, "energy_mj": 4, "accuracy": 5}
+_LATE = {"cost": 0, "latency_ms": 1, "peak_memory_mb": 2, "energy_mj": 4}
+_LATE |= dict.fromkeys(QUALITIES, 5)
 """Order of the funnel's stages by the metric that names them; others stand between."""
 
 

@@ -9,8 +9,12 @@ import numpy as np
 from dashboards.columns import StudyColumns
 from dashboards.record import Reading, marks
 from dashboards.words import Metric, study_metric
+from studies.metrics import QUALITIES
 
-SHOWN = ("accuracy", "test_accuracy", "latency_ms", "params", "macs")
+SHOWN = (
+    *(name for of in QUALITIES for name in (of, f"test_{of}")),
+    *("latency_ms", "params", "macs"),
+)
 """Metrics that are shown though they are no objectives."""
 _AT_ONCE = 500
 

@@ -1,10 +1,12 @@
-// A GPU's blocks on a CPU: every thread of a block is a fiber. Blocks run one after the other, or
-// all at once where the source defines COOPERATIVE; then only dynamic shared memory is each block's
-// own.
+// A GPU's blocks on a CPU: every thread of a block is a fiber. Blocks run one after the other, a
+// cluster's (BLOCKS_TOGETHER) at once, or all at once where the source defines COOPERATIVE; where
+// several do, only dynamic shared memory is each block's own.
 //
 // It is slow, and strict where a GPU is lenient: an asynchronous copy happens when it is waited
-// for, not before, so that a wait that is missing gives wrong results here every time. What it
-// cannot tell: races that memory ordering alone prevents (fences), and time.
+// for, not before, so that a wait that is missing gives wrong results here every time. With a seed
+// other than 0 threads run in an order drawn from it, and copies happen some time after they are
+// begun: a copy that comes too early for what it overwrites is found then. What it cannot tell:
+// races that memory ordering alone prevents (fences), and time.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -18,6 +20,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <random>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -28,6 +31,7 @@
 #define __forceinline__ inline
 #define __shared__ static
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 #define __restrict__
 #define __align__(n) __attribute__((aligned(n)))
 
@@ -49,8 +53,11 @@ struct Fiber {
   uint3 index{};
   int number = 0;
   bool done = false;
+  const std::function<bool()>* ready = nullptr;  // whether it may go on; null if it may
   std::deque<std::vector<std::function<void()>>> copies;  // committed groups of copies
   std::vector<std::function<void()>> open;                // copies of the group being made
+  std::deque<std::vector<std::function<void()>>> products;  // the same for products
+  std::vector<std::function<void()>> begun;
 };
 
 inline Fiber* current = nullptr;
@@ -58,6 +65,9 @@ inline ucontext_t home;
 inline uint3 block_index, grid_size, block_size;
 inline std::function<void()> body;
 inline long progress = 0;  // counts whatever lets some fiber go on
+inline unsigned long long seed = 0;
+inline std::mt19937_64 draw;
+inline std::function<void()> meanwhile;  // with a seed, called between the blocks' turns
 
 inline std::string failure;
 
@@ -70,9 +80,15 @@ inline void fail(const char* why) {
 
 inline void yield() { swapcontext(&current->context, &home); }
 
+// Waits without being resumed for it: the block's turn looks whether the condition holds.
 template <class Condition>
-void wait_until(Condition ready) {
-  while (!ready()) yield();
+void wait_until(Condition condition) {
+  const std::function<bool()> ready = condition;
+  while (!ready()) {
+    current->ready = &ready;
+    yield();
+    current->ready = nullptr;
+  }
   ++progress;
 }
 
@@ -80,13 +96,14 @@ void wait_until(Condition ready) {
 struct Meeting {
   int came = 0;
   long round = 0;
+  bool come(int count) {
+    if (++came < count) return false;
+    came = 0, ++round, ++progress;
+    return true;
+  }
   void meet(int count) {
     const long mine = round;
-    if (++came == count) {
-      came = 0, ++round, ++progress;
-      return;
-    }
-    wait_until([&] { return round != mine; });
+    if (!come(count)) wait_until([&] { return round != mine; });
   }
 };
 
@@ -103,7 +120,13 @@ struct Block {
   std::vector<unsigned char> shared;
 };
 inline Block* block = nullptr;
+inline std::vector<Block> running;  // blocks that run side by side
+inline Meeting all_meet;
 
+inline int rank() { return static_cast<int>(block - running.data()); }
+inline unsigned char* shared_of(Block& other) {
+  return &other == block ? memory : other.shared.data();
+}
 inline int warp() { return current->number / WARP; }
 inline int lane() { return current->number % WARP; }
 inline void meet(int name, int count) { block->meetings[name].meet(count); }
@@ -130,7 +153,7 @@ inline void prepare(Block& made, uint3 index) {
   const int threads = block_size.x * block_size.y * block_size.z;
   made.index = index;
   made.fibers = std::vector<Fiber>(threads);
-  made.shared.assign(sizeof memory, 0xa5);
+  made.shared.assign(sizeof memory, 0xff);  // NaN in every type
   for (int i = 0; i < threads; ++i) {
     Fiber& fiber = made.fibers[i];
     fiber.number = i;
@@ -150,26 +173,32 @@ inline int turn(Block& own) {
   int ended = 0;
   block = &own, block_index = own.index;
   std::memcpy(memory, own.shared.data(), sizeof memory);
-  for (Fiber& fiber : own.fibers) {
-    if (fiber.done) continue;
+  std::vector<int> order(own.fibers.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
+  if (seed) std::shuffle(order.begin(), order.end(), draw);
+  for (int number : order) {
+    Fiber& fiber = own.fibers[number];
     current = &fiber;
+    if (fiber.done || (fiber.ready && !(*fiber.ready)())) continue;
     swapcontext(&home, &fiber.context);
     if (!failure.empty()) break;
     if (fiber.done) ++ended;
   }
   current = nullptr;
   std::memcpy(own.shared.data(), memory, sizeof memory);
+  block = nullptr;
   return ended;
 }
 
-inline void run_blocks(std::vector<Block>& blocks) {
+inline void run_blocks() {
   size_t left = 0;
-  for (const Block& own : blocks) left += own.fibers.size();
+  for (const Block& own : running) left += own.fibers.size();
   while (left > 0) {
     const long before = progress;
-    for (Block& own : blocks) {
+    for (Block& own : running) {
       left -= turn(own);
       if (!failure.empty()) return;
+      if (seed && meanwhile) meanwhile();
     }
     if (left > 0 && progress == before) return fail("all threads wait for each other");
   }
@@ -182,22 +211,30 @@ void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) {
 
 // Returns why the launch ended early; empty if it did not.
 template <class... A>
-const char* launch(void (*kernel)(A...), const unsigned* grid, const unsigned* block, void** arguments) {
+const char* launch(void (*kernel)(A...), const unsigned* grid, const unsigned* block,
+                   unsigned long long order, int count, const int* sizes, void** arguments) {
+  const int expected[] = {static_cast<int>(sizeof(A))...};
+  if (count != static_cast<int>(sizeof...(A)) || !std::equal(sizes, sizes + count, expected))
+    return "it has other parameters";
   grid_size = {grid[0], grid[1], grid[2]}, block_size = {block[0], block[1], block[2]};
   failure.clear();
+  seed = order, draw.seed(order);
   body = [=] { call(kernel, arguments, std::index_sequence_for<A...>()); };
-#ifdef COOPERATIVE
+#if defined(COOPERATIVE)
   const unsigned together = grid[0] * grid[1] * grid[2];
+#elif defined(BLOCKS_TOGETHER)
+  const unsigned together = BLOCKS_TOGETHER;
 #else
   const unsigned together = 1;
 #endif
   for (unsigned first = 0; first < grid[0] * grid[1] * grid[2]; first += together) {
-    std::vector<Block> blocks(together);
+    running = std::vector<Block>(together);
+    all_meet = Meeting();
     for (unsigned i = 0; i < together; ++i) {
       const unsigned at = first + i;
-      prepare(blocks[i], {at % grid[0], at / grid[0] % grid[1], at / grid[0] / grid[1]});
+      prepare(running[i], {at % grid[0], at / grid[0] % grid[1], at / grid[0] / grid[1]});
     }
-    run_blocks(blocks);
+    run_blocks();
     if (!failure.empty()) return failure.c_str();
   }
   return "";
@@ -244,6 +281,8 @@ T atomicAdd(T* to, T value) {
   *to += value;
   return before;
 }
+
+inline int __clz(unsigned x) { return x ? __builtin_clz(x) : 32; }
 
 template <class T>
 T __ldg(const T* at) { return *at; }
