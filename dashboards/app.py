@@ -40,6 +40,7 @@ class Wish(BaseModel):
     kind: Literal["export", "variants"]
     study: str = Field(max_length=255)
     trial: int = Field(ge=0, lt=10**9)
+    form: Literal["plain", "packed"] = "plain"
     to: tuple[Literal["python", "pt2", "onnx"], ...] = Field(default=("python",), max_length=3)
 
 
@@ -134,7 +135,9 @@ def _add_requests(app: FastAPI, source: Source, requests: Requests) -> None:
     def ask(wish: Wish) -> Response:
         source.trial(wish.study, wish.trial)  # that there is one is said at once
         to = tuple(dict.fromkeys(wish.to)) if wish.kind == "export" else ()
-        return json_response(requests.ask(wish.kind, wish.study, wish.trial, to), status=202)
+        form = wish.form if wish.kind == "export" else ""
+        made = requests.ask(wish.kind, wish.study, wish.trial, to, form=form)
+        return json_response(made, status=202)
 
     @app.get("/api/export")
     def export(study: str, number: int, audit: int) -> Response:

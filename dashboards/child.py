@@ -29,8 +29,8 @@ def _export(order: Json) -> Json:
     from studies.exports import export_points
 
     place = _place(order)
-    folder, formats = place.root / "exports", order["to"]
-    (made,) = export_points(place, order["study"], [order["trial"]], folder, to=formats)
+    folder, how = place.root / "exports", {"to": order["to"], "form": order["form"]}
+    (made,) = export_points(place, order["study"], [order["trial"]], folder, **how)
     return {"passed": made.audit.passed, "reused": made.reused}
 
 

@@ -35,6 +35,7 @@ class Request:
         study: whose trial it is about.
         trial: the trial's number.
         to: formats of an export.
+        form: of an export, ``plain`` or ``packed``.
         state: ``waiting``, ``running``, ``done`` or ``failed``.
         message: why it failed.
         since: when it came into its state, seconds since 1970.
@@ -45,6 +46,7 @@ class Request:
     study: str
     trial: int
     to: tuple[str, ...] = ()
+    form: str = ""
     state: Literal["waiting", "running", "done", "failed"] = "waiting"
     message: str = ""
     since: float = field(default_factory=time.time)
@@ -71,7 +73,9 @@ class Requests:
         self._closed = False
         Thread(target=self._work, name="requests", daemon=True).start()
 
-    def ask(self, kind: Kind, study: str, trial: int, to: tuple[str, ...] = ()) -> Json:
+    def ask(
+        self, kind: Kind, study: str, trial: int, to: tuple[str, ...] = (), *, form: str = ""
+    ) -> Json:
         """Queue a request, or return the open one that is the same.
 
         Raises:
@@ -80,11 +84,12 @@ class Requests:
         with self._lock:
             waiting = [item for item in self._all if item.open]
             for item in waiting:
-                if (item.kind, item.study, item.trial, item.to) == (kind, study, trial, to):
+                asked = (item.kind, item.study, item.trial, item.to, item.form)
+                if asked == (kind, study, trial, to, form):
                     return asdict(item)
             if len(waiting) >= MOST_WAITING:
                 raise NasError(f"{len(waiting)} requests wait already; try again later.")
-            made = Request(len(self._all), kind, study, trial, to)
+            made = Request(len(self._all), kind, study, trial, to, form)
             self._all.append(made)
         self._queue.put(made)
         return asdict(made)
@@ -117,6 +122,7 @@ class Requests:
                 "study": item.study,
                 "trial": item.trial,
                 "to": item.to,
+                "form": item.form,
             }
             found = run_child(order, self._note)
             self._set(item, "failed" if "error" in found else "done", found.get("error", ""))

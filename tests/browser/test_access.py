@@ -20,7 +20,7 @@ def test_the_front_is_worked_by_the_keyboard_alone(visit):
         reached.append(
             page.evaluate("document.activeElement.ariaLabel || document.activeElement.textContent")
         )
-    for name in ("Two axes", "Across", "Replay", "Latency at most", "Compare trial"):
+    for name in ("2-D", "Across", "Replay", "Latency at most", "Compare trial"):
         assert any(text.startswith(name) for text in reached), (name, reached)
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline != "none"

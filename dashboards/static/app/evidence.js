@@ -25,7 +25,7 @@ nas.evidence = (() => {
       detail.dtype,
       detail.layout,
       detail.recipe && `recipe ${detail.recipe}`,
-      detail.total && `${detail.correct ?? "?"} of ${detail.total} images right`,
+      Number.isFinite(detail.correct) && `${detail.correct} of ${detail.total} images right`,
       detail.seed !== undefined && `seed ${detail.seed}`,
       detail.warmup_converged === false && "warm-up was not stable",
       detail.shortened && "fewer samples than asked for",
@@ -43,8 +43,10 @@ nas.evidence = (() => {
   const doubts = (figure) =>
     [].concat(figure.detail.disturbed || []).filter((item) => typeof item === "string");
 
-  function training(box, runs) {
+  // A training's score after each epoch is its first figure: accuracy, or a language model's loss.
+  function training(box, metric, runs) {
     const colours = plot.series();
+    const score = metric.label;
     const traces = runs.flatMap((run, i) => {
       const x = run.history.map((step) => step.epoch);
       return [
@@ -52,7 +54,7 @@ nas.evidence = (() => {
           type: "scatter",
           mode: "lines",
           x,
-          name: runs.length > 1 ? `seed ${run.seed}` : "validation accuracy",
+          name: runs.length > 1 ? `seed ${run.seed}` : score.toLowerCase(),
           y: run.history.map((step) => step.validation),
           line: { color: colours[i % 4], width: 2 },
         },
@@ -70,7 +72,10 @@ nas.evidence = (() => {
     });
     return plot.draw(box, traces, {
       xaxis: plot.axis(null, { title: { text: "Epoch" }, tickformat: "d" }),
-      yaxis: plot.axis(null, { title: { text: "Validation accuracy" }, tickformat: "~%" }),
+      yaxis: plot.axis(null, {
+        title: { text: metric.title },
+        tickformat: metric.unit === "%" ? "~%" : "~g",
+      }),
       yaxis2: plot.axis(null, {
         title: { text: "Training loss" },
         overlaying: "y",
@@ -206,10 +211,11 @@ nas.evidence = (() => {
       const trained = runs.filter((run) => Array.isArray(run.history) && run.history.length);
       const timed = runs.find((run) => Array.isArray(run.samples_us));
       const name = `${view.study}-trial-${view.number}-${metric.name}`;
-      if (trained.length) {
+      // Bits a byte come from the same training, and its curve is that of the loss.
+      if (trained.length && metric.name !== "bits_per_byte") {
         const box = plot.figure(`${name}-training`, `Training curve of ${metric.label}`, 340);
         found.push(nas.card(`Training: ${metric.label.toLowerCase()}`, box));
-        later.push(() => training(box, trained));
+        later.push(() => training(box, metric, trained));
       }
       if (timed) {
         const box = plot.figure(`${name}-samples`, `Samples of ${metric.label}`, 420);

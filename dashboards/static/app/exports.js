@@ -7,7 +7,13 @@ nas.exports = (() => {
     ["pt2", "torch.export (.pt2)"],
     ["onnx", "ONNX"],
   ];
-  const wanted = new Set(["python"]); // stays as the reader set it when a page is made anew
+  const FORMS = [
+    ["plain", "plain: needs torch alone"],
+    ["packed", "packed: as it was measured"],
+  ];
+  // Both stay as the reader set them when a page is made anew.
+  const wanted = new Set(["python"]);
+  let form = "plain";
 
   const digits = (value) => (value === null ? "" : String(Number(value.toPrecision(4))));
   const verdict = (check) => {
@@ -89,20 +95,25 @@ nas.exports = (() => {
       });
       return el("label", { class: "choice" }, box, label);
     });
-    const ask = () =>
-      list.ask(FORMATS.map(([value]) => value).filter((value) => wanted.has(value)));
+    const forms = nas.select("Form", FORMS, form, (value) => {
+      form = value;
+    });
+    const ask = () => {
+      const to = FORMATS.map(([value]) => value).filter((value) => wanted.has(value));
+      return list.ask({ form, to });
+    };
     const button = el("button", { type: "button", onclick: ask }, "Export and audit");
-    const form = view.trained
-      ? el("p", { class: "actions" }, ...boxes, button)
+    const wish = view.trained
+      ? el("div", { class: "controls" }, forms, ...boxes, button)
       : nas.note("This candidate has no trained weights: there is no model to export.");
     const about = nas.note(
-      "Plain PyTorch, needs torch alone. The export is reloaded in a clean process and held " +
-        "against the record; the audit takes the device for itself, so a running study waits " +
-        "while it measures.",
+      "A plain model is ordinary PyTorch; a packed one has this package's kernels and runs as it " +
+        "was measured. The export is reloaded in a clean process and held against the record; the " +
+        "audit takes the device for itself, so a running study waits while it measures.",
     );
     return nas.card(
       "Export",
-      ...(nas.embedded ? [] : [form, list.holder, view.trained ? about : ""]),
+      ...(nas.embedded ? [] : [wish, list.holder, view.trained ? about : ""]),
       ...(view.audits.length
         ? view.audits.map((kept, at) => one(view, kept, at))
         : nas.embedded

@@ -3,8 +3,8 @@
 nas.frontControls = (() => {
   const { el } = nas;
   const VIEWS = [
-    ["2d", "Two axes"],
-    ["3d", "Three axes"],
+    ["2d", "2-D"],
+    ["3d", "3-D"],
     ["parallel", "Parallel"],
   ];
   const FRAME = 120; // ms between two pictures of a replay

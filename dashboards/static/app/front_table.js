@@ -2,7 +2,10 @@
 // The candidates on the front as a table, and which of them are marked to be compared.
 nas.frontTable = (() => {
   const { el } = nas;
-  const SHOWN = ["accuracy", "test_accuracy", "latency_ms", "params", "macs"];
+  const SHOWN = [
+    ...["accuracy", "loss", "bits_per_byte"].flatMap((name) => [name, `test_${name}`]),
+    ...["latency_ms", "params", "macs"],
+  ];
   const MOST = 4; // candidates that can be compared
 
   // Metrics that the address names.

@@ -47,10 +47,11 @@ Object.assign(
     function moment(text) {
       if (!text) return "";
       const time = new Date(text);
+      const year = time.getFullYear() === new Date().getFullYear() ? undefined : "numeric";
       return Number.isNaN(time.getTime())
         ? text
         : time.toLocaleString(undefined, {
-            year: "numeric",
+            year,
             month: "short",
             day: "numeric",
             hour: "2-digit",

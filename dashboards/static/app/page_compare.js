@@ -3,6 +3,7 @@
 (() => {
   const { el } = nas;
   const MOST = 4;
+  const SAME = "all spreads overlap";
 
   const figureOf = (trial, name) => trial.figures.find((f) => f.metric.name === name);
   const title = (trial) => `Trial ${trial.number}`;
@@ -14,7 +15,7 @@
     const known = trials.map((trial) => figureOf(trial, metric.name)).filter(Boolean);
     if (known.length < 2 || known.some((f) => f.low === null || f.high === null)) return "";
     const meet = Math.max(...known.map((f) => f.low)) <= Math.min(...known.map((f) => f.high));
-    return meet ? "all spreads overlap" : "not all spreads overlap";
+    return meet ? SAME : "not all spreads overlap";
   }
 
   function figures(study, trials) {
@@ -29,7 +30,8 @@
       if (!found) return "";
       const text = nas.number(metric, found.value);
       const ends = nas.ends(metric, found.low, found.high);
-      const top = found.value === best(metric) ? el("b", { title: "the best here" }, text) : text;
+      const ahead = found.value === best(metric) && overlap(trials, metric) !== SAME;
+      const top = ahead ? el("b", { title: "the best here" }, text) : text;
       return el("span", {}, top, ends ? el("small", {}, ends) : "");
     };
     const columns = [

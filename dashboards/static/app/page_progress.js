@@ -174,11 +174,17 @@
 
   function events(study, view) {
     if (!view.events.length) return nas.card("What happened", nas.note("Nothing yet."));
-    const value = (item) => (typeof item === "object" ? JSON.stringify(item) : item);
+    const value = (item) => {
+      if (Array.isArray(item)) return item.map(value).join(" and ");
+      if (typeof item === "boolean") return item ? "yes" : "no";
+      return item !== null && typeof item === "object" ? JSON.stringify(item) : String(item ?? "");
+    };
     const words = ({ data }) =>
       data.message ||
       Object.entries(data)
-        .map(([k, v]) => `${k} ${value(v)}`)
+        .map(([name, item]) => [name.replace(/_/g, " "), value(item)])
+        .filter(([, text]) => text)
+        .map((pair) => pair.join(" "))
         .join(", ");
     const columns = [
       { title: "When", value: (e) => e.time, text: (e) => nas.moment(e.time) },

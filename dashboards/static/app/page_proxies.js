@@ -137,7 +137,8 @@
         el(
           "p",
           { class: "lead" },
-          `How well each figure ranks what was evaluated in full, judged by ${target}.`,
+          `How well each figure ranks what was evaluated in full, judged by ${target} ` +
+            `(${view.target.wish}).`,
         ),
         ...view.off.map((text) => el("p", { class: "reason" }, text)),
         el(

@@ -31,10 +31,10 @@
     { title: "Trials", number: true, value: total, text: (r) => nas.count(total(r)) },
     { title: "Dropped", number: true, value: (r) => r.states.dropped || 0 },
     { title: "Failed", number: true, value: (r) => r.states.failed || 0 },
-    { title: "Objectives", value: (r) => r.objectives.map((m) => m.label).join(", ") },
+    { title: "Objectives", wraps: true, value: (r) => r.objectives.map((m) => m.label).join(", ") },
     { title: "Space", value: (r) => r.space },
     { title: "Data", value: (r) => r.data },
-    { title: "Device", value: (r) => r.device },
+    { title: "Device", wraps: true, value: (r) => r.device },
     { title: "Last activity", value: (r) => r.active, text: (r) => nas.moment(r.active) },
   ];
 

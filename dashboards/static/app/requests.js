@@ -41,7 +41,7 @@ nas.requests = (() => {
           el(
             "p",
             { class: request.state === "failed" ? "reason" : "working" },
-            request.to.length ? `${request.to.join(", ")}: ` : "",
+            request.form ? `${request.form}, ${request.to.join(", ")}: ` : "",
             words(request),
           ),
         ),
@@ -53,8 +53,8 @@ nas.requests = (() => {
       if (ended) done();
       else if (open.length && !timer) timer = setTimeout(look, POLL);
     }
-    async function ask(to = []) {
-      const wish = { kind, study: view.study, trial: view.number, ...(to.length ? { to } : {}) };
+    async function ask(more = {}) {
+      const wish = { kind, study: view.study, trial: view.number, ...more };
       try {
         const made = await nas.post("requests", wish);
         seen.set(made.id, made.state);

@@ -1,8 +1,8 @@
 "use strict";
 // A table that sorts by its headings and can be taken along as CSV.
-// columns: [{ title, note, value(row), text(row) or node(row), number, wide }]; one without a title
-// is not in the CSV; it has a `spoken` one. How a table is sorted and unfolded stays when its page
-// is made anew.
+// columns: [{ title, note, value(row), text(row) or node(row), number, wide, wraps }]; one
+// without a title is not in the CSV; it has a `spoken` one. How a table is sorted and unfolded stays
+// when its page is made anew.
 nas.table = (() => {
   const { el } = nas;
   const left = new Map(); // by name, as the reader left it
@@ -22,7 +22,7 @@ nas.table = (() => {
     return lines.map((line) => line.join(",")).join("\r\n");
   }
 
-  const kind = (column) => (column.number ? "number" : column.wide ? "wide" : "");
+  const kind = (column) => ["number", "wide", "wraps"].find((look) => column[look]) || "";
   function cell(column, row) {
     if (column.node) return column.node(row);
     return column.text ? column.text(row) : String(column.value(row) ?? "");
