@@ -3,12 +3,28 @@
 nas.filters = (() => {
   const { el } = nas;
   const STEPS = 400;
+  const SORTED = 8000; // values that stand for a column; to sort 100,000 takes 40 ms
 
   function words(metric, [low, high] = [null, null]) {
     if (low === null && high === null) return "any";
     if (low === null) return `≤ ${nas.shown(metric, high)}`;
     if (high === null) return `≥ ${nas.shown(metric, low)}`;
     return `${nas.number(metric, low)} to ${nas.shown(metric, high)}`;
+  }
+
+  // Values of a column in order, those that are missing left out; of very many, evenly taken ones
+  // with the least and the largest.
+  function inOrder(column) {
+    const stride = Math.ceil(column.length / SORTED);
+    const taken = [];
+    let [least, most] = [Infinity, -Infinity];
+    column.forEach((value, row) => {
+      if (row % stride === 0) taken.push(value);
+      if (value < least) least = value;
+      if (value > most) most = value;
+    });
+    if (stride > 1 && least <= most) taken.push(least, most);
+    return column.constructor.from(taken.filter((value) => !Number.isNaN(value))).sort();
   }
 
   // A slider of one metric, bounded on the side where it gets worse.
@@ -81,10 +97,7 @@ nas.filters = (() => {
       row,
       // Take in candidates that are new; what the reader holds stays where it is.
       renew() {
-        values = columnOf(metric.name).slice().sort(); // those that are missing stand last
-        let known = values.length;
-        while (known && Number.isNaN(values[known - 1])) known -= 1;
-        values = values.subarray(0, known);
+        values = inOrder(columnOf(metric.name));
         last = Math.min(STEPS, values.length - 1);
         row.hidden = last < 1;
         if (last < 1) return;
