@@ -8,11 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from sqlalchemy.engine import make_url
-from torch import Tensor
 
 from evaluators.protocol import Measured
 from kernels.errors import NasError
@@ -23,6 +21,9 @@ from studies.storage import Artifact, Repository
 SETTINGS = "workspace.toml"
 """File of a workspace that says where its record is, if that is not a file in it."""
 _FILE = "record.db"
+
+if TYPE_CHECKING:  # who only reads the record does not wait for torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,8 @@ class WeightStore:
             NasError: the key is no name of a file in the folder.
             OSError: they cannot be written.
         """
+        from safetensors.torch import save
+
         content = save({name: tensor.contiguous() for name, tensor in weights.items()})
         digest = sha256(content).hexdigest()
         name = self._name(key)
@@ -121,6 +124,9 @@ class WeightStore:
         Raises:
             NasError: there are none, or the file is damaged.
         """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
         name, older = self._name(key), self._content(key)
         digest = name.read_text(encoding="ascii") if name.is_file() else ""
         path = self._content(digest) if digest else older  # once files were named by their key

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dashboards.from_study import read_front
-from dashboards.front_page import write_front_page
+from dashboards.report import write_report
 from nas.figures import number
 from nas.jobs.common import Json, chosen_study, front_table, point_json
 from nas.jobs.confirm import confirm_point
@@ -35,16 +34,13 @@ def front(run: Path, study: str | None, *, confirm: int = 0) -> Json:
     trained = quality_of(config.names) is not None
     points = finish_front(run, name) if trained else read_points(run, name)
     write_front_csv(points, run / "front.csv")
-    written = [str(run / "front.csv")]
-    if len(config.names) > 1 and points:
-        write_front_page(read_front(run, name), run / "front.html")
-        written.append(str(run / "front.html"))
+    page = write_report(run, name, run / "front.html")
     result: Json = {
         "study": name,
         "objectives": list(config.names),
         "points": [point_json(point) for point in points],
         "baselines": [point_json(point) for point in baselines(run, name)],
-        "written": written,
+        "written": [str(run / "front.csv"), str(page)],
     }
     if confirm:
         result["confirmed"] = _confirm(run, config, points, confirm)

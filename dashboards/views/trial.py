@@ -1,22 +1,17 @@
-"""One trial with all that is known of it, and several beside each other."""
+"""One trial with all that is known of it."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
 from dashboards.layout import draw
-from dashboards.record import StudyRow, loads, moment
-from dashboards.views.align import align
-from dashboards.views.pack import metric_json
+from dashboards.record import Reading, Record, StudyRow, loads, moment
+from dashboards.words import study_metric
 from evaluators.proxies.receptive_field import receptive_field
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
-
-COMPARED = (2, 4)
-"""Fewest and most candidates beside each other."""
 
 CHILD_WINDOW = 5000
 """Trials after a candidate among which its children are looked for."""
@@ -29,7 +24,7 @@ _TRIAL = (
 )
 
 
-def trial_view(connection: sqlite3.Connection, study: StudyRow, number: int) -> dict[str, Any]:
+def trial_view(record: Record, connection: Reading, study: StudyRow, number: int) -> dict[str, Any]:
     """Return a trial: its network layer by layer, figures, how they came about, lineage.
 
     Raises:
@@ -57,12 +52,14 @@ def trial_view(connection: sqlite3.Connection, study: StudyRow, number: int) -> 
         "children": _children(connection, study, number),
         "conditions": study.conditions,
         "figures": figures,
-        "artifacts": _artifacts(connection, row["id"]),
+        "trained": any("dense_key" in figure["detail"] for figure in figures),
+        "audits": _kept(record, connection, row["id"], "audit"),
+        "variants": _kept(record, connection, row["id"], "variants"),
         **network_view(network),
     }
 
 
-def architecture_json(connection: sqlite3.Connection, key: str) -> dict[str, Any]:
+def architecture_json(connection: Reading, key: str) -> dict[str, Any]:
     """Return the JSON form of a recorded network.
 
     Raises:
@@ -109,37 +106,6 @@ def network_view(network: Architecture) -> dict[str, Any]:
     }
 
 
-def compare_view(
-    connection: sqlite3.Connection, study: StudyRow, numbers: Sequence[int]
-) -> dict[str, Any]:
-    """Return two to four trials with their layers aligned.
-
-    Returns:
-        ``trials`` as :func:`trial_view` gives them, and ``rows``: for each, the number of the
-        layer of every trial, or None, and whether they differ.
-
-    Raises:
-        NasError: other than two to four different trials, or no such trial.
-    """
-    least, most = COMPARED
-    if not least <= len(set(numbers)) == len(numbers) <= most:
-        raise NasError(f"Compare {least} to {most} different trials, got {list(numbers)}.")
-    trials = [trial_view(connection, study, number) for number in numbers]
-    rows = align([[layer["op"] for layer in trial["layers"]] for trial in trials])
-    marked = []
-    for row in rows:
-        there = [
-            (trial["layers"][place]["op"], trial["layers"][place]["shape"])
-            for trial, place in zip(trials, row, strict=True)
-            if place is not None
-        ]
-        same = len(there) == len(trials) and all(item == there[0] for item in there)
-        marked.append({"layers": row, "same": same})
-    for trial in trials:
-        del trial["drawing"]
-    return {"trials": trials, "rows": marked}
-
-
 def _gain(network: Architecture, number: int) -> float | None:
     """Return what a layer adds to the 3DRF gain; None of a layer without weights."""
     chosen = network.nodes[number]
@@ -152,9 +118,7 @@ def _gain(network: Architecture, number: int) -> float | None:
     return gain if isfinite(gain) else None
 
 
-def _figures(
-    connection: sqlite3.Connection, study: StudyRow, trial_id: int
-) -> list[dict[str, Any]]:
+def _figures(connection: Reading, study: StudyRow, trial_id: int) -> list[dict[str, Any]]:
     query = (
         "SELECT v.metric, v.value, v.low, v.high, e.evaluator, e.started, e.seconds, e.worker, "
         "e.document, e.trial_id FROM value v LEFT JOIN evaluation e ON e.id = v.evaluation_id "
@@ -165,7 +129,7 @@ def _figures(
         document = loads(row["document"]) or {}
         found.append(
             {
-                "metric": metric_json(row["metric"], study.config),
+                "metric": study_metric(row["metric"], study.config).to_json(),
                 "value": row["value"],
                 "low": row["low"],
                 "high": row["high"],
@@ -184,7 +148,7 @@ def _figures(
 
 
 def _changes(
-    connection: sqlite3.Connection,
+    connection: Reading,
     study: StudyRow,
     origin: Mapping[str, Any],
     decisions: Mapping[str, Any],
@@ -203,15 +167,18 @@ def _changes(
     ]
 
 
-def _children(connection: sqlite3.Connection, study: StudyRow, number: int) -> list[int]:
+def _children(connection: Reading, study: StudyRow, number: int) -> list[int]:
     query = (
-        "SELECT number FROM trial WHERE study_id = ? AND number > ? AND number <= ? "
-        "AND json_extract(origin, '$.parent') = ? ORDER BY number"
+        "SELECT number, origin FROM trial WHERE study_id = ? AND number > ? AND number <= ? "
+        "AND CAST(origin AS TEXT) LIKE ? ORDER BY number"
     )
-    rows = connection.execute(query, (study.id, number, number + CHILD_WINDOW, number))
-    return [row[0] for row in rows]
+    likely = f'%"parent": {number}%'
+    rows = connection.execute(query, (study.id, number, number + CHILD_WINDOW, likely))
+    return [row[0] for row in rows if loads(row[1]).get("parent") == number]
 
 
-def _artifacts(connection: sqlite3.Connection, trial_id: int) -> list[dict[str, Any]]:
-    query = "SELECT name, kind, size FROM artifact WHERE trial_id = ? ORDER BY name"
-    return [dict(row) for row in connection.execute(query, (trial_id,))]
+def _kept(record: Record, connection: Reading, trial_id: int, kind: str) -> list[dict[str, Any]]:
+    """Return the documents of a kind that were kept of a trial, the newest first."""
+    query = "SELECT content_hash FROM artifact WHERE trial_id = ? AND kind = ? ORDER BY id DESC"
+    found = (record.document(row[0]) for row in connection.execute(query, (trial_id, kind)))
+    return [document for document in found if document is not None]
