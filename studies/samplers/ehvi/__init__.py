@@ -1,0 +1,15 @@
+"""The sampler ``ehvi``: Gaussian processes and expected hypervolume improvement.
+
+It looks for the front of a discrete, conditional space with few paid evaluations::
+
+    domain ── design ──────────────────────────┐
+       │                                       ├──> the next candidate
+       └───── pool ── kernel ── process ── boxes
+                        scale ─────┘
+
+``domain`` says what a point is: drawing one, changing one, its features. ``design`` chooses the
+first points. Later ``pool`` holds points that could be next; ``process`` predicts what each is
+worth, on the ``scale`` of the objectives, from how alike points are (``kernel``); and ``boxes``
+says by how much the front can be expected to grow. ``model`` joins these for one ask, ``search``
+from ask to ask. The two doors are ``drafter``, for studies, and ``optuna_sampler``.
+"""

@@ -1,0 +1,56 @@
+"""What an architecture says about itself without being run: costs, scores, neighbourhoods."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import lru_cache
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluators.cost import analytic_cost
+from evaluators.proxies.receptive_field import receptive_field
+from search_spaces.architecture import Architecture
+
+Array = npt.NDArray[np.float64]
+
+FIGURES = 11
+"""How many of the features are costs and scores; the others count neighbourhoods."""
+_PLACES = 256
+"""Places that kinds of neighbourhoods are spread over by a hash."""
+
+
+def graph_features(architecture: Architecture) -> Array:
+    """Return the features of an architecture, (267,).
+
+    First logarithms of the analytic costs, numbers of layers, and the 3DRF-like scores (0 where
+    nothing reaches the output). Then logarithms of how often each kind of neighbourhood occurs: a
+    node with all it reads and all that reads it, as in one step of Weisfeiler and Lehman's test.
+    """
+    cost, field = analytic_cost(architecture), receptive_field(architecture)
+    scores = np.array([field.gain, field.volume, field.local])
+    figures = [*np.log1p(cost), cost.layers, cost.depth, *np.where(np.isfinite(scores), scores, 0)]
+    return np.concatenate([figures, np.log1p(_neighbourhoods(architecture))])
+
+
+def _neighbourhoods(architecture: Architecture) -> Array:
+    nodes = architecture.nodes
+    readers: list[list[str]] = [[] for _ in nodes]
+    for node in nodes:
+        for source in node.inputs:
+            readers[source].append(node.op.text)
+    kinds = Counter(
+        (node.op.text, tuple(sorted(nodes[i].op.text for i in node.inputs)), tuple(sorted(read)))
+        for node, read in zip(nodes, readers, strict=True)
+    )
+    counts = np.zeros(_PLACES)
+    for kind, count in kinds.items():
+        counts[_place(kind)] += count
+    return counts
+
+
+@lru_cache(maxsize=65536)
+def _place(kind: object) -> int:
+    digest = blake2b(repr(kind).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") % _PLACES
