@@ -22,7 +22,7 @@ except ImportError as problem:
         "that name: use a virtual environment for paretonas alone."
     )
 
-from nas.commands import describe, run, studies
+from nas.commands import bench, describe, run, studies
 from nas.commands.search import SearchCommand, search
 
 INTERRUPTED = 130
@@ -43,7 +43,7 @@ app.command(short_help="Train one network from several seeds.")(run.train)
 app.add_typer(studies.app, name="studies", short_help="List, compare, export, delete studies.")
 app.command(short_help="Write points as plain PyTorch, checked.")(run.export)
 app.command(short_help="List spaces and their sizes.")(describe.spaces)
-app.command(short_help="Measure how fast candidates are drawn.")(describe.bench)
+app.add_typer(bench.app, name="bench", short_help="Measure drawing candidates, or samplers.")
 app.command(short_help="Check this machine and installation.")(describe.doctor)
 
 
