@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from functools import lru_cache
 from hashlib import blake2b
@@ -15,23 +16,50 @@ from search_spaces.architecture import Architecture
 
 Array = npt.NDArray[np.float64]
 
-FIGURES = 11
+FIGURES = 14
 """How many of the features are costs and scores; the others count neighbourhoods."""
+_MOST_PATHS = 1e300
+"""Deep networks have more paths than a float can count."""
 _PLACES = 256
 """Places that kinds of neighbourhoods are spread over by a hash."""
 
 
 def graph_features(architecture: Architecture) -> Array:
-    """Return the features of an architecture, (267,).
+    """Return the features of an architecture, (270,).
 
-    First logarithms of the analytic costs, numbers of layers, and the 3DRF-like scores (0 where
-    nothing reaches the output). Then logarithms of how often each kind of neighbourhood occurs: a
+    First logarithms of the analytic costs, numbers of layers, the 3DRF-like scores (0 where nothing
+    reaches the output), and what paths from input to output are like. Then logarithms of how often each kind of neighbourhood occurs: a
     node with all it reads and all that reads it, as in one step of Weisfeiler and Lehman's test.
     """
     cost, field = analytic_cost(architecture), receptive_field(architecture)
     scores = np.array([field.gain, field.volume, field.local])
-    figures = [*np.log1p(cost), cost.layers, cost.depth, *np.where(np.isfinite(scores), scores, 0)]
+    figures = [
+        *np.log1p(cost),
+        cost.layers,
+        cost.depth,
+        *np.where(np.isfinite(scores), scores, 0.0),
+        *_paths(architecture),
+    ]
     return np.concatenate([figures, np.log1p(_neighbourhoods(architecture))])
+
+
+def _paths(architecture: Architecture) -> tuple[float, float, float]:
+    """Return fewest and mean weight-carrying layers on a path, and the logarithm of the paths."""
+    fewest: list[float] = []
+    mean: list[float] = []
+    count: list[float] = []
+    for node in architecture.nodes:
+        own = float(node.facts.reach.weighted)
+        if not node.inputs:
+            fewest.append(own)
+            mean.append(own)
+            count.append(1.0)
+            continue
+        total = sum(count[source] for source in node.inputs)
+        fewest.append(own + min(fewest[source] for source in node.inputs))
+        mean.append(own + sum(count[source] * mean[source] for source in node.inputs) / total)
+        count.append(min(total, _MOST_PATHS))
+    return fewest[-1], mean[-1], math.log(count[-1])
 
 
 def _neighbourhoods(architecture: Architecture) -> Array:

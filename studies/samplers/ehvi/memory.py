@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import moocore
 import numpy as np
 import numpy.typing as npt
 
@@ -14,7 +15,7 @@ from studies.samplers.ehvi.domain import Domain, Point
 from studies.samplers.ehvi.model import Known
 from studies.samplers.ehvi.scale import Scale
 from studies.samplers.protocol import Lesson
-from studies.samplers.ranking import best
+from studies.samplers.ranking import best, crowding
 from studies.samplers.window import Entry, Window
 
 Array = npt.NDArray[np.float64]
@@ -25,6 +26,8 @@ _LESSONS, _BEST, _NEWEST = 300, 150, 50
 """Lessons looked at: so many of the best, so many of the newest, the rest of all times."""
 _FAILURES = 50
 """Newest failures looked at besides."""
+_PARENTS, _FEW = 40, 8
+"""Most points to breed from, where some are feasible and where none are."""
 _SPARE = 2000
 """Points outside the window that are kept."""
 
@@ -121,11 +124,29 @@ class Memory:
         points = [point for point, _, _ in told]
         return Known(points, values.reshape(-1, self._objectives), violations, scale)
 
-    def best(self, moment: Moment, count: int) -> list[Point]:
-        """Return the best points of a moment, the best first."""
+    def parents(self, moment: Moment) -> list[Point]:
+        """Return points of a moment to breed from: those of the front that are of interest.
+
+        Where nothing keeps the constraints, those that violate them least.
+        """
         entries = [item for item in moment.entries if self._point(item.lesson) is not None]
-        found = [self._point(entries[place].lesson) for place in self._ranked(entries, count)]
-        return [point for point in found if point is not None]
+        kept = [
+            item for item in entries if item.row is not None and not item.lesson.infeasible
+        ]
+        scale = self._scale([item.row for item in kept if item.row is not None])
+        if scale is None:
+            kept = [entries[place] for place in self._ranked(entries, _FEW)]
+        else:
+            rows = scale.apply(np.array([item.row for item in kept]))
+            front = np.asarray(moocore.is_nondominated(rows), dtype=bool)
+            useful = front & (rows < scale.reference).all(axis=1)
+            chosen = np.flatnonzero(useful if useful.any() else front)
+            if len(chosen) > _PARENTS:
+                room = np.argsort(-crowding(rows[chosen]), kind="stable")
+                chosen = np.sort(chosen[room[:_PARENTS]])
+            kept = [kept[place] for place in chosen]
+        points = (self._point(item.lesson) for item in kept)
+        return [point for point in points if point is not None]
 
     def _select(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         if len(entries) <= _LESSONS:

@@ -69,6 +69,8 @@ class Known:
 
 def find_parameters(domain: Domain, known: Known) -> dict[str, Array]:
     """Find the most plausible parameters of all processes; takes up to a second."""
+    if not known.points:
+        return {}
     blocks = domain.blocks(known.points, columns_of(item.answers for item in known.points))
     pairs = Pairs.of(blocks, blocks)
     prior = Prior.of(decays(blocks), len(pairs.products))

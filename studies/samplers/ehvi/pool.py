@@ -10,8 +10,6 @@ from studies.samplers.protocol import ask_seed
 
 GENERATION = 8
 """Lessons after which a new generation joins the pool; the last two are in it."""
-PARENTS = 40
-"""Most of the best that have children."""
 _MOST = 400
 """Most points of a generation."""
 _CROSSED = 0.2

@@ -14,8 +14,8 @@ from studies.samplers.ehvi.answers import columns_of
 from studies.samplers.ehvi.design import order_by_news
 from studies.samplers.ehvi.domain import Domain, Point
 from studies.samplers.ehvi.memory import FIRST, Memory, Moment
-from studies.samplers.ehvi.model import Outlook, find_parameters
-from studies.samplers.ehvi.pool import GENERATION, PARENTS, climb, generation
+from studies.samplers.ehvi.model import Known, Outlook, find_parameters
+from studies.samplers.ehvi.pool import GENERATION, climb, generation
 from studies.samplers.protocol import Lesson, ask_seed
 
 Array = npt.NDArray[np.float64]
@@ -73,7 +73,7 @@ class Search:
         count = self._memory.count
         if count >= self._next_fit:
             self._to_fit = self._memory.moment()
-            self._next_fit = max(count + 3, math.ceil(_GROWTH * count))
+            self._next_fit = max(count + 1, math.ceil(_GROWTH * count))
         if count % GENERATION == 0 or count == FIRST:
             self._moments = [*self._moments, self._memory.moment()][-_GENERATIONS:]
 
@@ -89,22 +89,25 @@ class Search:
         def is_new(point: Point) -> bool:
             return not self._memory.met(point.key) and point.key not in waiting
 
-        if self._memory.count < FIRST:
+        known = self._memory.known(self._memory.moment())
+        if len(known.points) < FIRST:
             yield from (("design", point) for point in self._designed() if is_new(point))
         else:
-            yield from self._judged(number, pending, is_new)
+            yield from self._judged(number, known, pending, is_new)
 
     def _judged(
-        self, number: int, pending: Sequence[Point], is_new: Callable[[Point], bool]
+        self,
+        number: int,
+        known: Known,
+        pending: Sequence[Point],
+        is_new: Callable[[Point], bool],
     ) -> Iterator[tuple[str, Point]]:
         self._refresh()
         found = {point.key: point for pool in self._pools.values() for point in pool}
         points = [point for point in found.values() if is_new(point)]
         if not points:
             return
-        outlook = Outlook(
-            self._domain, self._parameters, self._memory.known(self._memory.moment()), pending
-        )
+        outlook = Outlook(self._domain, self._parameters, known, pending)
         worth = outlook.worth(points)
         rng = Random(ask_seed(self._seed, number))
         kinds = ["pool"] * len(points)
@@ -134,7 +137,7 @@ class Search:
             moment.count: self._pools[moment.count]
             if moment.count in self._pools
             else generation(
-                self._domain, moment.count, self._memory.best(moment, PARENTS), self._seed
+                self._domain, moment.count, self._memory.parents(moment), self._seed
             )
             for moment in self._moments
         }
