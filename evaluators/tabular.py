@@ -1,8 +1,8 @@
 """Architectures whose figures were all found out once: a table instead of training and measuring.
 
 A table is one CSV file or several, plain or gzipped, UTF-8 with a header, joined by the column
-``index``. The answers that lead to a row stand in a column ``arch_str`` (NAS-Bench-201's strings), or
-in columns ``answer:QUESTION``, empty where the question is not asked. Other columns are figures.
+``index``. The answers that lead to a row stand in a column ``arch_str`` (NAS-Bench-201's strings),
+or in columns ``answer:QUESTION``, empty where the question is not asked. Other columns are figures.
 
 A table judges searches: what one would have found can be told without paying for it.
 """
@@ -118,9 +118,7 @@ class Table:
             )
         rows = zip(*(self.columns[name] for name in asked), strict=True)
         names = [name.removeprefix(_ANSWER) for name in asked]
-        return [
-            {name: text for name, text in zip(names, row, strict=True) if text} for row in rows
-        ]
+        return [{name: text for name, text in zip(names, row, strict=True) if text} for row in rows]
 
     @cached_property
     def _rows(self) -> dict[Answers, int]:

@@ -130,7 +130,11 @@ def _shortfalls_json(found: Sequence[Score], paid: int) -> list[Json]:
 
 def _reached_json(found: Sequence[Score]) -> list[Json]:
     """Return, where costs are free, what must be paid for what 200 rows give where they are not."""
-    paid = {(item.task.names, item.sampler, item.pending): item for item in found if not any(item.task.free)}
+    paid = {
+        (item.task.names, item.sampler, item.pending): item
+        for item in found
+        if not any(item.task.free)
+    }
     rows: list[Json] = []
     for score in found:
         other = paid.get((score.task.names, score.sampler, score.pending))
@@ -157,9 +161,8 @@ def bench_text(result: Json) -> str:
     for task in result["tasks"]:
         point = ", ".join(f"{name} {value:.6g}" for name, value in task["reference"].items())
         rows = [item for item in result["scores"] if item["task"] == task["task"]]
-        parts.append(
-            f"{task['task']}: {task['rows']:,} rows, {task['front']} on the front; reference {point}"
-        )
+        sizes = f"{task['rows']:,} rows, {task['front']} on the front"
+        parts.append(f"{task['task']}: {sizes}; reference {point}")
         parts.append(_score_table(rows))
     if result["shortfalls"]:
         parts.append("What is missed of the front, over what the best of Optuna's samplers misses:")

@@ -16,6 +16,7 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from evaluators.protocol import EvaluationError
@@ -32,6 +33,7 @@ PLAIN: dict[str, Callable[[int], BaseSampler]] = {
     "optuna:gp": lambda seed: GPSampler(seed=seed),
 }
 """By name, what makes one of a seed."""
+_DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
 
 
 class Plain:
@@ -39,7 +41,7 @@ class Plain:
 
     def __init__(self, name: str, task: Task, seed: int) -> None:
         logging.getLogger("optuna").setLevel(logging.WARNING)
-        directions = ["minimize" if item == "min" else "maximize" for item in task.directions]
+        directions = [_DIRECTIONS[item] for item in task.directions]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             self._study = optuna.create_study(sampler=PLAIN[name](seed), directions=directions)

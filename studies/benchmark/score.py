@@ -1,10 +1,10 @@
-"""How samplers did: hypervolume against what was paid, with its spread, and what that compares to."""
+"""How samplers did: hypervolume against what was paid, its spread, and what that compares to."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np

@@ -81,9 +81,13 @@ def _run(entries: Sequence[Entry], processes: int) -> Iterator[tuple[Entry, Cour
     if not entries:
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=threadpool_limits, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(
+        processes, context, initializer=threadpool_limits, initargs=(1,)
+    ) as pool:
         running = {
-            pool.submit(_race, _plain(entry.task), entry.sampler, entry.seed, entry.paid, entry.pending): entry
+            pool.submit(
+                _race, _plain(entry.task), entry.sampler, entry.seed, entry.paid, entry.pending
+            ): entry
             for entry in entries
         }
         try:

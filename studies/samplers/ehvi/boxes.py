@@ -109,8 +109,8 @@ def _cut(points: Index, ends: Index) -> tuple[Index, Index]:
 def _front(points: Index) -> Index:
     if len(points) < 2:
         return points
-    kept = np.asarray(moocore.is_nondominated(points.astype(np.float64)), dtype=bool)
-    return points[kept]
+    kept = np.flatnonzero(moocore.is_nondominated(points.astype(np.float64)))
+    return np.asarray(points[kept])
 
 
 def _shortfall(edges: Array, mean: Array, deviation: Array) -> Array:

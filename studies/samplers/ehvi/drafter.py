@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 
 from search_spaces.choose import Option
-from search_spaces.space import Candidate, DataSpec, Space
+from search_spaces.space import DataSpec, Space
 from studies.metrics import Direction
 from studies.samplers.drafts import Draft, random_drafts
 from studies.samplers.ehvi.search import Search

@@ -28,8 +28,9 @@ def graph_features(architecture: Architecture) -> Array:
     """Return the features of an architecture, (270,).
 
     First logarithms of the analytic costs, numbers of layers, the 3DRF-like scores (0 where nothing
-    reaches the output), and what paths from input to output are like. Then logarithms of how often each kind of neighbourhood occurs: a
-    node with all it reads and all that reads it, as in one step of Weisfeiler and Lehman's test.
+    reaches the output), and what paths from input to output are like. Then logarithms of how often
+    each kind of neighbourhood occurs: a node with all it reads and all that reads it, as in one
+    step of Weisfeiler and Lehman's test.
     """
     cost, field = analytic_cost(architecture), receptive_field(architecture)
     scores = np.array([field.gain, field.volume, field.local])

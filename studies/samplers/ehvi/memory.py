@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import moocore
@@ -130,9 +130,7 @@ class Memory:
         Where nothing keeps the constraints, those that violate them least.
         """
         entries = [item for item in moment.entries if self._point(item.lesson) is not None]
-        kept = [
-            item for item in entries if item.row is not None and not item.lesson.infeasible
-        ]
+        kept = [item for item in entries if item.row is not None and not item.lesson.infeasible]
         scale = self._scale([item.row for item in kept if item.row is not None])
         if scale is None:
             kept = [entries[place] for place in self._ranked(entries, _FEW)]

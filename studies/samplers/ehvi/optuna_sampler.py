@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from studies.metrics import Direction
 from studies.samplers.ehvi.parameters import Features, ParameterDomain
 from studies.samplers.ehvi.search import Search
-from studies.samplers.protocol import Lesson, ask_seed
+from studies.samplers.protocol import Lesson
 
 
 class EhviSampler(BaseSampler):
@@ -160,9 +160,7 @@ class _State:
 
 
 def _directions(study: Study) -> tuple[Direction, ...]:
-    return tuple(
-        "max" if item is StudyDirection.MAXIMIZE else "min" for item in study.directions
-    )
+    return tuple("max" if item is StudyDirection.MAXIMIZE else "min" for item in study.directions)
 
 
 def _constraints(trials: Sequence[FrozenTrial]) -> tuple[str, ...]:

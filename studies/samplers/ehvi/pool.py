@@ -20,9 +20,7 @@ _SEED = 1 << 32
 """Apart from the numbers of trials."""
 
 
-def generation(
-    domain: Domain, count: int, parents: Sequence[Point], seed: int
-) -> list[Point]:
+def generation(domain: Domain, count: int, parents: Sequence[Point], seed: int) -> list[Point]:
     """Return a generation of points, half of them random, each once.
 
     It is made once for all asks of a time: to draw a point costs more than to judge it.

@@ -136,9 +136,7 @@ class Search:
         self._pools = {
             moment.count: self._pools[moment.count]
             if moment.count in self._pools
-            else generation(
-                self._domain, moment.count, self._memory.parents(moment), self._seed
-            )
+            else generation(self._domain, moment.count, self._memory.parents(moment), self._seed)
             for moment in self._moments
         }
 

@@ -11,9 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.errors import NasError
-from search_spaces.choose import Decider, MutateDecider, Option, RandomDecider, Rejected
-from search_spaces.choose import ReplayDecider
+from search_spaces.choose import (
+    Decider,
+    MutateDecider,
+    Option,
+    RandomDecider,
+    Rejected,
+    ReplayDecider,
+)
 from search_spaces.space import Candidate, DataSpec, Space
+from studies.metrics import Direction
 from studies.samplers import breeding
 from studies.samplers.ehvi.answers import Columns, encode, stack
 from studies.samplers.ehvi.domain import Point
@@ -111,9 +118,7 @@ class SpaceDomain:
     def cross(self, first: Point, second: Point, rng: Random) -> Point | None:
         """See :class:`~studies.samplers.ehvi.domain.Domain`."""
         return self._draw(
-            lambda: MutateDecider(
-                breeding.mix(first.decisions, second.decisions, rng), set(), rng
-            )
+            lambda: MutateDecider(breeding.mix(first.decisions, second.decisions, rng), set(), rng)
         )
 
     def blocks(self, points: Sequence[Point], columns: Columns) -> list[Block]:
@@ -123,9 +128,7 @@ class SpaceDomain:
         graph = np.array([point.graph for point in points]) - usual.centre
         figures = graph[:, usual.varied] / usual.spread[usual.varied]
         return [
-            Block(
-                answers / np.sqrt(usual.questions), lengths / usual.questions, np.ones(1), True
-            ),
+            Block(answers / np.sqrt(usual.questions), lengths / usual.questions, np.ones(1), True),
             Block.apart(figures, 0.05, linear=True),
             Block.of(graph[:, FIGURES:] / usual.counts, 0.5),
         ]
