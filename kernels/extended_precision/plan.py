@@ -63,7 +63,7 @@ class GemmPlan:
     columns: int = 128
     stages: int = 4
     cluster_m: int = 1
-    cluster_n: int = 2
+    cluster_n: int = 1
     schedule: Schedule = "shared"
     promote: int = STEP
     products: int = 3
@@ -165,56 +165,74 @@ BALANCED = GemmPlan()
 """256 x 128 tiles. The most work per byte of both caches that leaves room for two warpgroups."""
 
 _SMALL = GemmPlan(strips=1, schedule="separate", residual_bits=11, stages=6)
+_SQUARE = GemmPlan(strips=1, stages=6)
+_NARROW = GemmPlan(strips=1, columns=64, stages=8)
 
 VARIANTS: dict[str, GemmPlan] = {
     "256x128": BALANCED,
+    "256x128 across": replace(BALANCED, cluster_n=2),
+    "256x128 down": replace(BALANCED, cluster_m=2),
     "256x128 staggered": replace(BALANCED, stagger=True),
-    "256x128 staggered four": replace(BALANCED, stagger=True, cluster_m=2),
-    "256x128 down": replace(BALANCED, cluster_m=2, cluster_n=1),
-    "256x128 four": replace(BALANCED, cluster_m=2),
-    "256x128 alone": replace(BALANCED, cluster_n=1),
     "256x128 scaled": replace(BALANCED, schedule="reused", residual_bits=11),
     "128x128 scaled": _SMALL,
-    "128x128 scaled down": replace(_SMALL, cluster_m=2, cluster_n=1),
-    "128x128 scaled four": replace(_SMALL, cluster_m=2),
-    "128x192": GemmPlan(strips=1, columns=192, stages=5),
-    "128x192 staggered": GemmPlan(strips=1, columns=192, stages=5, stagger=True),
-    "128x192 down": GemmPlan(strips=1, columns=192, stages=5, cluster_m=2, cluster_n=1),
-    "192x128": GemmPlan(warpgroups=3, strips=1, stages=5),
-    "192x128 down": GemmPlan(warpgroups=3, strips=1, stages=5, cluster_m=2, cluster_n=1),
-    "128x128": GemmPlan(strips=1, stages=6),
-    "128x64": GemmPlan(strips=1, columns=64, stages=8),
+    "128x128 scaled down": replace(_SMALL, cluster_m=2),
+    "128x192": GemmPlan(strips=1, columns=192, stages=5, stagger=True),
+    "192x128": GemmPlan(warpgroups=3, strips=1, stages=5, cluster_m=2),
+    "128x128": _SQUARE,
+    "128x128 across": replace(_SQUARE, cluster_n=2),
+    "128x64": _NARROW,
 }
 """What a bench times side by side; all are as exact as float32."""
 
 PAPER = GemmPlan(strips=1, promote=0, products=4, stages=6)
 """The paper's arithmetic: four products, one long sum in the tensor cores."""
 
-NEAREST = replace(BALANCED, cluster_m=2, cluster_n=1)
+NEAREST = replace(BALANCED, cluster_m=2)
 """For the nearest column of each row: blocks of a cluster share the columns they all go through."""
 
 
-def choose(m: int, n: int, batch: int, *, sms: int, residual_bits: int = 0) -> GemmPlan:
-    """Return the plan for a product, by rule; no GPU has measured it yet.
+def choose(
+    m: int, n: int, batch: int, steps: int, *, sms: int, residual_bits: int = 0
+) -> tuple[GemmPlan, int]:
+    """Return the plan for a product and in how many parts K is summed, by measured costs.
 
-    The largest tile that still gives most multiprocessors one; a cluster only where it has work.
+    Parts are multiplied side by side and added up afterwards; with them small results keep the
+    multiprocessors busy, and long sums are shorter.
 
     Args:
         m: rows of the result.
         n: columns of the result.
         batch: results.
+        steps: of 32 columns of K.
         sms: multiprocessors.
         residual_bits: how the operands are split.
     """
-    if residual_bits:
-        return _SMALL if _ceil(n, 128) > 1 else replace(_SMALL, cluster_n=1)
-    large = _ceil(m, 256) * _ceil(n, 128) * batch
-    if large * 4 >= sms * 3:
-        return BALANCED if _ceil(n, 128) > 1 else replace(BALANCED, cluster_n=1)
-    plan = VARIANTS["128x128"]
-    if _ceil(m, 128) * _ceil(n, 128) * batch * 2 < sms:
-        plan = VARIANTS["128x64"]
-    return plan if _ceil(n, plan.columns) > 1 else replace(plan, cluster_n=1)
+    plans = {_SMALL: 0.74} if residual_bits else {VARIANTS[name]: us for name, us in RULE.items()}
+    options = [(plan, parts) for plan in plans for parts in _parts(steps, batch)]
+
+    def estimate(option: tuple[GemmPlan, int]) -> float:
+        plan, parts = option
+        tiles = _ceil(m, plan.rows) * _ceil(n, plan.columns) * batch * parts
+        own = _ceil(tiles, sms) * (steps // parts * plans[plan] + _TILE_US)
+        sums = 0.0 if parts == 1 else _LAUNCH_US + (parts + 1) * 4 * m * n / _BYTES_US
+        return own + sums
+
+    return min(options, key=estimate)
+
+
+def _parts(steps: int, batch: int) -> list[int]:
+    """Return into how many parts K may go: as many steps each, and enough of them to pay."""
+    if batch > 1:
+        return [1]
+    return [1, *(p for p in (2, 4, 8, 16) if steps % p == 0 and steps // p >= 8)]
+
+
+RULE = {"256x128": 1.35, "128x128": 0.79, "128x64": 0.49}
+"""Plans that :func:`choose` takes, and us that a step of 32 columns takes them on an H100."""
+
+_TILE_US = 3.0
+_LAUNCH_US = 3.0
+_BYTES_US = 2.5e6
 
 
 def pays(batch: int, m: int, k: int, n: int) -> bool:

@@ -321,21 +321,22 @@ def test_plans_that_cannot_be_say_why(changes: dict[str, Any], reason: str) -> N
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [
-        ((4096, 4096, 1), "256x128"),
-        ((16384, 1024, 1), "256x128"),
-        ((512, 512, 64), "256x128"),
-        ((1024, 1024, 1), "128x64"),
-        ((2048, 2048, 1), "256x128"),
-        ((1536, 1536, 1), "128x128"),
-        ((64, 64, 1), "128x64"),
+        ((4096, 4096, 1, 4096), ("256x128", 1)),
+        ((16384, 1024, 1, 1024), ("256x128", 1)),
+        ((512, 512, 64, 512), ("256x128", 1)),
+        ((2048, 2048, 1, 2048), ("256x128", 1)),
+        ((512, 512, 1, 16384), ("256x128", 16)),
+        ((64, 64, 1, 64), ("128x64", 1)),
     ],
 )
-def test_the_rule_fills_the_gpu(shape: tuple[int, int, int], expected: str) -> None:
-    m, n, batch = shape
-    chosen = plan.choose(m, n, batch, sms=132)
-    assert (chosen.rows, chosen.columns) == tuple(map(int, expected.split("x")))
+def test_the_rule_fills_the_gpu(
+    shape: tuple[int, int, int, int], expected: tuple[str, int]
+) -> None:
+    m, n, batch, k = shape
+    chosen, parts = plan.choose(m, n, batch, k // 32, sms=132)
+    assert (f"{chosen.rows}x{chosen.columns}", parts) == expected
     assert plan.refuses(chosen) is None
-    assert plan.refuses(plan.choose(m, n, batch, sms=132, residual_bits=11)) is None
+    assert plan.refuses(plan.choose(m, n, batch, k // 32, sms=132, residual_bits=11)[0]) is None
     down, across = chosen.clusters(m, n)
     assert down * chosen.cluster_m * chosen.rows >= m
     assert across * chosen.cluster_n * chosen.columns >= n

@@ -6,7 +6,7 @@ from datetime import datetime
 import pytest
 
 from evaluators.accuracy.data import load_dataset
-from evaluators.accuracy.evaluator import AccuracyEvaluator, measure_test_accuracy
+from evaluators.accuracy.evaluator import AccuracyEvaluator, measure_test
 from evaluators.accuracy.recipe import RECIPES, Recipe
 from evaluators.protocol import EvaluationError
 from kernels.errors import NasError
@@ -169,7 +169,7 @@ def test_weights_come_back_and_their_damage_is_noticed(tmp_path):
     assert [path.name for path in store.folder.iterdir()] == [f"{key}.safetensors"]
     loaded = store.load(key)
     assert all((loaded[name] == tensor).all() for name, tensor in kept[key].items())
-    tested = measure_test_accuracy(NET, loaded, dataset)
+    (tested,) = measure_test(NET, loaded, dataset)
     assert (tested.metric, tested.detail["total"]) == ("test_accuracy", len(dataset.test))
 
     (store.folder / f"{key}.safetensors").write_bytes(b"damaged")
