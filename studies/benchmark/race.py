@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import deque
@@ -13,7 +14,7 @@ from kernels.errors import UnknownNameError
 from search_spaces.choose import Option
 from search_spaces.space import Candidate
 from studies.benchmark.task import Task
-from studies.samplers import SAMPLERS, Lesson, make_sampler
+from studies.samplers import SAMPLERS, Free, Lesson, make_sampler
 
 TRIALS = 20
 """Trials for each paid one, after which a sampler that repeats itself is stopped."""
@@ -112,7 +113,7 @@ class _Own:
             constraints=[],
             seed=seed,
             identify=lambda candidate: str(task.table.row(candidate.decisions)),
-            known=self._known if any(task.free) else None,
+            free=self._free if any(task.free) else None,
         )
         self._waiting: dict[int, Mapping[str, Option]] = {}
 
@@ -126,7 +127,7 @@ class _Own:
         key = str(self._task.table.row(decisions))
         self._sampler.tell(Lesson(number, key, decisions, tuple(values)))
 
-    def _known(self, candidate: Candidate) -> list[float]:
+    def _free(self, candidate: Candidate) -> Free:
         values = self._task.values[self._task.table.row(candidate.decisions)].tolist()
         pairs = zip(values, self._task.free, strict=True)
-        return [value if free else float("nan") for value, free in pairs]
+        return Free(tuple(value if free else math.nan for value, free in pairs))

@@ -9,7 +9,7 @@ from search_spaces.space import Candidate, DataSpec, Space
 from studies.metrics import Direction
 from studies.samplers.drafts import Draft, Drafter, DraftingSampler, network_key
 from studies.samplers.evolution import Evolution
-from studies.samplers.protocol import Lesson, Proposal, Sampler, ask_seed
+from studies.samplers.protocol import Free, Lesson, Proposal, Sampler, ask_seed
 from studies.samplers.random_sampler import RandomSearch
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Draft",
     "Drafter",
     "DraftingSampler",
+    "Free",
     "Lesson",
     "Proposal",
     "Sampler",
@@ -45,7 +46,7 @@ def make_sampler(
     constraints: Sequence[str],
     seed: int,
     identify: Callable[[Candidate], str] = network_key,
-    known: Callable[[Candidate], Sequence[float]] | None = None,
+    free: Callable[[Candidate], Free] | None = None,
 ) -> Sampler:
     """Return a sampler that was told nothing yet.
 
@@ -58,8 +59,7 @@ def make_sampler(
         constraints: their texts, as lessons name them.
         seed: of the study.
         identify: what tells candidates apart; lessons must have keys of the same kind.
-        known: returns a candidate's objectives as far as they are known without payment, NaN for
-            the others; used by ``ehvi``.
+        free: says what is known of a candidate without payment; ``ehvi`` makes use of it.
 
     Raises:
         NasError: there is no such sampler, or it cannot be made.
@@ -76,7 +76,7 @@ def make_sampler(
             constraints=constraints,
             seed=seed,
             identify=identify,
-            known=known,
+            free=free,
         )
     else:
         drafter = _drafter(name, space, data, directions, constraints, seed)

@@ -28,6 +28,7 @@ class Point:
         answers: the answers as vectors, by question; see :mod:`studies.samplers.ehvi.answers`.
         graph: what else is known of it without payment, (features,); empty where nothing is.
         known: its objectives that are known without payment, to be made small; NaN for others.
+        allowed: whether no constraint is known, without payment, to be violated.
     """
 
     key: str
@@ -36,6 +37,7 @@ class Point:
     answers: Mapping[str, Array]
     graph: Array
     known: Array
+    allowed: bool = True
 
 
 class Domain(Protocol):

@@ -10,7 +10,7 @@ from search_spaces.space import DataSpec, Space
 from studies.metrics import Direction
 from studies.samplers.drafts import Draft, random_drafts
 from studies.samplers.ehvi.search import Search
-from studies.samplers.ehvi.space_domain import Identify, Known, SpaceDomain
+from studies.samplers.ehvi.space_domain import Ask, Identify, SpaceDomain
 from studies.samplers.protocol import Lesson
 
 _RANDOM = 40
@@ -27,7 +27,7 @@ class ExpectedImprovement:
         constraints: their texts.
         seed: of the study.
         identify: what tells candidates apart.
-        known: what is known of a candidate's objectives without payment.
+        free: says what is known of a candidate without payment.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class ExpectedImprovement:
         constraints: Sequence[str],
         seed: int,
         identify: Identify,
-        known: Known | None,
+        free: Ask | None,
     ) -> None:
         self._space, self._data = space, data
         self._domain = SpaceDomain(
-            space, data, directions=directions, seed=seed, identify=identify, known=known
+            space, data, directions=directions, seed=seed, identify=identify, free=free
         )
         self._search = Search(
             self._domain, directions=directions, constraints=constraints, seed=seed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import moocore
@@ -40,11 +40,18 @@ class Moment:
         count: how many lessons had been kept.
         entries: those in the window.
         failures: the newest that failed.
+        scales: of each constraint, what its violations are divided by.
     """
 
     count: int
     entries: Sequence[Entry]
     failures: Sequence[Lesson]
+    scales: Mapping[str, float]
+
+    def violation(self, lesson: Lesson) -> float:
+        """Return all violations in one number; 0 for a feasible lesson."""
+        figures = ((text, max(value, 0.0)) for text, value in lesson.violations.items())
+        return sum(value / self.scales[text] for text, value in figures)
 
 
 class Memory:
@@ -95,11 +102,12 @@ class Memory:
 
     def moment(self) -> Moment:
         """Return what there is now; it stays as it is."""
-        return Moment(self.count, self._window.entries(), tuple(self._failures))
+        scales = dict(zip(self._constraints, self._window.scales, strict=True))
+        return Moment(self.count, self._window.entries(), tuple(self._failures), scales)
 
     def known(self, moment: Moment) -> Known:
         """Return what the lessons of a moment say."""
-        entries = self._select(moment.entries)
+        entries = self._select(moment)
         lessons = [*(entry.lesson for entry in entries), *moment.failures]
         rows = [entry.row for entry in entries] + [None] * len(moment.failures)
         told = [
@@ -112,7 +120,7 @@ class Memory:
         failed = {id(lesson) for lesson in moment.failures}
         violations: dict[str, Array] = {
             text: np.array([lesson.violations.get(text, np.nan) for _, lesson, _ in told]) / scale
-            for text, scale in zip(self._constraints, self._window.scales, strict=True)
+            for text, scale in moment.scales.items()
         }
         violations[""] = np.array(
             [
@@ -133,7 +141,7 @@ class Memory:
         kept = [item for item in entries if item.row is not None and not item.lesson.infeasible]
         scale = self._scale([item.row for item in kept if item.row is not None])
         if scale is None:
-            kept = [entries[place] for place in self._ranked(entries, _FEW)]
+            kept = [entries[place] for place in self._ranked(entries, moment, _FEW)]
         else:
             rows = scale.apply(np.array([item.row for item in kept]))
             front = np.asarray(moocore.is_nondominated(rows), dtype=bool)
@@ -146,20 +154,21 @@ class Memory:
         points = (self._point(item.lesson) for item in kept)
         return [point for point in points if point is not None]
 
-    def _select(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+    def _select(self, moment: Moment) -> Sequence[Entry]:
+        entries = moment.entries
         if len(entries) <= _LESSONS:
             return entries
-        kept = set(self._ranked(entries, _BEST))
+        kept = set(self._ranked(entries, moment, _BEST))
         kept.update(range(len(entries) - _NEWEST, len(entries)))
         others = [place for place in range(len(entries)) if place not in kept]
         spread = np.linspace(0, len(others) - 1, _LESSONS - len(kept)).astype(int)
         kept.update(others[place] for place in spread)
         return [entries[place] for place in sorted(kept)]
 
-    def _ranked(self, entries: Sequence[Entry], count: int) -> list[int]:
+    def _ranked(self, entries: Sequence[Entry], moment: Moment, count: int) -> list[int]:
         unknown = np.full(self._objectives, np.inf)
         rows = [unknown if entry.row is None else entry.row for entry in entries]
-        violations = [self._window.violation(entry.lesson) for entry in entries]
+        violations = [moment.violation(entry.lesson) for entry in entries]
         values = np.array(rows).reshape(len(rows), self._objectives)
         return best(values, np.array(violations), count)
 

@@ -24,6 +24,8 @@ _CERTAIN = 1e-6
 """Deviation of what is known without payment, on the scale of the objectives."""
 _TIE = 1e-9
 """Weight of good predictions where no point is expected to make the front grow."""
+_BARRED = 1e-9
+"""Weight of points that are known to violate a constraint, where there are no others."""
 _LIKELY = 0.5
 """Chance of keeping the constraints from which a waiting point is counted in the front."""
 
@@ -108,10 +110,7 @@ class Outlook:
             return _Belief.of(parameters.get(name, prior), pairs, figures, len(pending))
 
         self._constraints = [belief(*item) for item in known.constraints().items()]
-        self._objectives = [
-            None if np.isfinite([point.known[number] for point in seen]).all() else belief(*item)
-            for number, item in enumerate(known.objectives().items())
-        ]
+        self._objectives = [belief(*item) for item in known.objectives().items()]
         if known.scale is not None:
             front = known.front(known.scale)
             if pending:
@@ -125,7 +124,7 @@ class Outlook:
         While no values are known, it is the chance of keeping the constraints.
         """
         if self._scale is None:
-            return self._chance(*self._across(points))
+            return self._chance(points, *self._across(points))
         mean, deviation, chance = self._predict(points, self._scale)
         growth = self._boxes.expected(mean, deviation)
         return np.asarray(chance * (growth + _TIE * np.exp(-mean.sum(axis=1))))
@@ -137,13 +136,15 @@ class Outlook:
         mean = scale.apply(np.where(np.isfinite(free), free, scale.best))
         deviation = np.full(mean.shape, _CERTAIN)
         for number, belief in enumerate(self._objectives):
-            if belief is not None:
-                mean[:, number], deviation[:, number] = belief.predict(across, own)
-        return mean, deviation, self._chance(across, own)
+            paid = np.isnan(free[:, number])
+            if paid.any():
+                expected, spread = belief.predict(across, own)
+                mean[paid, number], deviation[paid, number] = expected[paid], spread[paid]
+        return mean, deviation, self._chance(points, across, own)
 
-    def _chance(self, across: Pairs, own: Array) -> Array:
+    def _chance(self, points: Sequence[Point], across: Pairs, own: Array) -> Array:
         """Return the chance of points to keep all constraints."""
-        chance = np.ones(across.distances.shape[1])
+        chance = np.where([point.allowed for point in points], 1.0, _BARRED)
         for belief in self._constraints:
             mean, deviation = belief.predict(across, own)
             chance *= ndtr(-mean / deviation)

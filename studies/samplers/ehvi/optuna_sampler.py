@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from random import SystemRandom
+from threading import Lock
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -13,9 +15,12 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.metrics import Direction
+from studies.samplers.ehvi.domain import Point
 from studies.samplers.ehvi.parameters import Features, ParameterDomain
 from studies.samplers.ehvi.search import Search
 from studies.samplers.protocol import Lesson
+
+_log = logging.getLogger(__name__)
 
 
 class EhviSampler(BaseSampler):
@@ -50,23 +55,33 @@ class EhviSampler(BaseSampler):
         self._seed = SystemRandom().randrange(2**31) if seed is None else seed
         self._features = features
         self._random = RandomSampler(seed=self._seed)
-        self._state: _State | None = None
+        self._lock = Lock()  # trials of one study may be asked for in several threads
+        self._trials: _Trials | None = None
+        self._guide: _Guide | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs; it reads the study's trials anew."""
+        names = ("_seed", "_features", "_random")
+        return {name: self.__dict__[name] for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up what a copy needs."""
+        self.__dict__.update(state)
+        self._lock = Lock()
+        self._trials = self._guide = None
 
     def reseed_rng(self) -> None:
         """See Optuna: other processes that run the study draw other numbers."""
         self._seed = SystemRandom().randrange(2**31)
         self._random.reseed_rng()
-        self._state = None
+        self._trials = self._guide = None
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Return all parameters that a trial had, as the newest had them."""
-        found: dict[str, BaseDistribution] = {}
-        for item in study.get_trials(deepcopy=False):
-            if item.number != trial.number:
-                found.update(item.distributions)
-        return dict(sorted(found.items()))
+        with self._lock:
+            return dict(sorted(self._read(study, trial).distributions.items()))
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -74,12 +89,14 @@ class EhviSampler(BaseSampler):
         """Return the parameters that are expected to make the front grow most."""
         if not search_space:
             return {}
-        trials = [item for item in study.get_trials(deepcopy=False) if item.number != trial.number]
-        state = self._state
-        if state is None or not state.fits(study, search_space, trials):
-            state = self._state = _State(study, search_space, trials, self._features, self._seed)
-        state.learn(trials)
-        return state.propose(trial.number, trials)
+        with self._lock:
+            trials = self._read(study, trial)
+            signature = (_directions(study), tuple(search_space.items()), tuple(trials.constraints))
+            guide = self._guide
+            if guide is None or guide.signature != signature:
+                guide = self._guide = _Guide(*signature, self._features, self._seed)
+            guide.learn(trials.ended)
+            return guide.propose(trial.number, trials.running)
 
     def sample_independent(
         self,
@@ -91,40 +108,74 @@ class EhviSampler(BaseSampler):
         """Return a random value: of a parameter that no trial had, or not this combination."""
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
+    def _read(self, study: Study, trial: FrozenTrial) -> _Trials:
+        if self._trials is None or self._trials.study != study.study_name:
+            self._trials, self._guide = _Trials(study.study_name), None
+        self._trials.read(study.get_trials(deepcopy=False), trial.number)
+        return self._trials
 
-class _State:
-    """The search of one study with one set of parameters, and which of its trials it knows."""
+
+class _Trials:
+    """The trials of a study, each read until it has ended: after that it does not change.
+
+    Attributes:
+        study: its name.
+        ended: those that ended, in the order in which that was seen.
+        running: the others but the one that asks.
+        distributions: of all parameters they had, by name.
+        constraints: names of the constraints they were held against, sorted.
+    """
+
+    def __init__(self, study: str) -> None:
+        self.study = study
+        self.ended: list[FrozenTrial] = []
+        self.running: list[FrozenTrial] = []
+        self.distributions: dict[str, BaseDistribution] = {}
+        self.constraints: list[str] = []
+        self._open: list[int] = []
+        self._seen = 0
+
+    def read(self, trials: Sequence[FrozenTrial], asking: int) -> None:
+        """Look at the trials that are new or had not ended.
+
+        Args:
+            trials: all of the study, by number.
+            asking: number of the trial that asks.
+        """
+        numbers = [*self._open, *range(self._seen, len(trials))]
+        self._seen = len(trials)
+        self._open = [number for number in numbers if not trials[number].state.is_finished()]
+        self.running = [trials[number] for number in self._open if number != asking]
+        new = [trials[number] for number in numbers if trials[number].state.is_finished()]
+        self.ended += new
+        for trial in [*new, *self.running]:
+            self.distributions.update(trial.distributions)
+        names = {name for trial in new for name in trial.constraints}
+        self.constraints = sorted(names.union(self.constraints))
+
+
+class _Guide:
+    """The search among one set of parameters, and how many trials it knows."""
 
     def __init__(
         self,
-        study: Study,
-        space: dict[str, BaseDistribution],
-        trials: Sequence[FrozenTrial],
+        directions: tuple[Direction, ...],
+        space: tuple[tuple[str, BaseDistribution], ...],
+        constraints: tuple[str, ...],
         features: Features | None,
         seed: int,
     ) -> None:
-        directions = _directions(study)
-        self._seed = seed
-        self._signature = (study.study_name, directions, dict(space), _constraints(trials))
-        self._domain = ParameterDomain(space, features, objectives=len(directions), seed=seed)
+        self.signature = (directions, space, constraints)
+        self._domain = ParameterDomain(dict(space), features, objectives=len(directions), seed=seed)
         self._search = Search(
-            self._domain, directions=directions, constraints=self._signature[3], seed=seed
+            self._domain, directions=directions, constraints=constraints, seed=seed
         )
-        self._told: set[int] = set()
+        self._told = 0
+        self._is_exhausted = False
 
-    def fits(
-        self, study: Study, space: dict[str, BaseDistribution], trials: Sequence[FrozenTrial]
-    ) -> bool:
-        """Tell whether this is still the study, with the same parameters and constraints."""
-        now = (study.study_name, _directions(study), dict(space), _constraints(trials))
-        return self._signature == now
-
-    def learn(self, trials: Sequence[FrozenTrial]) -> None:
+    def learn(self, ended: Sequence[FrozenTrial]) -> None:
         """Learn from the trials that ended since."""
-        for trial in trials:
-            if trial.number in self._told or not trial.state.is_finished():
-                continue
-            self._told.add(trial.number)
+        for trial in ended[self._told :]:
             point = self._domain.point(trial.params)
             if point is None:
                 continue  # a range has changed since
@@ -144,24 +195,29 @@ class _State:
                     violations,
                 )
             )
+        self._told = len(ended)
 
-    def propose(self, number: int, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
-        """Return the parameters of a trial."""
-        pending = [
-            point
-            for trial in trials
-            if not trial.state.is_finished()
-            and trial.params
-            and (point := self._domain.point(trial.params)) is not None
-        ]
-        for _, point in self._search.points(number, pending):
-            return dict(point.decisions)
-        return {}  # all that was thought of was met: each parameter is drawn at random
+    def propose(self, number: int, running: Sequence[FrozenTrial]) -> dict[str, Any]:
+        """Return the parameters of a trial; none where each is to be drawn by itself."""
+        known = (self._domain.point(trial.params) for trial in running if trial.params)
+        pending = [point for point in known if point is not None]
+        points = (point for _, point in self._search.points(number, pending))
+        found = next(points, None) or self._left(pending)
+        return {} if found is None else dict(found.decisions)
+
+    def _left(self, pending: Sequence[Point]) -> Point | None:
+        """Return the first combination that was not met, in the order of values."""
+        if self._is_exhausted:
+            return None
+        waiting = {point.key for point in pending}
+        for point in self._domain.every():
+            if point.key not in waiting and not self._search.met(point.key):
+                return point
+        if not waiting:
+            self._is_exhausted = True
+            _log.warning("All combinations of the parameters were tried: from here on they repeat.")
+        return None
 
 
 def _directions(study: Study) -> tuple[Direction, ...]:
     return tuple("max" if item is StudyDirection.MAXIMIZE else "min" for item in study.directions)
-
-
-def _constraints(trials: Sequence[FrozenTrial]) -> tuple[str, ...]:
-    return tuple(sorted({name for trial in trials for name in trial.constraints}))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -28,6 +29,8 @@ SAMPLE = 300
 _MORE = 0.35
 """Chance that a change changes one parameter more."""
 _TRIES = 20
+_ROUNDS = 1000
+"""Values that are drawn of continuous parameters to find a new point."""
 _LEAST = 1e-9
 _WIDTH = 3.0
 """How far apart the ends of a continuous range are."""
@@ -100,12 +103,28 @@ class ParameterDomain:
 
     def sample(self, rng: Random) -> Point:
         """See :class:`~studies.samplers.ehvi.domain.Domain`."""
-        patterns = sorted(self._patterns) or [tuple(self._parameters)]
+        patterns = self._seen_together()
         weights = [self._patterns[pattern] or 1 for pattern in patterns]
         names = rng.choices(patterns, weights)[0]
         point = self.point({name: self._parameters[name].draw(rng) for name in names})
         assert point is not None, "what was drawn is in range"
         return point
+
+    def every(self) -> Iterator[Point]:
+        """Yield all points whose parameters go together as those of some trial did.
+
+        Where a parameter has more values than can be walked through, a number of random ones.
+        """
+        rng = Random(ask_seed(self._seed, -2))
+        for names in self._seen_together():
+            parameters = [self._parameters[name] for name in names]
+            rounds = 1 if all(item.values for item in parameters) else _ROUNDS
+            for _ in range(rounds):
+                columns = [item.values or (item.draw(rng),) for item in parameters]
+                for values in product(*columns):
+                    point = self.point(dict(zip(names, values, strict=True)))
+                    assert point is not None, "a parameter holds its own values"
+                    yield point
 
     def change(self, point: Point, rng: Random) -> Point | None:
         """See :class:`~studies.samplers.ehvi.domain.Domain`."""
@@ -147,6 +166,9 @@ class ParameterDomain:
         ]
         present = (discrete > 0, shares > 0, varied.any())
         return [block for block, there in zip(every, present, strict=True) if there]
+
+    def _seen_together(self) -> list[tuple[str, ...]]:
+        return sorted(self._patterns) or [tuple(self._parameters)]
 
     @cached_property
     def _usual(self) -> tuple[Array, Array]:

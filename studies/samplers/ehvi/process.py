@@ -115,6 +115,16 @@ class _Likelihood:
         return float(value), gradient + away / self._prior.deviation
 
 
+def _root(between: Array, noise: float) -> Array:
+    """Return the Cholesky factor; more noise is assumed where rounding asks for it."""
+    least = 1e-10 * float(np.trace(between)) / len(between)
+    while True:
+        try:
+            return np.asarray(cholesky(between + noise * np.eye(len(between)), lower=True))
+        except LinAlgError:
+            noise = max(10.0 * noise, least)
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """A process that knows figures of some points.
@@ -137,8 +147,8 @@ class Process:
     def of(cls, parameters: Array, pairs: Pairs, figures: Array) -> Process:
         """Take in the figures (n,) of points, whose pairs are given."""
         mean, deviation = float(figures.mean()), float(figures.std()) or 1.0
-        noise = np.exp(parameters[-1]) * np.eye(len(figures))
-        root = cholesky(covariance(parameters, pairs) + noise, lower=True)
+        between = covariance(parameters, pairs)
+        root = _root(between, float(np.exp(parameters[-1])))
         solved = cho_solve((root, True), (figures - mean) / deviation)
         return cls(parameters, mean, deviation, root, solved)
 

@@ -77,6 +77,10 @@ class Search:
         if count % GENERATION == 0 or count == FIRST:
             self._moments = [*self._moments, self._memory.moment()][-_GENERATIONS:]
 
+    def met(self, key: str) -> bool:
+        """Tell whether a point of that key was evaluated, or tried."""
+        return self._memory.met(key)
+
     def points(self, number: int, pending: Sequence[Point]) -> Iterator[tuple[str, Point]]:
         """Yield new points, those worth most first, each with how it was found.
 
@@ -143,6 +147,8 @@ class Search:
     def _designed(self) -> list[Point]:
         if self._design is None:
             points = list(self._domain.sample_points)
+            allowed = [point for point in points if point.allowed]
+            points = allowed if len(allowed) >= FIRST else points
             columns = columns_of(point.answers for point in points)
             order = order_by_news(self._domain.blocks(points, columns), _DESIGN)
             self._design = [points[place] for place in order]

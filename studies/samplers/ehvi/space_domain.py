@@ -27,12 +27,12 @@ from studies.samplers.ehvi.domain import Point
 from studies.samplers.ehvi.graph import FIGURES, graph_features
 from studies.samplers.ehvi.kernel import Block
 from studies.samplers.ehvi.runs import Question, Runs
-from studies.samplers.protocol import ask_seed
+from studies.samplers.protocol import Free, ask_seed
 from studies.samplers.questions import parameter_name
 
 Array = npt.NDArray[np.float64]
-Known = Callable[[Candidate], Sequence[float]]
-"""Returns what is known of a candidate's objectives without payment; NaN for the others."""
+Ask = Callable[[Candidate], Free]
+"""Says what is known of a candidate without payment."""
 Identify = Callable[[Candidate], str]
 """Returns what tells a candidate from others."""
 
@@ -53,7 +53,7 @@ class SpaceDomain:
         directions: of the objectives.
         seed: of the study.
         identify: what tells candidates apart.
-        known: see :data:`Known`; where None, nothing is known.
+        free: see :data:`Ask`; where None, nothing is known.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class SpaceDomain:
         directions: Sequence[Direction],
         seed: int,
         identify: Identify,
-        known: Known | None,
+        free: Ask | None,
     ) -> None:
         self._space, self._data, self._seed = space, data, seed
-        self._identify, self._known = identify, known
+        self._identify, self._free = identify, free
         self._signs = np.array([1.0 if item == "min" else -1.0 for item in directions])
         self._runs = Runs(space, data, self._describe)
 
@@ -149,7 +149,8 @@ class SpaceDomain:
             for (name, options), position in zip(asked, positions, strict=True)
             if len(options) > 1
         ]
-        free = [np.nan] * len(self._signs) if self._known is None else self._known(candidate)
+        nothing = Free((np.nan,) * len(self._signs))
+        free = nothing if self._free is None else self._free(candidate)
         return Point(
             key=self._identify(candidate),
             decisions=candidate.decisions,
@@ -159,7 +160,8 @@ class SpaceDomain:
                 for name, options, position in opens
             },
             graph=graph_features(candidate.architecture),
-            known=self._signs * np.array(free, dtype=float),
+            known=self._signs * np.array(free.values, dtype=float),
+            allowed=free.allowed,
         )
 
 
