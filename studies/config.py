@@ -108,7 +108,7 @@ class StudyConfig(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**31)
     device: str | None = None
     threads: int = Field(default=1, ge=1)
-    sampler: str = "evolution"
+    sampler: str = "ehvi"
     workers: int = Field(default=1, ge=0)
     lookahead: int | None = Field(default=None, ge=1)
     trial_minutes: float | None = Field(default=None, gt=0, strict=False)

@@ -16,6 +16,7 @@ from studies.driver import Driver
 from studies.enrol import enrol, prepare
 from studies.executors import Executor, Limits, LocalExecutor, Outbox, PoolExecutor
 from studies.flight import Progress
+from studies.free import make_free
 from studies.front import FrontPoint, front_of
 from studies.ledger import Ending
 from studies.samplers import make_sampler
@@ -91,6 +92,7 @@ def run_study(
         directions=[target.direction for target in config.targets],
         constraints=[str(bound) for bound in config.bounds],
         seed=config.seed,
+        free=make_free(config, setting.stages),
     )
     with place.open() as repository:
         study = enrol(config, setting, repository)
