@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
@@ -29,6 +29,7 @@ class Point:
         graph: what else is known of it without payment, (features,); empty where nothing is.
         known: its objectives that are known without payment, to be made small; NaN for others.
         allowed: whether no constraint is known, without payment, to be violated.
+        rejections: how many draws each rule rejected before this one was drawn.
     """
 
     key: str
@@ -38,6 +39,7 @@ class Point:
     graph: Array
     known: Array
     allowed: bool = True
+    rejections: Mapping[str, int] = field(default_factory=dict)
 
 
 class Domain(Protocol):

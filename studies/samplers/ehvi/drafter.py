@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 
 from search_spaces.choose import Option
-from search_spaces.space import DataSpec, Space
+from search_spaces.space import Candidate, DataSpec, Space
 from studies.metrics import Direction
 from studies.samplers.drafts import Draft, random_drafts
 from studies.samplers.ehvi.search import Search
@@ -59,5 +59,6 @@ class ExpectedImprovement:
         """See :class:`~studies.samplers.Drafter`."""
         waiting = [point for item in pending if (point := self._domain.point(item)) is not None]
         for kind, point in self._search.points(number, waiting):
-            yield Draft(self._space.replay(point.decisions, self._data), kind)
+            found = self._space.replay(point.decisions, self._data)
+            yield Draft(Candidate(found.architecture, found.decisions, point.rejections), kind)
         yield from random_drafts(self._space, self._data, rng, _RANDOM)

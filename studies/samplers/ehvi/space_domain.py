@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 
@@ -100,7 +101,8 @@ class SpaceDomain:
         if found is not None:
             return found
         candidate = self._space.sample(rng, self._data)
-        return self._runs.run(ReplayDecider(candidate.decisions))
+        point = self._runs.run(ReplayDecider(candidate.decisions))
+        return replace(point, rejections=candidate.rejections)
 
     def change(self, point: Point, rng: Random) -> Point | None:
         """See :class:`~studies.samplers.ehvi.domain.Domain`."""
@@ -134,11 +136,14 @@ class SpaceDomain:
         ]
 
     def _draw(self, decider: Callable[[], Decider]) -> Point | None:
+        rejections: Counter[str] = Counter()
         for _ in range(_TRIES):
             try:
-                return self._runs.run(decider())
-            except Rejected:
+                found = self._runs.run(decider())
+            except Rejected as rejected:
+                rejections[rejected.rule] += 1
                 continue
+            return replace(found, rejections=dict(rejections)) if rejections else found
         return None
 
     def _describe(
