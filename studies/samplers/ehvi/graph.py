@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from functools import lru_cache
 from hashlib import blake2b
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ FIGURES = 14
 """How many of the features are costs and scores; the others count neighbourhoods."""
 _MOST_PATHS = 1e300
 """Deep networks have more paths than a float can count."""
+_FOUND: WeakKeyDictionary[Architecture, Array] = WeakKeyDictionary()
+"""Features of the architectures that somebody holds on to."""
 _PLACES = 256
 """Places that kinds of neighbourhoods are spread over by a hash."""
 
@@ -32,6 +35,12 @@ def graph_features(architecture: Architecture) -> Array:
     each kind of neighbourhood occurs: a node with all it reads and all that reads it, as in one
     step of Weisfeiler and Lehman's test.
     """
+    if architecture not in _FOUND:
+        _FOUND[architecture] = _features(architecture)
+    return _FOUND[architecture]
+
+
+def _features(architecture: Architecture) -> Array:
     cost, field = analytic_cost(architecture), receptive_field(architecture)
     scores = np.array([field.gain, field.volume, field.local])
     figures = [
