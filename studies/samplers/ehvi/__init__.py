@@ -13,3 +13,21 @@ worth, on the ``scale`` of the objectives, from how alike points are (``kernel``
 says by how much the front can be expected to grow. ``model`` joins these for one ask, ``search``
 from ask to ask. The two doors are ``drafter``, for studies, and ``optuna_sampler``.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from studies.samplers.ehvi.optuna_sampler import EhviSampler
+
+__all__ = ["EhviSampler"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load Optuna only where its sampler is asked for."""
+    if name == "EhviSampler":
+        from studies.samplers.ehvi.optuna_sampler import EhviSampler
+
+        return EhviSampler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
