@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,8 @@ import torch
 from kernels.errors import NasError
 from kernels.extended_precision.plan import (
     CHUNK,
+    MANY,
+    MEASURED,
     NEAREST,
     ROW_MULTIPLE,
     STEP,
@@ -31,9 +32,6 @@ SOURCES = Path(__file__).parent / "cuda"
 
 HOPPER = (9, 0)
 """The only compute capability on which the product's instructions exist."""
-
-_PANEL_BYTES = 16 << 20
-"""Read twice in turn, the second time from the second-level cache; not measured yet."""
 
 _MOST_BLOCKS = 65535
 """In the second and third dimension of a grid."""
@@ -128,30 +126,19 @@ def _split_columns(
     trouble: torch.Tensor,
 ) -> None:
     batch, rows, k = x.shape
-    chunks, capability = _ceil(k, CHUNK), _capability(x.device)
-    partial = torch.empty(batch, chunks, padded, dtype=torch.int32, device=x.device)
+    measured, capability = _ceil(k, MEASURED), _capability(x.device)
+    partial = torch.empty(batch, measured, padded, dtype=torch.int32, device=x.device)
     measure = _split_kernel(plan, "measure_columns", capability)
     write = _split_kernel(plan, "split_columns", capability)
-    for part, blocks in _panels(batch, _ceil(padded, TALL), k):
-        here = x[part]
-        grid = (len(blocks), chunks, min(here.shape[0], _MOST_BLOCKS))
-        sizes = (
-            *_int64(x.stride(0), x.stride(2)),
-            *_int32(rows, k, padded, here.shape[0], blocks.start),
-        )
-        measure(grid, (256,), (here, *sizes, partial[part], trouble[part]))
-        outputs = image[part], exponents[part], trouble[part]
-        write(grid, (256,), (here, *sizes, partial[part], *outputs))
-
-
-def _panels(batch: int, blocks: int, k: int) -> Iterator[tuple[slice, range]]:
-    """Yield parts of a batch, or of one matrix's blocks of rows, that stay in the cache."""
-    block_bytes = 4 * TALL * k
-    together = max(1, _PANEL_BYTES // (block_bytes * blocks))
-    size = blocks if together > 1 else max(1, _PANEL_BYTES // block_bytes)
-    for first in range(0, batch, together):
-        for start in range(0, blocks, size):
-            yield slice(first, first + together), range(start, min(blocks, start + size))
+    blocks, layers = _ceil(padded, TALL), min(batch, _MOST_BLOCKS)
+    sizes = (*_int64(x.stride(0), x.stride(2)), *_int32(rows, k, padded, batch))
+    measure((blocks, measured, layers), (MANY,), (x, *sizes, partial, trouble))
+    outputs = image, exponents, trouble
+    write(
+        (blocks, _ceil(k, CHUNK), layers),
+        (256,),
+        (x, *sizes, *_int32(measured), partial, *outputs),
+    )
 
 
 def run_gemm(
