@@ -1,6 +1,8 @@
 """The sampler ``ehvi``: its parts against closed forms, and what it does in odd studies."""
 
+import logging
 import random
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from scipy.optimize import check_grad
 from evaluators.cost import analytic_cost
 from search_spaces.builder import NetworkBuilder
 from search_spaces.space import space
+from search_spaces.zoo import load_space
 from search_spaces.zoo.mobile_cnn import mobile_cnn_small
 from studies.pareto import hypervolume
 from studies.samplers import Free, Lesson, make_sampler
@@ -20,6 +23,8 @@ from studies.samplers.ehvi.process import Prior, Process, _Likelihood, covarianc
 from studies.samplers.ehvi.runs import Runs
 from studies.samplers.ehvi.scale import Scale
 from tests.unit.studies.samplers.cases import DIGITS, branching
+
+_log = logging.getLogger(__name__)
 
 
 def volume(points, reference):
@@ -262,3 +267,33 @@ def test_constraints_that_grow_are_weighed_as_they_were_when_told():
         lesson = Lesson(number, keys([item])[0], item.decisions, costs(item), violations(item))
         sampler.tell(lesson)
     assert sampler.ask(39, []).candidate == whole[39]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "count", "limit_ms"),
+    [("nas-bench-201", 1_000, 100), ("mobile-cnn", 1_000, 100), ("mobile-cnn", 10_000, 500)],
+)
+def test_a_suggestion_takes_no_longer_after_many_trials(name, count, limit_ms):
+    of, rng, sampler = load_space(name), random.Random(0), ehvi(load_space(name))
+    luck = np.random.default_rng(0)
+
+    def worth(candidate):
+        macs, params = costs(candidate)
+        return (macs**0.7 * luck.uniform(0.9, 1.1), luck.normal(0.05, 0.01) * params)
+
+    met: set[str] = set()
+    while len(met) < count:
+        candidate = of.sample(rng, DIGITS)
+        if (key := candidate.architecture.key) not in met:
+            sampler.tell(Lesson(len(met), key, candidate.decisions, worth(candidate)))
+            met.add(key)
+    times = []
+    for number in range(count, count + 25):
+        begin = time.perf_counter()
+        candidate = sampler.ask(number, []).candidate
+        times.append(1e3 * (time.perf_counter() - begin))
+        lesson = Lesson(number, keys([candidate])[0], candidate.decisions, worth(candidate))
+        sampler.tell(lesson)
+    _log.info("%s, %d trials: median %.0f ms of %s", name, count, np.median(times), sorted(times))
+    assert np.median(times) <= limit_ms
