@@ -11,13 +11,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from evaluators.cost import analytic_cost
+from evaluators.cost import Cost, analytic_cost
 from evaluators.proxies.receptive_field import receptive_field
 from search_spaces.architecture import Architecture
 
 Array = npt.NDArray[np.float64]
 
-FIGURES = 14
+FIGURES = len(Cost._fields) + 8
 """How many of the features are costs and scores; the others count neighbourhoods."""
 _MOST_PATHS = 1e300
 """Deep networks have more paths than a float can count."""
@@ -28,7 +28,7 @@ _PLACES = 256
 
 
 def graph_features(architecture: Architecture) -> Array:
-    """Return the features of an architecture, (270,).
+    """Return the features of an architecture, (FIGURES + 256,).
 
     First logarithms of the analytic costs, numbers of layers, the 3DRF-like scores (0 where nothing
     reaches the output), and what paths from input to output are like. Then logarithms of how often

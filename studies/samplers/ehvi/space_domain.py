@@ -170,6 +170,20 @@ class SpaceDomain:
         )
 
 
+def _varied(figures: Array) -> npt.NDArray[np.intp]:
+    kept: list[int] = []
+    seen: list[Array] = []
+    for position, column in enumerate(figures.T):
+        spread = column.std()
+        if spread <= _LEAST:
+            continue
+        scaled = (column - column.mean()) / spread
+        if not any(np.allclose(scaled, other, atol=1e-6) for other in seen):
+            kept.append(position)
+            seen.append(scaled)
+    return np.array(kept, dtype=np.intp)
+
+
 @dataclass(frozen=True, slots=True)
 class _Usual:
     """What is usual among points, so that features can be scaled.
@@ -179,7 +193,8 @@ class _Usual:
         nodes: of a candidate.
         centre: mean of each graph feature.
         spread: its deviation.
-        varied: positions of the costs and scores that are not the same everywhere.
+        varied: positions of the costs and scores that are not the same everywhere; of those that
+            say the same, as all and the body's parameters of a network of convolutions, the first.
         counts: deviation of all neighbourhood counts together.
     """
 
@@ -200,6 +215,6 @@ class _Usual:
             nodes=float(np.expm1(rows[:, FIGURES:]).sum(axis=1).mean()),  # each is counted once
             centre=rows.mean(axis=0),
             spread=spread,
-            varied=np.flatnonzero(spread[:FIGURES] > _LEAST),
+            varied=_varied(rows[:, :FIGURES]),
             counts=float(np.sqrt((spread[FIGURES:] ** 2).sum())) or 1.0,
         )

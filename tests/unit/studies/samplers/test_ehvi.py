@@ -10,7 +10,7 @@ from scipy.optimize import check_grad
 
 from evaluators.cost import analytic_cost
 from search_spaces.builder import NetworkBuilder
-from search_spaces.space import space
+from search_spaces.space import EXAMPLES, space
 from search_spaces.zoo import load_space
 from search_spaces.zoo.mobile_cnn import mobile_cnn_small
 from studies.pareto import hypervolume
@@ -18,6 +18,7 @@ from studies.samplers import Free, Lesson, make_sampler
 from studies.samplers.ehvi.answers import columns_of, encode, stack
 from studies.samplers.ehvi.boxes import Boxes
 from studies.samplers.ehvi.design import order_by_news
+from studies.samplers.ehvi.graph import FIGURES, graph_features
 from studies.samplers.ehvi.kernel import Block, Pairs, decays
 from studies.samplers.ehvi.process import Prior, Process, _Likelihood, covariance
 from studies.samplers.ehvi.runs import Runs
@@ -142,6 +143,18 @@ def test_the_first_points_stand_for_many_others():
     rows = np.vstack([groups + 0.1 * rng.standard_normal(groups.shape), lonely])
     order = order_by_news([Block.of(rows, 1.0)], 4)
     assert [sum(place >= limit for limit in (30, 50, 60)) for place in order] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["nas-bench-201", "mobile-cnn", "decoder-lm", "vit"])
+def test_every_node_has_one_neighbourhood(name):
+    of = load_space(name)
+    data = EXAMPLES[of.reads]
+    for seed in range(3):
+        architecture = of.sample(random.Random(seed), data).architecture
+        features = graph_features(architecture)
+        assert np.isfinite(features).all()
+        counts = np.expm1(features[FIGURES:])
+        assert counts.sum() == pytest.approx(len(architecture.nodes))
 
 
 def test_runs_are_the_functions_own_and_remembered():
