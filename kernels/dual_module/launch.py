@@ -20,7 +20,7 @@ from kernels.jit import CompiledKernel, Kernel, compile_cuda, load, read_source
 SOURCES = Path(__file__).parent / "cuda"
 """Where the CUDA sources are."""
 
-LSTM_WARPS = 32
+LSTM_WARPS = 24
 FFN_WARPS = 16
 """Of a block; one block a multiprocessor."""
 
