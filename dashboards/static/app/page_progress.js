@@ -146,8 +146,29 @@
     );
   }
 
+  function crew(study, view) {
+    if (!view.crew.length) return "";
+    const columns = [
+      { title: "At work", value: (r) => r.name },
+      { title: "Machine", value: (r) => r.node },
+      { title: "Does", value: (r) => r.slot },
+      { title: "On", value: (r) => r.device },
+      { title: "State", value: (r) => r.state },
+      {
+        title: "Trial",
+        number: true,
+        value: (r) => r.trial,
+        text: (r) => (r.trial === null ? "" : nas.count(r.trial)),
+      },
+      { title: "Since", value: (r) => r.since, text: (r) => nas.moment(r.since) },
+    ];
+    return nas.table(columns, view.crew, { name: `${study}-crew`, label: "Workers now" });
+  }
+
   function workers(study, view) {
-    if (!view.workers.length) return nas.card("Workers", nas.note("No worker has given a result."));
+    if (!view.workers.length && !view.crew.length) {
+      return nas.card("Workers", nas.note("No worker has given a result."));
+    }
     const columns = [
       { title: "Worker", value: (r) => r.worker },
       {
@@ -167,6 +188,7 @@
     const of = nas.note("Over the newest 2,000 trials.");
     return nas.card(
       "Workers",
+      crew(study, view),
       nas.table(columns, view.workers, { name: `${study}-workers`, label: "Workers" }),
       of,
     );

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
+from datetime import UTC, datetime
 from math import atanh, sqrt, tanh
 
 import numpy as np
@@ -20,7 +21,7 @@ from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from studies.front import front
 from studies.pareto import hypervolume
-from studies.storage import Repository, TrialState
+from studies.storage import Owner, Repository, TrialState, WorkerRecord
 from tests.unit.dashboards.large import SIX, record_large
 from tests.unit.dashboards.recording import OBJECTIVES, record_study
 
@@ -134,6 +135,42 @@ def test_failures_are_counted_by_reason_with_the_newest_trial(place):
     found = Source(place).progress("digits")["failures"]
     assert found[0] == {"reason": "out of memory", "count": 2, "newest": 7}
     assert found[1]["reason"] == "no reason was recorded"
+
+
+def test_who_works_and_what_was_stopped_early_is_told(place):
+    now = datetime.now(UTC)
+    with Repository.open(place / "record.db") as repository:
+        study, owner = repository.study("digits"), Owner.here()
+        repository.take_lease(study.id, owner, 60.0)
+        journal = repository.journal(study.id, owner)
+        journal.workers([WorkerRecord("h:1", "h", "training", "GPU 0", "busy", 5, now, now)])
+        for kind in ("stopped", "stopped", "control"):
+            journal.event(kind, {"trial": 5})
+        journal.store()
+        repository.drop_lease(study.id, owner)
+    assert Source(place).progress("digits")["stopping"] == []
+    with sqlite3.connect(place / "record.db") as connection:
+        rungs = '[{"epoch": 5, "keep": 0.5, "after": 9}, {"epoch": 0.25, "keep": 0.3, "after": 9}]'
+        statement = "UPDATE study SET config = json_set(config, '$.rungs', json(?)) WHERE name = ?"
+        connection.execute(statement, (json.dumps(json.loads(rungs)[::-1]), "digits"))
+    connection.close()
+    found = Source(place).progress("digits")
+    (worker,) = found["crew"]
+    since = worker.pop("since")
+    assert worker == {
+        "name": "h:1",
+        "node": "h",
+        "slot": "training",
+        "device": "GPU 0",
+        "state": "busy",
+        "trial": 5,
+    }
+    assert datetime.fromisoformat(since) == now
+    assert found["stopping"] == [
+        "After 25% of the epochs the better 30% go on.",
+        "After epoch 5 the better 50% go on.",
+        "Stopped: 2 trainings. Trained to the end all the same, to see what stopping costs: 1.",
+    ]
 
 
 @pytest.mark.parametrize("ties", [False, True])
