@@ -28,8 +28,8 @@ NOT_FINITE = 1 << 30
 TINY = 1 << 29
 """Added to a row's ``trouble`` where it has inf or nan, and where it is too small to be scaled."""
 
-Schedule = Literal["shared", "separate", "reused"]
-SCHEDULES: tuple[Schedule, ...] = ("shared", "separate", "reused")
+Schedule = Literal["shared", "separate"]
+SCHEDULES: tuple[Schedule, ...] = ("shared", "separate")
 
 _SHARED_KIB = 227
 _THREADS = {2: 384, 3: 512}
@@ -47,14 +47,11 @@ class GemmPlan:
         cluster_m: blocks one below the other that share the columns' operand.
         cluster_n: blocks side by side that share the rows' operand.
         schedule: ``shared``: all products in one accumulator, the small ones first. ``separate``:
-            the small ones in an accumulator of their own for all of K. ``reused``: the small ones
-            first, promoted with their scale, then the large ones in the same registers.
+            the small ones in an accumulator of their own for all of K.
         promote: after how many columns of K partial sums go to the total in ordinary arithmetic;
             0: never, as in the paper of 2021.
         products: 3, or 4 with the product of both lower halves.
         residual_bits: lower halves are grown by 2 to this power.
-        stagger: whether the second warpgroup starts one product later, so that one promotes while
-            the other multiplies.
         group: rows of clusters among which neighbouring blocks stay.
     """
 
@@ -68,7 +65,6 @@ class GemmPlan:
     promote: int = STEP
     products: int = 3
     residual_bits: int = 0
-    stagger: bool = False
     group: int = 8
 
     @property
@@ -115,7 +111,6 @@ class GemmPlan:
             "PROMOTE": self.promote // STEP,
             "PRODUCTS": self.products,
             "RESIDUAL": self.residual_bits,
-            "STAGGER": int(self.stagger),
             "GROUP": self.group,
             "NEAREST": int(nearest),
             "HOPPER": 1,
@@ -151,8 +146,6 @@ def refuses(plan: GemmPlan) -> str | None:
         return f"the schedule {plan.schedule} promotes after {STEP} columns"
     if plan.strips > 1 and (plan.promote != STEP or plan.schedule == "separate"):
         return "several strips share one accumulator, which each promotes at every stage"
-    if plan.stagger and (plan.schedule != "shared" or plan.warpgroups != 2):
-        return "only two warpgroups with one accumulator each take turns"
     budget = 192 if plan.warpgroups == 2 else 128
     if plan.accumulators > budget:
         return f"{plan.accumulators} accumulators a thread, of {budget}"
@@ -172,11 +165,9 @@ VARIANTS: dict[str, GemmPlan] = {
     "256x128": BALANCED,
     "256x128 across": replace(BALANCED, cluster_n=2),
     "256x128 down": replace(BALANCED, cluster_m=2),
-    "256x128 staggered": replace(BALANCED, stagger=True),
-    "256x128 scaled": replace(BALANCED, schedule="reused", residual_bits=11),
     "128x128 scaled": _SMALL,
     "128x128 scaled down": replace(_SMALL, cluster_m=2),
-    "128x192": GemmPlan(strips=1, columns=192, stages=5, stagger=True),
+    "128x192": GemmPlan(strips=1, columns=192, stages=5, cluster_m=2),
     "192x128": GemmPlan(warpgroups=3, strips=1, stages=5, cluster_m=2),
     "128x128": _SQUARE,
     "128x128 across": replace(_SQUARE, cluster_n=2),

@@ -185,17 +185,7 @@ def _separate(left: Halves, right: Halves, plan: GemmPlan, core: TensorCore) -> 
     return _rounded(total + corrections * 2.0**-plan.residual_bits)
 
 
-def _reused(left: Halves, right: Halves, plan: GemmPlan, core: TensorCore) -> Float64:
-    total = _zeros(left, right)
-    for at in _steps(left[0].shape[1]):
-        part = _corrections(left, right, at, plan, core, _zeros(left, right))
-        total = _rounded(total + part * 2.0**-plan.residual_bits)
-        part = core.accumulate(left[0][:, at], right[0][at], _zeros(left, right))
-        total = _rounded(total + part)
-    return total
-
-
-_SCHEDULES = {"shared": _shared, "separate": _separate, "reused": _reused}
+_SCHEDULES = {"shared": _shared, "separate": _separate}
 
 
 @dataclass(frozen=True, slots=True)
