@@ -13,7 +13,6 @@ import numpy.typing as npt
 from studies.config import StudyConfig
 from studies.metrics import parse_metric
 from studies.pareto import hypervolume, non_dominated
-from studies.presets import BASELINE
 from studies.storage import Repository, StudyRecord, TrialState, Value
 
 Costs = npt.NDArray[np.float64]
@@ -77,6 +76,8 @@ class StoppingReport:
 
 def stopping_report(repository: Repository, study: StudyRecord) -> StoppingReport | None:
     """Return what early stopping did; None where nothing was to be stopped."""
+    from studies.presets import BASELINE  # brings torch, which who only reports does without
+
     config = StudyConfig(**study.config)
     events = [item for item in repository.events(study.id) if item.kind in ("control", "stopped")]
     if not config.rungs or not events:
