@@ -109,7 +109,7 @@ nas.exports = (() => {
     const about = nas.note(
       "A plain model is ordinary PyTorch; a packed one has this package's kernels and runs as it " +
         "was measured. The export is reloaded in a clean process and held against the record. " +
-        "The audit takes the device for itself: a running study waits while it measures.",
+        "The audit takes the device for itself, so a running study waits while it measures.",
     );
     return nas.card(
       "Export",
