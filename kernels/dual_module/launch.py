@@ -24,7 +24,8 @@ LSTM_WARPS = 24
 FFN_WARPS = 16
 """Of a block; one block a multiprocessor."""
 
-_IDLE_BYTES = 100 << 10
+PREFETCH = 0
+_IDLE_BYTES = 0
 """What a multiprocessor could read while all wait for the projection, about 5 us."""
 
 Argument = torch.Tensor | np.generic | None
@@ -119,7 +120,7 @@ class LSTMStep:
         return Launch(
             "lstm.cu",
             "dual_lstm_step",
-            {**_defines(self._parts, LSTM_WARPS), "DENSE": int(self._dense)},
+            {**_defines(self._parts, LSTM_WARPS), "DENSE": int(self._dense), "PREFETCH": PREFETCH},
             self.blocks,
             self.shared_bytes,
             arguments,

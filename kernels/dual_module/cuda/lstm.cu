@@ -96,7 +96,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) dual_lstm_step(
 #else
     s.scale[row] = code_scale[place(row)];
     s.offset[row] = code_bias[place(row)];
-    if (row < ahead) prefetch(weight + static_cast<long long>(place(row)) * pitch, 2 * pitch);
 #endif
   }
   if (threadIdx.x < 2) s.counters[threadIdx.x] = DENSE && threadIdx.x == 0 ? rows : 0;
@@ -112,6 +111,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) dual_lstm_step(
     k += gridDim.x * WARPS;
     if (k < k_x + k_h) load_signs(held, signs_of(k), (k < k_x ? room_x : room_h) / 4, lane);
   }
+  if (threadIdx.x < min(ahead, rows))
+    prefetch(weight + static_cast<long long>(place(threadIdx.x)) * pitch, 2 * pitch);
   wait_for_blocks(counter);
 
   float steps[2];
@@ -130,7 +131,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) dual_lstm_step(
       s.row_value[row] = estimate;
       if (!(fabsf(estimate) > threshold)) {
         s.list[atomicAdd(s.counters, 1)] = row;
-        prefetch(weight + static_cast<long long>(place(row)) * pitch, 2 * pitch);
+        if (PREFETCH) prefetch(weight + static_cast<long long>(place(row)) * pitch, 2 * pitch);
       }
     }
   }
