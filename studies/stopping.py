@@ -79,11 +79,13 @@ def stopping_report(repository: Repository, study: StudyRecord) -> StoppingRepor
     from studies.presets import BASELINE  # brings torch, which who only reports does without
 
     config = StudyConfig(**study.config)
-    events = [item for item in repository.events(study.id) if item.kind in ("control", "stopped")]
-    if not config.rungs or not events:
+    if not config.rungs:
         return None
-    epochs = int(events[0].data["epochs"])
-    controls = {item.data["trial"] for item in events if item.kind == "control"}
+    kept, stopped = (repository.events(study.id, kind=kind) for kind in ("control", "stopped"))
+    if not kept and not stopped:
+        return None
+    epochs = int((kept or stopped)[0].data["epochs"])
+    controls = {item.data["trial"] for item in kept}
     trials = [
         trial
         for trial in repository.trials(study.id)
