@@ -22,7 +22,7 @@ except ImportError as problem:
         "that name: use a virtual environment for paretonas alone."
     )
 
-from nas.commands import describe, pages, run, studies
+from nas.commands import bench, describe, pages, run, studies
 from nas.commands.search import SearchCommand, search
 
 INTERRUPTED = 130
@@ -45,7 +45,7 @@ app.command(short_help="Write points as plain PyTorch, checked.")(run.export)
 app.command(short_help="Serve a run's pages to the browser.")(pages.dashboard)
 app.command(short_help="Write a study's pages into one file.")(pages.report)
 app.command(short_help="List spaces and their sizes.")(describe.spaces)
-app.command(short_help="Measure how fast trials are drawn and recorded.")(describe.bench)
+app.add_typer(bench.app, name="bench", short_help="Measure candidates, records, samplers, kernels.")
 app.command(short_help="Check this machine and installation.")(describe.doctor)
 
 

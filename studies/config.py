@@ -182,7 +182,7 @@ class StudyConfig(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**31)
     device: str | None = None
     threads: int = Field(default=1, ge=1)
-    sampler: str = "evolution"
+    sampler: str = "ehvi"
     workers: int | None = Field(default=None, ge=0)
     ray: str | None = Field(default=None, min_length=1)
     gpus: float = Field(default=1.0, gt=0, strict=False)

@@ -15,6 +15,7 @@ from studies.driver import Driver
 from studies.enrol import enrol, prepare
 from studies.executors import Executor
 from studies.flight import Progress
+from studies.free import make_free
 from studies.front import FrontPoint, front_of
 from studies.ledger import Ending
 from studies.placement import find_device, make_executor
@@ -91,6 +92,7 @@ def run_study(
         directions=[target.direction for target in config.targets],
         constraints=[str(bound) for bound in config.bounds],
         seed=config.seed,
+        free=make_free(config, setting.stages),
     )
     # What cannot run leaves nothing behind: the record is made last.
     with executor or make_executor(config, place) as running, place.open() as repository:

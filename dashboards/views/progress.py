@@ -10,6 +10,7 @@ import numpy as np
 
 from dashboards.columns import StudyColumns
 from dashboards.record import Floats, Reading, loads, marks, moment
+from dashboards.views.stopping import stopping_words
 from studies.metrics import QUALITIES
 from studies.pareto import hypervolume, non_dominated
 
@@ -21,8 +22,6 @@ _MARGIN = 0.1
 RECENT = 2000
 """Newest trials whose evaluations tell which workers there are: their rows are wide."""
 _EVENTS = 60
-_CREW = 200
-"""Workers that are listed; a large cluster has more."""
 _SEARCHED_EVENTS = 100_000
 _LATE = {"cost": 0, "latency_ms": 1, "peak_memory_mb": 2, "energy_mj": 4}
 _LATE |= dict.fromkeys(QUALITIES, 5)
@@ -43,10 +42,10 @@ def progress_view(columns: StudyColumns, connection: Reading) -> dict[str, Any]:
         "stages": _stages(columns, connection),
         "gates": [f"{gate.by}: the better {100 * gate.keep:g} % go on" for gate in config.funnel],
         "bounds": [str(bound) for bound in config.bounds],
-        "stopping": _stopping(columns, connection),
+        "stopping": stopping_words(columns, connection),
         "failures": _reasons(columns, connection, "failed"),
         "seconds": _seconds(columns, connection),
-        "crew": _crew(columns, connection),
+        "driver": _driver(columns, connection),
         "workers": _workers(columns, connection),
         "events": _events(columns, connection),
     }
@@ -163,44 +162,32 @@ def _seconds(columns: StudyColumns, connection: Reading) -> list[dict[str, Any]]
     return [{"evaluator": row[0], "count": row[1], "seconds": row[2]} for row in rows]
 
 
-def _stopping(columns: StudyColumns, connection: Reading) -> list[str]:
-    """Return sentences about early stopping: its rungs, and whom it stopped."""
-    rungs = columns.study.config.rungs
-    if not rungs:
-        return []
-    said = [
-        f"After {f'epoch {rung.epoch:g}' if rung.epoch >= 1 else f'{rung.epoch:.0%} of the epochs'}"
-        f" the better {rung.keep:.0%} go on."
-        for rung in rungs
-    ]
-    query = (
-        "SELECT kind, count(*) FROM event WHERE study_id = ? AND kind IN ('stopped', 'control') "
-        "GROUP BY kind"
-    )
-    counts = dict(connection.execute(query, (columns.study.id,)).fetchall())
-    stopped, controls = counts.get("stopped", 0), counts.get("control", 0)
-    said.append(
-        f"Stopped: {stopped:,} trainings. Trained to the end all the same, to see what stopping "
-        f"costs: {controls:,}."
-    )
-    return said
-
-
-def _crew(columns: StudyColumns, connection: Reading) -> list[dict[str, Any]]:
-    """Return who works for the study, as its driver saw them last; those at work first."""
-    query = (
-        "SELECT name, node, slot, device, state, trial, since FROM worker WHERE study_id = ? "
-        "ORDER BY state, slot, name LIMIT ?"
-    )
-    rows = connection.execute(query, (columns.study.id, _CREW))
-    names = ("name", "node", "slot", "device", "state", "trial")
-    return [
-        {**dict(zip(names, row[:-1], strict=True)), "since": moment(row[-1])}
-        for row in (tuple(row) for row in rows)
-    ]
+def _driver(columns: StudyColumns, connection: Reading) -> str | None:
+    """Return until when the study's driver holds it, unless it renews that; None without one."""
+    query = "SELECT expires FROM lease WHERE study_id = ?"
+    row = connection.execute(query, (columns.study.id,)).fetchone()
+    return None if row is None else moment(row[0])
 
 
 def _workers(columns: StudyColumns, connection: Reading) -> list[dict[str, Any]]:
+    """Return the study's workers, and who else gave its newest evaluations.
+
+    Those that the driver saw last come first; the others have no state.
+    """
+    gave = {row["worker"]: row for row in _gave(columns, connection)}
+    query = (
+        "SELECT name, slot, device, state, trial, since FROM worker WHERE study_id = ? "
+        "ORDER BY slot, name"
+    )
+    found = []
+    for row in connection.execute(query, (columns.study.id,)):
+        known = gave.pop(row["name"], {"worker": row["name"], "count": 0, "seconds": 0.0})
+        about = {key: row[key] for key in ("slot", "device", "state", "trial")}
+        found.append({**known, **about, "since": moment(row["since"])})
+    return [*found, *gave.values()]
+
+
+def _gave(columns: StudyColumns, connection: Reading) -> list[dict[str, Any]]:
     """Return who gave the newest evaluations of the study, who was heard of last first."""
     query = (
         "SELECT e.worker, count(*), sum(e.seconds), max(e.ended) FROM trial t "

@@ -139,18 +139,9 @@ def repair(
     end = tl.minimum(first + share, tiles * batch)
     if first < end:
         worst = _worst_of_tiles(
-            a_trouble,
-            a_batch_rows,
-            b_trouble,
-            b_batch_rows,
-            m,
-            n,
-            across,
-            tiles,
-            first,
-            end - 1,
+            a_trouble, a_batch_rows, b_trouble, b_batch_rows, m, n, across, tiles, first, end - 1,
             BM,
-        )
+        )  # fmt: skip
         end = tl.where(worst <= limit, first, end)
     for item in range(first, end):
         number = (item // tiles).to(tl.int64)
@@ -164,8 +155,8 @@ def repair(
             total = tl.zeros((BM, BN), tl.float32)
             a_rows = a + number * a_batch_stride + i[:, None].to(tl.int64) * a_row_stride
             b_rows = b + number * b_batch_stride + j[None, :].to(tl.int64) * b_row_stride
-            for first in range(0, k, BK):
-                at = first + tl.arange(0, BK)
+            for start in range(0, k, BK):
+                at = start + tl.arange(0, BK)
                 x = tl.load(
                     a_rows + at[None, :].to(tl.int64) * a_k_stride,
                     mask=(i < m)[:, None] & (at < k)[None, :], other=0.0,

@@ -17,9 +17,6 @@ from studies.deadline import with_deadline
 RUN_SECONDS = 30.0
 """How long a space may take to describe one network; those that ship take about a millisecond."""
 
-BENCHES = ("candidates", "record")
-"""What :func:`bench` measures."""
-
 
 def patient_space(name: str) -> Space:
     """Find a space, and make its runs end.
@@ -92,39 +89,49 @@ def size_json(size: Size) -> Json:
     return {"size": str(size), **dataclasses.asdict(size)}
 
 
-def bench(
-    what: str, space: str, *, seconds: float, trials: int, say: Callable[[str], None]
-) -> Json:
-    """Measure the throughput of candidates, or what it costs to record trials.
+def bench_candidates(space: str, seconds: float) -> Json:
+    """Measure the throughput of candidates.
 
     Args:
-        what: among ``BENCHES``.
+        space: where they are drawn from.
+        seconds: processor time to spend.
+
+    Raises:
+        NasError: there is no such space, or it is too small.
+    """
+    found = patient_space(space)
+    result = candidate_throughput(found, EXAMPLES[found.reads], seconds=seconds)
+    return {"space": space, **dataclasses.asdict(result)}
+
+
+def bench_candidates_text(result: Json) -> str:
+    """Say how fast candidates are drawn."""
+    return (
+        f"{result['median']:,.0f} candidates a second on one core (p10 {result['p10']:,.0f}, "
+        f"p90 {result['p90']:,.0f}; {result['candidates']:,} of {result['space']}, "
+        f"{result['nodes']:.1f} nodes each)"
+    )
+
+
+def bench_record(space: str, trials: int, *, say: Callable[[str], None]) -> Json:
+    """Measure what it costs to record trials.
+
+    Args:
         space: where candidates are drawn from.
-        seconds: processor time to spend on candidates.
         trials: how many to record.
         say: told of the progress.
 
     Raises:
         NasError: there is no such space, or it is too small.
     """
-    if what == "record":
-        return {"space": space, **dataclasses.asdict(record_costs(space, trials, say=say))}
-    found = patient_space(space)
-    result = candidate_throughput(found, EXAMPLES[found.reads], seconds=seconds)
-    return {"space": space, **dataclasses.asdict(result)}
+    return {"space": space, **dataclasses.asdict(record_costs(space, trials, say=say))}
 
 
-def bench_text(result: Json) -> str:
-    """Say how fast candidates are drawn, or recorded."""
-    if "trials" in result:
-        return (
-            f"{result['first']:.2f} ms a trial in the first 1,000 of {result['trials']:,}, "
-            f"{result['last']:.2f} ms in the last (p90 {result['p90']:.2f}); "
-            f"front read in {result['front'] / 1e3:.2f} s, summary in "
-            f"{result['summary'] / 1e3:.2f} s; resumed in {result['resume'] / 1e3:.2f} s"
-        )
+def bench_record_text(result: Json) -> str:
+    """Say how fast trials are recorded, and a study read."""
     return (
-        f"{result['median']:,.0f} candidates a second on one core (p10 {result['p10']:,.0f}, "
-        f"p90 {result['p90']:,.0f}; {result['candidates']:,} of {result['space']}, "
-        f"{result['nodes']:.1f} nodes each)"
+        f"{result['first']:.2f} ms a trial in the first 1,000 of {result['trials']:,}, "
+        f"{result['last']:.2f} ms in the last (p90 {result['p90']:.2f}); "
+        f"front read in {result['front'] / 1e3:.2f} s, summary in "
+        f"{result['summary'] / 1e3:.2f} s; resumed in {result['resume'] / 1e3:.2f} s"
     )

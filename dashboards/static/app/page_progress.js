@@ -146,31 +146,21 @@
     );
   }
 
-  function crew(study, view) {
-    if (!view.crew.length) return "";
-    const columns = [
-      { title: "At work", value: (r) => r.name },
-      { title: "Machine", value: (r) => r.node },
-      { title: "Does", value: (r) => r.slot },
-      { title: "On", value: (r) => r.device },
-      { title: "State", value: (r) => r.state },
-      {
-        title: "Trial",
-        number: true,
-        value: (r) => r.trial,
-        text: (r) => (r.trial === null ? "" : nas.count(r.trial)),
-      },
-      { title: "Since", value: (r) => r.since, text: (r) => nas.moment(r.since) },
-    ];
-    return nas.table(columns, view.crew, { name: `${study}-crew`, label: "Workers now" });
-  }
-
   function workers(study, view) {
-    if (!view.workers.length && !view.crew.length) {
-      return nas.card("Workers", nas.note("No worker has given a result."));
-    }
+    if (!view.workers.length) return nas.card("Workers", nas.note("No worker has given a result."));
+    // What the driver saw of its workers last is of no use when it is gone.
+    const driven = view.driver && new Date(view.driver) > new Date();
+    const state = (r) => (driven && r.state) || "";
+    const at = (r) =>
+      state(r) && r.trial !== null
+        ? el("a", { href: nas.link("trial", { study, n: r.trial }) }, `trial ${r.trial}`)
+        : "";
+    const chip = (r) =>
+      state(r) ? el("span", { class: `chip ${state(r)}` }, state(r)) : el("span", {}, "");
     const columns = [
       { title: "Worker", value: (r) => r.worker },
+      { title: "State", value: state, node: (r) => el("span", {}, chip(r), " ", at(r)) },
+      { title: "Does", value: (r) => r.slot ?? "" },
       {
         title: "Evaluations",
         number: true,
@@ -188,7 +178,6 @@
     const of = nas.note("Over the newest 2,000 trials.");
     return nas.card(
       "Workers",
-      crew(study, view),
       nas.table(columns, view.workers, { name: `${study}-workers`, label: "Workers" }),
       of,
     );
@@ -220,9 +209,8 @@
   }
 
   function stopping(view) {
-    const { stopping: found } = view;
-    if (!found.length) return "";
-    return nas.card("Early stopping", ...found.map((text) => el("p", {}, text)));
+    if (!view.stopping) return "";
+    return nas.card("Early stopping", el("p", {}, view.stopping));
   }
 
   function head(study, view) {

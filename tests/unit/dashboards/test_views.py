@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
-from datetime import UTC, datetime
 from math import atanh, sqrt, tanh
 
 import numpy as np
@@ -16,14 +15,20 @@ from dashboards.source import Source
 from dashboards.views import front as front_module
 from dashboards.views.proxies import rank_correlation
 from dashboards.views.space import explained_share
+from evaluators.analytic import AnalyticEvaluator
 from evaluators.proxies.receptive_field import receptive_field
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from studies.front import front
 from studies.pareto import hypervolume
-from studies.storage import Owner, Repository, TrialState, WorkerRecord
+from studies.search import run_study
+from studies.stopping import stopping_report, stopping_text
+from studies.storage import Repository, TrialState
+from studies.workspace import Workspace
 from tests.unit.dashboards.large import SIX, record_large
 from tests.unit.dashboards.recording import OBJECTIVES, record_study
+from tests.unit.studies.fakes import cheap_config, size_score
+from tests.unit.studies.test_rungs import Steps
 
 
 def unpacked(packed):
@@ -135,42 +140,6 @@ def test_failures_are_counted_by_reason_with_the_newest_trial(place):
     found = Source(place).progress("digits")["failures"]
     assert found[0] == {"reason": "out of memory", "count": 2, "newest": 7}
     assert found[1]["reason"] == "no reason was recorded"
-
-
-def test_who_works_and_what_was_stopped_early_is_told(place):
-    now = datetime.now(UTC)
-    with Repository.open(place / "record.db") as repository:
-        study, owner = repository.study("digits"), Owner.here()
-        repository.take_lease(study.id, owner, 60.0)
-        journal = repository.journal(study.id, owner)
-        journal.workers([WorkerRecord("h:1", "h", "training", "GPU 0", "busy", 5, now, now)])
-        for kind in ("stopped", "stopped", "control"):
-            journal.event(kind, {"trial": 5})
-        journal.store()
-        repository.drop_lease(study.id, owner)
-    assert Source(place).progress("digits")["stopping"] == []
-    with sqlite3.connect(place / "record.db") as connection:
-        rungs = '[{"epoch": 5, "keep": 0.5, "after": 9}, {"epoch": 0.25, "keep": 0.3, "after": 9}]'
-        statement = "UPDATE study SET config = json_set(config, '$.rungs', json(?)) WHERE name = ?"
-        connection.execute(statement, (json.dumps(json.loads(rungs)[::-1]), "digits"))
-    connection.close()
-    found = Source(place).progress("digits")
-    (worker,) = found["crew"]
-    since = worker.pop("since")
-    assert worker == {
-        "name": "h:1",
-        "node": "h",
-        "slot": "training",
-        "device": "GPU 0",
-        "state": "busy",
-        "trial": 5,
-    }
-    assert datetime.fromisoformat(since) == now
-    assert found["stopping"] == [
-        "After 25% of the epochs the better 30% go on.",
-        "After epoch 5 the better 50% go on.",
-        "Stopped: 2 trainings. Trained to the end all the same, to see what stopping costs: 1.",
-    ]
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -315,3 +284,19 @@ def test_kernel_results_that_ship_are_read():
         for record in file["records"]:
             assert record["ours_us"] > 0
             assert record["device"]
+
+
+def test_early_stopping_is_told_of_as_nas_show_tells_it(tmp_path):
+    config = cheap_config(
+        objectives=["accuracy", "params"],
+        trials=12,
+        rungs=[{"epoch": 10, "keep": 0.3, "after": 2}],
+        control=0.4,
+    )
+    run_study(config, tmp_path, evaluators=[Steps(size_score), AnalyticEvaluator()])
+    with Workspace.of(tmp_path).open() as repository:
+        report = stopping_report(repository, repository.study("cheap"))
+    assert report is not None
+    assert report.stopped
+    assert report.controls
+    assert Source(tmp_path).progress("cheap")["stopping"] == stopping_text(report)

@@ -221,7 +221,7 @@ def test_a_study_without_a_complete_trial_ends_with_code_1(nas, tmp_path: Path) 
         (("train", "input 1x8x8; cnv 8", "--data", "digits"), "'cnv'"),
         (("spaces", "mobilenet"), "Unknown space 'mobilenet'"),
         (("spaces", "--input-shape", "3x32"), "--input-shape CxHxW"),
-        (("bench", "speed"), "Unknown benchmark 'speed'"),
+        (("bench", "speed"), "No such command 'speed'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -270,7 +270,7 @@ def test_settings_come_from_a_file_too(nas, tmp_path: Path) -> None:
 def test_spaces_and_bench_print_figures(nas) -> None:
     rows = json.loads(nas("spaces", "mobile-cnn-small", "--json").stdout)
     assert rows[0]["low"] <= 3.0632e12 <= rows[0]["high"]
-    result = json.loads(nas("bench", "--seconds", "0.2", "--json").stdout)
+    result = json.loads(nas("bench", "candidates", "--seconds", "0.2", "--json").stdout)
     assert result["p10"] <= result["median"] <= result["p90"]
 
 
