@@ -14,7 +14,10 @@ from kernels.errors import NasError, UnknownNameError
 from kernels.registry import Registry
 from kernels.workload import Workload
 
-SYSTEMS = ("kernels.sliding_channel.implementations",)
+SYSTEMS = (
+    "kernels.sliding_channel.implementations",
+    "kernels.shfl_bw.implementations",
+)
 """Modules with an ``IMPLEMENTATIONS`` tuple; a new kernel system adds its line here.
 
 They are imported at the first look-up and must not import torch.

@@ -1,0 +1,129 @@
+"""The implementations of products with packed weights; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kernels.device import Device
+from kernels.select import Implementation
+from kernels.workload import Scalar, Workload
+
+OP = "shfl_bw"
+"""Matrix product; its functions take ``(x, values, columns, offsets, rows, bias)``."""
+
+CONV_OP = "shfl_bw_conv"
+"""Convolution as implicit matrix product; its functions take the same and a window."""
+
+FEATURE_MAJOR = "feature_major"
+"""Layout of tensors whose first axis holds features: (features, tokens), (c, h, w, b)."""
+
+
+def shfl_bw_workload(
+    shape: Sequence[int],
+    out_features: int,
+    *,
+    v: int,
+    density: float,
+    dtype: str = "float32",
+    feature_major: bool = False,
+    activation: str = "none",
+) -> Workload:
+    """Return the workload of one product.
+
+    Args:
+        shape: (tokens, in_features), whatever the layout.
+        out_features: rows of the weight.
+        v: rows of a group.
+        density: share of the vectors that is kept.
+        dtype: element type, a torch name without the prefix.
+        feature_major: whether features are the first axis in memory.
+        activation: what the epilogue applies.
+    """
+    return Workload(
+        OP,
+        (tuple(shape),),
+        (shape[0], out_features),
+        _attributes(v, density),
+        dtype,
+        FEATURE_MAJOR if feature_major else "contiguous",
+        fused=() if activation == "none" else (activation,),
+    )
+
+
+def shfl_bw_conv_workload(
+    shape: Sequence[int],
+    output: Sequence[int],
+    *,
+    v: int,
+    density: float,
+    kernel: tuple[int, int],
+    dtype: str = "float32",
+    feature_major: bool = False,
+    activation: str = "none",
+) -> Workload:
+    """Return the workload of one convolution.
+
+    Args:
+        shape: (b, c, h, w), whatever the layout.
+        output: (b, out, oh, ow).
+        v: rows of a group.
+        density: share of the vectors that is kept.
+        kernel: height and width of the filters.
+        dtype: element type, a torch name without the prefix.
+        feature_major: whether memory holds (c, h, w, b).
+        activation: what the epilogue applies.
+    """
+    size: tuple[tuple[str, Scalar], ...] = (("kernel", "x".join(map(str, kernel))),)
+    return Workload(
+        CONV_OP,
+        (tuple(shape),),
+        tuple(output),
+        (*_attributes(v, density), *size),
+        dtype,
+        FEATURE_MAJOR if feature_major else "contiguous",
+        fused=() if activation == "none" else (activation,),
+    )
+
+
+def _attributes(v: int, density: float) -> tuple[tuple[str, Scalar], ...]:
+    return (("V", v), ("density", round(density, 4)))
+
+
+def _refuses(workload: Workload, device: Device) -> str | None:
+    if "float" not in workload.dtype:
+        return f"only floating-point types, not {workload.dtype}"
+    return None
+
+
+def _refuses_grouped(workload: Workload, device: Device) -> str | None:
+    if device.kind != "cpu":
+        return "one product a group: for CPUs"
+    v, density = int(str(workload.attr("V"))), float(str(workload.attr("density")))
+    if v < 8:
+        return f"gathers as much as it multiplies with V={v}; from 8 on"
+    if density > 0.5:
+        return f"no faster than dense at density {density:g}; up to 0.5"
+    return _refuses(workload, device)
+
+
+IMPLEMENTATIONS = tuple(
+    Implementation(op, name, f"kernels.shfl_bw.{module}", refuses, preference, note)
+    for op, suffix in ((OP, ""), (CONV_OP, "_conv2d"))
+    for name, module, refuses, preference, note in (
+        (
+            "grouped",
+            f"grouped:shfl_bw{suffix}_grouped",
+            _refuses_grouped,
+            20,
+            "one product a group on gathered features",
+        ),
+        ("dense", f"dense:shfl_bw{suffix}_dense", _refuses, 10, "the matrix with its zeros"),
+        (
+            "reference",
+            f"reference:shfl_bw{suffix}_reference",
+            _refuses,
+            0,
+            "the definition, group by group",
+        ),
+    )
+)
