@@ -23,7 +23,7 @@ types: $(VENV)/.tested
 	$(BIN)/mypy
 
 unit: $(VENV)/.tested $(VENV)/.browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 # The virtual environment is made again when what it is made of changes.
 $(VENV)/.installed: pyproject.toml

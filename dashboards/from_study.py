@@ -13,7 +13,7 @@ from studies.front import front_of
 from studies.storage import TrialRecord, TrialState
 from studies.workspace import Workspace
 
-_OTHERS = ("accuracy", "latency_ms", "params", "macs", "rf_gain")
+_OTHERS = ("accuracy", "loss", "test_loss", "latency_ms", "params", "macs", "rf_gain")
 
 
 def read_front(workspace: Workspace | Path | str, study: str) -> FrontData:

@@ -20,6 +20,10 @@ class Cost(NamedTuple):
         peak_activation_bytes: most bytes of values alive at one time, in canonical order.
         layers: weight-carrying nodes that the input reaches the output through.
         depth: most weight-carrying nodes on one path.
+        kv_cache_bytes: keys and values that a decoder keeps of a whole input to go on behind it.
+        body_params: trainable parameters outside embeddings of tokens and positions; of language
+            models a better predictor of the loss than all of them (Kaplan et al. 2020, section
+            3.1; Javaheripi et al. 2022).
     """
 
     params: int
@@ -28,6 +32,11 @@ class Cost(NamedTuple):
     peak_activation_bytes: int
     layers: int
     depth: int
+    kv_cache_bytes: int
+    body_params: int
+
+
+_EMBEDDINGS = frozenset({"embedding", "unembedding", "positions"})
 
 
 def analytic_cost(architecture: Architecture) -> Cost:
@@ -35,12 +44,12 @@ def analytic_cost(architecture: Architecture) -> Cost:
 
     Example:
         >>> net = Architecture.parse("input 1x8x8; conv 4 k3; gap; flatten; linear 10")
-        >>> analytic_cost(net)
-        Cost(params=86, macs=2344, bytes_moved=2752, peak_activation_bytes=1280, layers=2, depth=2)
+        >>> analytic_cost(net)[:6]  # params, macs, bytes moved and alive, layers, depth
+        (86, 2344, 2752, 1280, 2, 2)
     """
     nodes = architecture.nodes
-    _, sources, _, facts, ties = zip(*nodes, strict=True)
-    _, sizes, read, params, macs, reaches, _ = zip(*facts, strict=True)
+    ops, sources, _, facts, ties = zip(*nodes, strict=True)
+    _, sizes, read, params, macs, reaches, _, weights, cached = zip(*facts, strict=True)
     last_use = list(range(len(nodes)))
     for index, inputs in enumerate(sources):
         for source in inputs:
@@ -60,12 +69,15 @@ def analytic_cost(architecture: Architecture) -> Cost:
                 alive -= sizes[source]
         depths.append(depth + reach.weighted)
     given = sum(node.facts.elements for node in architecture.inputs)  # not written by the network
-    shared = sum(n for n, tie in zip(params, ties, strict=True) if tie is not None)
+    own = [n if tie is None else 0 for n, tie in zip(params, ties, strict=True)]
+    embedded = sum(n for n, op in zip(own, ops, strict=True) if op.kind in _EMBEDDINGS)
     return Cost(
-        params=sum(params) - shared,
+        params=sum(own),
         macs=sum(macs),
-        bytes_moved=(sum(params) + sum(read) + sum(sizes) - given) * BYTES_PER_ELEMENT,
+        bytes_moved=(sum(weights) + sum(read) + sum(sizes) - given) * BYTES_PER_ELEMENT,
         peak_activation_bytes=peak * BYTES_PER_ELEMENT,
         layers=sum(reach.weighted for reach in reaches),
         depth=depths[-1],
+        kv_cache_bytes=sum(cached) * BYTES_PER_ELEMENT,
+        body_params=sum(own) - embedded,
     )

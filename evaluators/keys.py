@@ -14,15 +14,30 @@ from search_spaces.architecture import Architecture
 
 
 def dense_key(
-    architecture: Architecture, recipe_digest: str, *, data_fingerprint: str, seed: int
+    architecture: Architecture,
+    recipe_digest: str,
+    *,
+    data_fingerprint: str,
+    seed: int,
+    start: str = "",
 ) -> str:
-    """Name dense weights: topology, recipe, data and seed; variants share their dense weights."""
+    """Name dense weights: topology, recipe, data and seed; variants share their dense weights.
+
+    Args:
+        architecture: the network.
+        recipe_digest: how it is trained.
+        data_fingerprint: what it is trained on.
+        seed: of the training, and of its fresh weights.
+        start: names the weights that it begins from instead; empty for fresh ones.
+    """
+    begun = {"start": start} if start else {}
     return _digest(
         "dense",
         topology=architecture.topology_key,
         recipe=recipe_digest,
         data=data_fingerprint,
         seed=seed,
+        **begun,
     )
 
 
@@ -53,6 +68,8 @@ def measure_key(
     cache: str = "warm",
     mode: str = "eager",
     threads: int | None = None,
+    phase: str = "",
+    tokens: int = 0,
     versions: Mapping[str, str],
 ) -> str:
     """Name a measurement.
@@ -60,14 +77,18 @@ def measure_key(
     Args:
         architecture: the network with its variants.
         device: equal models of device with the same driver share measurements.
-        batch: images a forward pass.
+        batch: images or sequences a forward pass.
         dtype: element type, a torch name without the prefix.
         layout: ``"contiguous"`` or ``"channels_last"``.
         cache: state of the caches before each sample: ``"warm"`` or ``"cold"``.
         mode: ``"eager"``, ``"graph"`` or ``"compile"``.
         threads: CPU threads; None where they play no part.
+        phase: of a decoder: ``"prefill"`` or ``"decode"``; empty for a whole pass.
+        tokens: length of a decoder's sequence; 0 for that of its input.
         versions: library to version; only major.minor counts.
     """
+    # Left out of keys that were made before there were phases.
+    decoding = {"phase": phase, "tokens": tokens} if phase or tokens else {}
     return _digest(
         "measure",
         network=architecture.key,
@@ -78,6 +99,7 @@ def measure_key(
         cache=cache,
         mode=mode,
         threads=threads,
+        **decoding,
         versions={name: ".".join(text.split(".")[:2]) for name, text in versions.items()},
     )
 

@@ -82,7 +82,7 @@ class PeakMemoryEvaluator:
 
     def _on_cpu(self, architecture: Architecture) -> int:
         subject = prepare(architecture, self.device, batch=self.batch, dtype=self.dtype)
-        held = [subject.images, *subject.module.parameters(), *subject.module.buffers()]
+        held = [subject.inputs, *subject.module.parameters(), *subject.module.buffers()]
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as account:
             outputs = subject.run()
         del outputs

@@ -17,6 +17,8 @@ from kernels.workload import Workload
 SYSTEMS = (
     "kernels.sliding_channel.implementations",
     "kernels.shfl_bw.implementations",
+    "kernels.arbitrary_precision.implementations",
+    "kernels.extended_precision.implementations",
 )
 """Modules with an ``IMPLEMENTATIONS`` tuple; a new kernel system adds its line here.
 

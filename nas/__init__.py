@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from search_spaces.architecture import Architecture as Architecture
     from search_spaces.build import build as build
     from search_spaces.builder import NetworkBuilder as NetworkBuilder
+    from search_spaces.export.compare import compare as compare
     from search_spaces.export.load import load as load
     from search_spaces.space import DataSpec as DataSpec
     from search_spaces.space import space as space
@@ -31,6 +32,7 @@ _HOMES = {
     "Point": "nas.api",
     "Study": "nas.api",
     "build": "search_spaces.build",
+    "compare": "search_spaces.export.compare",
     "load": "search_spaces.export.load",
     "load_space": "search_spaces.zoo",
     "open_study": "nas.api",
@@ -47,6 +49,7 @@ __all__ = [
     "Point",
     "Study",
     "build",
+    "compare",
     "load",
     "load_space",
     "open_study",

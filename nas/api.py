@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Any
 from kernels.device import detect
 from kernels.errors import NasError
 from nas.jobs.common import chosen_study
-from nas.jobs.export import export_point
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from studies.config import StudyConfig
 from studies.front import FrontPoint
 from studies.front import front as read_front
-from studies.metrics import parse_metric
+from studies.metrics import parse_metric, quality_of
 from studies.storage import TrialRecord
 from studies.workspace import Workspace
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from evaluators.audit.values import Audit
     from evaluators.protocol import Evaluator
+    from studies.exports import Exported
     from studies.flight import Progress
     from studies.own import OwnFunction
 
@@ -47,6 +48,7 @@ class Point:
     spread: Mapping[str, tuple[float, float]]
     architecture: Architecture
     _run: Path
+    _study: str
     _found: FrontPoint
 
     def build(self, *, weights: bool = True) -> nn.Module:
@@ -64,7 +66,8 @@ class Point:
         if weights:
             place = Workspace.of(self._run)
             with place.open(create=False) as repository:
-                detail = repository.detail(self._found.trial_id, "accuracy")
+                quality = quality_of(self.values)
+                detail = repository.detail(self._found.trial_id, quality) if quality else {}
             if "dense_key" not in detail:
                 raise NasError(
                     f"Trial {self.trial} has no trained weights: its evaluator kept none. "
@@ -73,22 +76,51 @@ class Point:
             load_weights(module, self.architecture, place.weights.load(detail["dense_key"]))
         return module.eval()
 
-    def export(self, path: Path | str) -> Path:
-        """Write the network as plain PyTorch with its trained weights, and reload it as a check.
+    def export(
+        self,
+        path: Path | str | None = None,
+        *,
+        form: str = "plain",
+        to: str | Sequence[str] = ("python",),
+        device: str | None = None,
+        latency_tolerance: float = 0.15,
+    ) -> Path:
+        """Write the trained network to a folder, reload it in a clean process, and measure again.
+
+        Args:
+            path: the folder; below ``exports`` in the run by default.
+            form: ``plain`` (torch alone) or ``packed`` (this package's kernels).
+            to: any of ``python``, ``pt2``, ``onnx`` and ``safetensors``.
+            device: where to measure; that of the study by default.
+            latency_tolerance: how much slower than the study's spread a packed export may be.
 
         Returns:
-            the directory.
+            the folder.
 
         Raises:
-            NasError: there are no trained weights, or the reloaded network gives other outputs.
+            NasError: it cannot be exported, or its audit failed; :meth:`audits` has the figures.
         """
-        checked = export_point(self._run, self._found, Path(path))
-        if not checked["passed"]:
-            raise NasError(
-                f"The export in {path} gives other outputs: they differ by "
-                f"{checked['max_difference']:.1e}."
-            )
-        return Path(path)
+        from studies.exports import export_trial, folder_name
+
+        made = export_trial(
+            self._run,
+            self._study,
+            self.trial,
+            path or self._run / "exports" / folder_name(self._study, self.key, form),
+            form=form,
+            to=_names(to),
+            device=device,
+            latency_tolerance=latency_tolerance,
+        )
+        if not made.audit.passed:
+            raise NasError(_failed(made))
+        return made.directory
+
+    def audits(self) -> list[Audit]:
+        """Return what the audits of its exports found, oldest first."""
+        from studies.audits import audits
+
+        return [record.audit for record in audits(self._run, self._study, self.trial)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +169,53 @@ class Study:
         sign = 1.0 if direction == "min" else -1.0
         return min(found, key=lambda point: sign * point.values[name])
 
+    def export(
+        self,
+        directory: Path | str | None = None,
+        *,
+        form: str = "plain",
+        to: str | Sequence[str] = ("python",),
+        device: str | None = None,
+        latency_tolerance: float = 0.15,
+    ) -> list[Path]:
+        """Export the whole front, each point to a folder of its own; see :meth:`Point.export`.
+
+        Called again after an interruption, it goes on where it was.
+
+        Args:
+            directory: that the folders are made in; ``exports`` in the run by default.
+            form: see :meth:`Point.export`; so are the others.
+            to: formats.
+            device: where to measure.
+            latency_tolerance: of packed exports.
+
+        Returns:
+            the folders, in the order of the front.
+
+        Raises:
+            NasError: a point cannot be exported, or its audit failed; the others are done.
+        """
+        from studies.exports import Refused, export_points
+
+        refused: list[Refused] = []
+        found = export_points(
+            self.path,
+            self.name,
+            None,
+            directory or self.path / "exports",
+            form=form,
+            to=_names(to),
+            device=device,
+            latency_tolerance=latency_tolerance,
+            on_refused=refused.append,
+        )
+        made = list(found)
+        problems = [f"Trial {item.trial}: {item.reason}" for item in refused]
+        problems += [_failed(item) for item in made if not item.audit.passed]
+        if problems:
+            raise NasError(" ".join(problems))
+        return [item.directory for item in made]
+
     def _points(self, found: Sequence[FrontPoint]) -> list[Point]:
         with Workspace.of(self.path).open(create=False) as repository:
             return [
@@ -151,10 +230,25 @@ class Study:
                     },
                     architecture=repository.architecture(item.key),
                     _run=self.path,
+                    _study=self.name,
                     _found=item,
                 )
                 for item in found
             ]
+
+
+def _names(formats: str | Sequence[str]) -> list[str]:
+    """Return formats as a list; text has commas between them, as on the command line."""
+    given = formats.split(",") if isinstance(formats, str) else formats
+    return [item.strip() for item in given if item.strip()]
+
+
+def _failed(made: Exported) -> str:
+    """Say in one line what an audit found wrong."""
+    checks = [
+        f"{check.name}{f' ({check.note})' if check.note else ''}" for check in made.audit.failures
+    ]
+    return f"The export in {made.directory} failed its audit: {'; '.join(checks)}."
 
 
 def open_study(path: Path | str, name: str | None = None) -> Study:
@@ -191,8 +285,8 @@ def search(
             own need.
         evaluate: called with each network, its weights fresh, and the data; returns a figure, or
             figures by name, for the objectives that the tool does not know, or else for
-            ``accuracy``. One that worker processes cannot import, such as a lambda, runs in this
-            process.
+            ``accuracy`` (``loss`` of a text). One that worker processes cannot import, such as a
+            lambda, runs in this process.
         out: directory of the run; ``runs/NAME`` by default.
         on_progress: called after every trial.
         settings: the others of :class:`studies.config.StudyConfig`.
@@ -246,17 +340,18 @@ def _can_travel(function: OwnFunction) -> bool:
 def _evaluators(config: StudyConfig, run: Path, evaluate: OwnFunction) -> list[Evaluator]:
     """Return the user's function, and what gives the metrics that it does not."""
     from evaluators.accuracy.data import load_dataset
+    from evaluators.accuracy.tasks import metrics_of
     from studies.evaluation import Means, default_evaluators, wanted_metrics
     from studies.own import FunctionEvaluator
 
     wanted = wanted_metrics(config)
     own = tuple(name for name in wanted if parse_metric(name, own=True).kind is None)
-    metrics = own or ("accuracy",)
-    if not own and "accuracy" not in wanted:
+    dataset = load_dataset(config.data)
+    metrics = own or metrics_of(dataset)[:1]
+    if not own and metrics[0] not in wanted:
         raise NasError(
             "What does evaluate return? Name it as an objective: objectives={'NAME': 'min', ...}."
         )
-    dataset = load_dataset(config.data)
     means = Means(config, dataset, detect(config.device), Workspace.of(run))
     others = [item for item in default_evaluators(means) if not set(item.metrics) & set(metrics)]
     return [*others, FunctionEvaluator(evaluate, dataset, metrics, config.seed)]

@@ -9,8 +9,12 @@ Figure = Mapping[str, float | None]
 """Value, low and high end of its spread, as a dictionary."""
 
 
+_CLOSE = ("loss", "bits_per_byte")
+"""Metrics whose candidates lie close together."""
+
+
 def number(metric: str, value: float) -> str:
-    """Write a figure of a metric in about three digits; an accuracy in percent.
+    """Write a figure of a metric in about three digits; an accuracy in percent, a loss in four.
 
     Example:
         >>> number("accuracy", 0.98765), number("params", 61234.0), number("latency_ms", 0.12345)
@@ -20,6 +24,8 @@ def number(metric: str, value: float) -> str:
         return f"{100 * value:.1f}%"
     if not math.isfinite(value):
         return str(value)
+    if metric.removeprefix("test_").startswith(_CLOSE):
+        return f"{value:.4g}"
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
 
 

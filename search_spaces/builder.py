@@ -14,7 +14,6 @@ from search_spaces.ops import (
     Activation,
     AdaptivePool,
     Add,
-    Attention,
     AvgPool,
     ChannelShuffle,
     Concat,
@@ -32,6 +31,7 @@ from search_spaces.ops import (
     Zero,
 )
 from search_spaces.ops.norm import EPS, MOMENTUM
+from search_spaces.token_layers import TokenLayers
 
 Size = int | tuple[int, int]
 """A size per axis, or one for both."""
@@ -42,11 +42,16 @@ def _place(name: str) -> str:
     return f"{outer}/{name}" if outer else name
 
 
-class NetworkBuilder:
+class NetworkBuilder(TokenLayers):
     """Adds operators one by one; shapes are inferred, and checked, as they are added.
 
     Every method takes the values it reads and returns a new one with a ``shape`` (without the
-    batch axis). ``name`` stands behind the current scope in errors and module names.
+    batch axis). ``name`` stands behind the current scope in errors and module names. What
+    transformers need is in :mod:`search_spaces.token_layers`.
+
+    Args:
+        input_shape: of one sample, without the batch axis.
+        vocabulary: for token ids, how many there are; 0 for numbers.
 
     Attributes:
         input: the network's input.
@@ -59,8 +64,8 @@ class NetworkBuilder:
         'input 1x8x8; conv 16 k3 bn relu; conv 16 k3 bn relu; add @1,2; gap; flatten; linear 10'
     """
 
-    def __init__(self, input_shape: Shape) -> None:
-        self.input = Value(Input.of(shape=tuple(input_shape)), (), "input")
+    def __init__(self, input_shape: Shape, vocabulary: int = 0) -> None:
+        self.input = Value(Input.of(tuple(input_shape), vocabulary), (), "input")
 
     def apply(self, op: Op, *inputs: Value, name: str = "") -> Value:
         """Add any operator.
@@ -164,7 +169,7 @@ class NetworkBuilder:
         momentum: float = MOMENTUM,
         name: str = "",
     ) -> Value:
-        """Add a normalisation layer: ``bn`` over channels or ``ln`` over the last axis."""
+        """Add a normalisation layer: ``bn`` over channels, ``ln`` or ``rms`` over the last axis."""
         return self.apply(Norm.of(norm=norm, eps=eps, momentum=momentum), x, name=name)
 
     # Layers without.
@@ -200,21 +205,6 @@ class NetworkBuilder:
     def dropout(self, x: Value, p: float, *, path: bool = False, name: str = "") -> Value:
         """Zero values while training; with ``path`` whole samples (stochastic depth)."""
         return self.apply(Dropout.of(p=p, path=path), x, name=name)
-
-    def attention(
-        self,
-        query: Value,
-        key: Value,
-        value: Value,
-        *,
-        heads: int,
-        kv_heads: int = 0,
-        causal: bool = False,
-        name: str = "",
-    ) -> Value:
-        """Add scaled dot-product attention of projected (tokens, features)."""
-        op = Attention.of(heads=heads, kv_heads=kv_heads, causal=causal)
-        return self.apply(op, query, key, value, name=name)
 
     def zero(self, shape: Shape, *, name: str = "") -> Value:
         """Return the absent value of a shape: a cut edge."""

@@ -10,10 +10,12 @@ from kernels.workload import Scalar, Workload
 from search_spaces.architecture import Architecture
 from search_spaces.architecture.node import Node
 
-_FREE = frozenset({"input", "zero", "flatten"})
-"""Operators that no kernel executes."""
+_FREE = frozenset({"input", "zero", "flatten", "tokens", "tokenpool first", "tokenpool last"})
+"""Operators that no kernel executes, by kind or by text."""
 _FOLLOWERS = frozenset({"add", "mul", "act", "norm"})
 """Pointwise operators that run in the launch of the node before, where it alone feeds them."""
+_REDUCING = ("ln", "rms")
+"""Norms that are not pointwise: they need all features of a token first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def _groups(architecture: Architecture) -> list[tuple[tuple[int, ...], str]]:
         region = region_of.get(number)
         if region is not None:
             first = region.nodes[0]
-        elif node.op.kind in _FREE:
+        elif node.op.kind in _FREE or node.op.text in _FREE:
             continue
         else:
             first = _host(number, nodes, readers, leader, region_of)
@@ -119,7 +121,8 @@ def _host(
 ) -> int:
     """Return the first node of the launch that a node runs in, itself where it has its own."""
     node = nodes[number]
-    if node.op.kind in _FOLLOWERS and node.inputs:
+    pointwise = getattr(node.op, "norm", None) not in _REDUCING
+    if node.op.kind in _FOLLOWERS and node.inputs and pointwise:
         last = max(node.inputs)  # the others are computed before it
         weighted = last in leader and nodes[leader[last]].facts.reach.weighted
         if weighted and readers[last] == 1 and last not in regions:

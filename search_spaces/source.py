@@ -1,9 +1,9 @@
 """Writes a network as Python source that reads as if a person had written it.
 
-The source is the only way a network is built: :mod:`search_spaces.build` executes it, and the plain
-export is the same text in a file. It comes in two forms that differ in their imports alone:
-``native`` takes the layers torch lacks from this project, and with them the fast kernels; ``plain``
-holds their definitions and needs torch only. State dicts are equal.
+The source is the only way a network is built: :mod:`search_spaces.build` executes it, and an export
+is the same text in a file. It comes in two forms that differ in where layers that torch lacks come
+from: ``native`` takes them from this project, and with them the fast kernels; ``plain`` holds their
+definitions and needs torch only. State dicts are equal.
 """
 
 from __future__ import annotations
@@ -12,52 +12,103 @@ import importlib
 import inspect
 import keyword
 import re
-import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from search_spaces.architecture.node import Node
 from search_spaces.ops import Zero
 from search_spaces.ops.base import Part
+from search_spaces.source_layout import (
+    WIDTH,
+    Paragraphs,
+    call_lines,
+    free_variable,
+    signature,
+    statement,
+    wrapped_nodes,
+)
 
 Form = Literal["native", "plain"]
 
-_WIDTH = 100
 _NAME_LENGTH = 60
+_SIZES = 4
+"""Most shapes of inputs that are named in the first line."""
 _TORCH_IMPORTS = ("import torch", "from torch import nn")
 
 
-class _Home(NamedTuple):
-    """Modules that define a layer: with the project at hand, and with torch alone."""
+class Home(NamedTuple):
+    """Modules that define a layer.
+
+    Attributes:
+        native: the one to use with this project.
+        plain: the one whose source needs torch alone. It names what the source takes in
+            ``PLAIN_IMPORTS``, and the objects to copy in ``PLAIN_SOURCE``, or has the layer only.
+    """
 
     native: str
     plain: str
 
 
+_OURS = Home("search_spaces.ops.layers", "search_spaces.ops.layers")
 _HOMES = {
-    "Attention": _Home("search_spaces.ops.layers", "search_spaces.ops.layers"),
-    "StochasticDepth": _Home("search_spaces.ops.layers", "search_spaces.ops.layers"),
-    "SlidingChannelConv2d": _Home(
-        "kernels.sliding_channel.module", "kernels.sliding_channel.plain"
-    ),
+    "Attention": _OURS,
+    "Cache": _OURS,
+    "CausalAttention": _OURS,
+    "ClassToken": _OURS,
+    "Positions": _OURS,
+    "Rotary": _OURS,
+    "StochasticDepth": _OURS,
+    "SlidingChannelConv2d": Home("kernels.sliding_channel.module", "kernels.sliding_channel.plain"),
 }
 
 
-def generate(architecture: Architecture, *, form: Form = "plain", name: str = "Network") -> str:
+def register_layer(name: str, home: Home) -> None:
+    """Make a layer known that parts may name among their ``uses``.
+
+    Raises:
+        NasError: another layer has the name.
+    """
+    if _HOMES.setdefault(name, home) != home:
+        raise NasError(f"The layer {name!r} is registered twice.")
+
+
+def native_modules(architecture: Architecture) -> list[str]:
+    """Return the modules of this project that the native form imports, sorted."""
+    return sorted({_HOMES[name].native for name in _used(architecture)})
+
+
+def generate(
+    architecture: Architecture,
+    *,
+    form: Form = "plain",
+    name: str = "Network",
+    description: str | None = None,
+) -> str:
     """Return the source of a module that defines the network as one ``nn.Module``.
 
     Args:
-        architecture: the network; its variants are not part of the dense module.
+        architecture: the network; its variants are not part of the module, see
+            :func:`search_spaces.variants.realise`.
         form: ``plain`` for a file that needs torch only, ``native`` for use with this project.
         name: name of the class, an identifier.
+        description: what the class says of itself; the dense network's text form by default.
     """
-    parts = [part for node in architecture.nodes for part in _parts(node, architecture)]
-    used = sorted({use for part in parts for use in part.uses})
+    text = architecture.dense().text if description is None else description
+    used = _used(architecture)
     imports, definitions = _layers(used, form)
-    body = [f"class {name}(nn.Module):", *_docstring(architecture), "", *_constructor(architecture)]
-    blocks = [*definitions, "\n".join([*body, "", *_forward(architecture)])]
-    return "\n".join(imports) + "\n\n\n" + "\n\n\n".join(blocks) + "\n"
+    body = [
+        f"class {name}(nn.Module):",
+        *_docstring(architecture, text),
+        "",
+        *_constructor(architecture),
+        "",
+        *_forward(architecture),
+    ]
+    where = "on layers of paretonas" if used and form == "native" else "in plain PyTorch"
+    head = [f'"""A network for inputs of {_sizes(architecture)}, {where}."""', "", *imports]
+    return "\n\n\n".join(["\n".join(head), *definitions, "\n".join(body)]) + "\n"
 
 
 def module_names(architecture: Architecture) -> list[str]:
@@ -107,6 +158,13 @@ def weight_prefixes(architecture: Architecture) -> list[dict[str, str]]:
     return result
 
 
+def _used(architecture: Architecture) -> list[str]:
+    """Return the names of the layers that torch lacks."""
+    parts = [part for node in architecture.nodes for part in _parts(node, architecture)]
+    used = {use for part in parts for use in part.uses}
+    return sorted(used | {"Cache"} if architecture.decodes else used)
+
+
 def _parts(node: Node, architecture: Architecture) -> tuple[Part, ...]:
     return node.op.parts(tuple(architecture.nodes[item].shape for item in node.inputs))
 
@@ -141,57 +199,54 @@ def _sorted_imports(lines: Iterable[str]) -> list[str]:
     return [*standard, *([""] if standard else []), *(line for line in ordered if is_torch(line))]
 
 
-def _docstring(architecture: Architecture) -> list[str]:
-    sizes = " and ".join("x".join(map(str, node.shape)) for node in architecture.inputs)
+def _sizes(architecture: Architecture) -> str:
+    """Write the shapes of the inputs, without the batch axis; equal ones once."""
+    sizes = dict.fromkeys("x".join(map(str, node.shape)) for node in architecture.inputs)
+    named = " and ".join(list(sizes)[:_SIZES])
+    return named if 0 < len(sizes) <= _SIZES else "any size" if not sizes else "several sizes"
+
+
+def _docstring(architecture: Architecture, description: str) -> list[str]:
     head = (
         f'"""{architecture.params:,} parameters; {architecture.macs:,} multiply-accumulates '
-        f"for one input of {sizes or 'any size'}."
+        "a sample."
     )
-    text = textwrap.wrap(architecture.dense().text, _WIDTH - 4, break_on_hyphens=False)
+    text = wrapped_nodes(description, WIDTH - 4)
     return [f"    {line}" if line else "" for line in (head, "", *text, '"""')]
 
 
 def _constructor(architecture: Architecture) -> list[str]:
     lines = ["    def __init__(self) -> None:", "        super().__init__()"]
     names = module_names(architecture)
-    stages = _Stages()
+    paragraphs = Paragraphs()
     for node, name in zip(architecture.nodes, names, strict=True):
         parts = _parts(node, architecture)
         if node.tie is not None or not parts:
             continue
-        if stages.begins(node):
+        if paragraphs.begins(node):
             lines.append("")
         if len(parts) == 1:
-            lines += _call(f"        self.{name} = ", parts[0].source)
+            lines += call_lines(f"        self.{name} = ", parts[0].source)
         else:
             lines.append(f"        self.{name} = nn.Sequential(")
             for part in parts:
-                lines += _call("            ", part.source, ",")
+                lines += call_lines("            ", part.source, ",")
             lines.append("        )")
     return lines
-
-
-def _call(before: str, source: str, after: str = "") -> list[str]:
-    """Write a call on one line, or its arguments on a line of their own where it is too long."""
-    if len(before) + len(source) + len(after) <= _WIDTH:
-        return [f"{before}{source}{after}"]
-    function, _, arguments = source.partition("(")
-    indent = " " * (len(before) - len(before.lstrip()))
-    return [f"{before}{function}(", f"{indent}    {arguments[:-1]}", f"{indent}){after}"]
 
 
 def _forward(architecture: Architecture) -> list[str]:
     """Write the forward method; a variable is used again as soon as its value is not needed."""
     nodes = architecture.nodes
-    last_use = {source: index for index, node in enumerate(nodes) for source in node.inputs}
-    last_use[len(nodes) - 1] = len(nodes)
     names = module_names(architecture)
+    last_use = {source: index for index, node in enumerate(nodes) for source in node.inputs}
     variables: dict[int, str] = {}
     for number, node in enumerate(nodes):
         if node.op.kind == "input":
-            variables[number] = _free_variable(variables.values())
+            variables[number] = free_variable(variables.values())
     arguments = list(variables.values()) or ["x"]
-    stages = _Stages()
+    paragraphs = Paragraphs()
+    decodes = architecture.decodes
     lines: list[str] = []
     for number, node in enumerate(nodes):
         if node.op.kind == "input":
@@ -200,85 +255,54 @@ def _forward(architecture: Architecture) -> list[str]:
         for item in set(node.inputs):
             if last_use[item] == number:
                 variables[item] = ""
-        variable = _free_variable(variables.values())
-        variables[number] = variable
+        variables[number] = free_variable(variables.values())
         if isinstance(node.op, Zero):
             call = f"like.new_zeros({(0, *node.shape)})".replace("(0,", "(like.shape[0],")
         else:
-            call = node.op.call(f"self.{names[number]}", args)
-        lines += [""] if stages.begins(node) else []
-        lines += _statement(variable, call, " x ".join(map(str, node.shape)))
+            extra = (node.op.placed,) if decodes and node.op.placed else ()
+            call = node.op.call(f"self.{names[number]}", (*args, *extra))
+        target = "return" if node is nodes[-1] else f"{variables[number]} ="
+        lines += [""] if paragraphs.begins(node) else []
+        lines += statement(target, call, " x ".join(map(str, node.shape)))
     if any(isinstance(node.op, Zero) for node in nodes):
         lines.insert(0, f"        like = {arguments[0]}")
-    signature = ", ".join(f"{argument}: torch.Tensor" for argument in arguments)
+    if decodes:
+        lines = [*_begin(architecture, arguments[0]), *lines]
     return [
-        f"    def forward(self, {signature}) -> torch.Tensor:",
+        *signature(arguments, ("cache: Cache | None = None",) if decodes else ()),
         *_purpose(architecture, arguments),
-        *lines,
-        f"        return {variables[len(nodes) - 1]}",
+        *(lines or [f"        return {arguments[0]}"]),
     ]
 
 
-class _Stages:
-    """Tells where a stage of the network begins: the first part of the scopes changes there."""
-
-    def __init__(self) -> None:
-        self._last: str | None = None
-
-    def begins(self, node: Node) -> bool:
-        """Tell whether a node is the first of its stage, and not the first of all."""
-        stage, slash, _ = node.scope.partition("/")
-        last, self._last = self._last, stage if slash else ""
-        return last is not None and last != self._last
+def _begin(architecture: Architecture, ids: str) -> list[str]:
+    """Write how a decoder counts its tokens; their place is named where a layer needs it."""
+    count = f"cache.begin({ids}.shape[1])"
+    if any(node.op.placed == "start" for node in architecture.nodes):
+        return [f"        start = 0 if cache is None else {count}"]
+    return ["        if cache is not None:", f"            {count}"]
 
 
 def _purpose(architecture: Architecture, arguments: Sequence[str]) -> list[str]:
-    """Write what the forward method maps, if there is room for it on one line."""
+    """Write what the forward method maps; the inputs are counted where their shapes take a line."""
+    if architecture.decodes:
+        tokens, classes = architecture.output.shape
+        return [
+            f'        """Map token ids (b, t), t up to {tokens}, to (b, t, {classes}).',
+            "",
+            "        With a cache, the tokens stand behind those that it holds.",
+            '        """',
+        ]
     given = [
         f"{argument} {_batch(node.shape)}"
         for argument, node in zip(arguments, architecture.inputs, strict=False)
     ]
-    line = f'        """Map {" and ".join(given)} to {_batch(architecture.output.shape)}."""'
-    return [line] if given and len(line) <= _WIDTH else []
+    result = _batch(architecture.output.shape)
+    line = f'        """Map {" and ".join(given) or "x (b, ...)"} to {result}."""'
+    if len(line) > WIDTH:
+        line = f'        """Map {len(given)} inputs to {result}."""'
+    return [line]
 
 
 def _batch(shape: Sequence[int]) -> str:
     return f"({', '.join(map(str, ('b', *shape)))})"
-
-
-def _statement(variable: str, call: str, shape: str) -> list[str]:
-    """Write an assignment with the shape behind it, or above one that fills a line or more."""
-    line = f"        {variable} = {call}"
-    if len(line) + len(f"  # {shape}") <= _WIDTH:
-        return [f"{line}  # {shape}"]
-    above = f"        # {shape}"
-    if len(line) <= _WIDTH:
-        return [above, line]
-    if call.startswith("torch.cat(["):
-        items, _, rest = call.removeprefix("torch.cat([").rpartition("], ")
-        inner = f"            [{items}], {rest[:-1]}"
-        if len(inner) <= _WIDTH:
-            return [above, f"        {variable} = torch.cat(", inner, "        )"]
-        listed = [f"            [{items}],"]
-        if len(listed[0]) > _WIDTH:
-            many = [f"                {item}," for item in items.split(", ")]
-            listed = ["            [", *many, "            ],"]
-        return [
-            *(above, f"        {variable} = torch.cat("),
-            *listed,
-            *(f"            {rest[:-1]},", "        )"),
-        ]
-    first, *others = call.split(" + ")
-    terms = [f"            {first}", *(f"            + {item}" for item in others)]
-    return [above, f"        {variable} = (", *terms, "        )"]
-
-
-def _free_variable(taken: Iterable[str]) -> str:
-    used = set(taken)
-    for name in ("x", "y", "z", "u", "v", "w"):
-        if name not in used:
-            return name
-    number = 1
-    while f"t{number}" in used:
-        number += 1
-    return f"t{number}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from kernels.errors import NasError
 from search_spaces import scope
@@ -35,17 +35,34 @@ RESAMPLES = 1000
 """Draws after which a space that rejects them all is called empty."""
 
 
+Reads = Literal["images", "text"]
+
+
 @dataclass(frozen=True, slots=True)
 class DataSpec:
     """What a space must know of the data.
 
     Attributes:
-        input_shape: of one sample, without the batch axis: (c, h, w).
-        classes: number of classes.
+        input_shape: of one sample, without the batch axis: (c, h, w), or (tokens,) of text.
+        classes: number of classes; of text, that of the token that follows.
+        vocabulary: of text, how many token ids there are; 0 of images.
     """
 
     input_shape: Shape
     classes: int
+    vocabulary: int = 0
+
+    @property
+    def kind(self) -> Reads:
+        """What the samples are."""
+        return "text" if self.vocabulary else "images"
+
+
+EXAMPLES: Mapping[Reads, DataSpec] = {
+    "images": DataSpec((3, 32, 32), 10),
+    "text": DataSpec((128,), 65, 65),
+}
+"""What sizes and speeds of spaces are given for, where no data is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +87,12 @@ SpaceFunction = Callable[..., Value]
 class Space:
     """A named, versioned space function ``(choose, data) -> output value``.
 
+    Attributes:
+        name: what it is called on the command line and in records.
+        version: of the meaning of recorded decisions.
+        function: writes the network.
+        reads: what its networks read.
+
     Example:
         >>> @space("tiny", version=1)
         ... def tiny(choose, data):
@@ -84,10 +107,11 @@ class Space:
     name: str
     version: int
     function: SpaceFunction
+    reads: Reads = "images"
 
     def preset(self, name: str, /, **settings: Any) -> Space:
         """Return the space under another name, with keyword arguments of its function fixed."""
-        return Space(name, self.version, partial(self.function, **settings))
+        return Space(name, self.version, partial(self.function, **settings), self.reads)
 
     def run(self, decider: Decider, data: DataSpec) -> Candidate:
         """Run the function once.
@@ -95,8 +119,11 @@ class Space:
         Raises:
             Rejected: the answers break a rule of the space.
             ArchitectureError: the function describes an invalid network; names the place.
-            SpaceError: the function asks a question twice or returns no network.
+            SpaceError: the data is not what the space reads, or the function asks a question twice
+                or returns no network.
         """
+        if data.kind != self.reads:
+            raise SpaceError(f"The space {self.name} reads {self.reads}, the data has {data.kind}.")
         chooser = Chooser(decider.decide)
         scope.enter("")
         try:
@@ -226,11 +253,12 @@ class Space:
         )
 
 
-def space(name: str, *, version: int) -> Callable[[SpaceFunction], Space]:
+def space(name: str, *, version: int, reads: Reads = "images") -> Callable[[SpaceFunction], Space]:
     """Make a :class:`Space` of a function ``(choose, data) -> output value``.
 
     Args:
         name: what it is called on the command line and in records.
         version: raise it when the meaning of recorded decisions changes.
+        reads: ``images``, or ``text`` as token ids.
     """
-    return lambda function: Space(name, version, function)
+    return lambda function: Space(name, version, function, reads)

@@ -15,6 +15,9 @@ from kernels.errors import NasError, UnknownNameError
 from studies.metrics import Constraint, Objective, parse_constraint, parse_metric, parse_objective
 from studies.samplers import SAMPLERS
 
+_TEXT = {"objectives": ("loss", "latency_ms"), "recipe": "text-short"}
+"""Settings of a study on ``text:PATH`` that differ where they are left out."""
+
 _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
@@ -53,16 +56,18 @@ class StudyConfig(BaseModel):
     Attributes:
         name: of the study, unique in its workspace.
         space: name of a search space, or ``path/to/file.py[:name]``.
-        data: name of a data set, or ``npz:PATH``.
+        from_model: a trained model whose variants are searched, in place of a space:
+            ``torchvision:NAME``, ``transformers:FOLDER`` or ``FILE.py:FUNCTION``.
+        data: name of a data set, ``npz:PATH``, ``folder:PATH`` or ``text:PATH``.
         objectives: metrics to search for, at least one, in the metric grammar; the batch of a
-            latency is part of its name: ``latency_ms[batch=256]``.
+            latency is part of its name: ``latency_ms[batch=256]``. On a text: ``loss,latency_ms``.
         constraints: bounds that candidates must keep: ``latency_ms<=2.5``.
         funnel: stages that judge candidates before the dearer ones: ``rf_gain:0.5``.
         trials: how many candidates to evaluate in full; repeats, failures and those that a
             stage drops do not count.
         minutes: wall time of one run, after which no candidate is begun; None: no limit.
         device_minutes: time spent evaluating, over all runs, after which none is begun.
-        recipe: how candidates are trained.
+        recipe: how candidates are trained; on a text ``text-short``.
         repeat: how often each measurement and training is made, each training with a seed of its
             own; the objective is the mean.
         seed: of the search and of every training.
@@ -90,6 +95,7 @@ class StudyConfig(BaseModel):
 
     name: str
     space: str = Field(min_length=1)
+    from_model: str | None = Field(default=None, min_length=1)
     data: str = Field(min_length=1)
     objectives: tuple[str, ...] = Field(default=("accuracy", "latency_ms"), strict=False)
     constraints: tuple[str, ...] = Field(default=(), strict=False)
@@ -117,6 +123,12 @@ class StudyConfig(BaseModel):
     def __init__(self, **settings: Any) -> None:
         for name in settings.keys() - type(self).model_fields.keys():
             raise UnknownNameError("setting", name, type(self).model_fields)
+        if settings.get("from_model"):
+            variants = f"variants of {settings['from_model']}"
+            if settings.setdefault("space", variants) != variants:
+                raise NasError("Name a space or a model to begin from, not both.")
+        if str(settings.get("data", "")).startswith("text:"):
+            settings = {**_TEXT, **settings}
         try:
             super().__init__(**settings)
         except ValidationError as problem:

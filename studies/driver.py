@@ -24,6 +24,7 @@ from studies.flight import Flight, Progress, begun_trial
 from studies.funnel import Stage, misleads
 from studies.heartbeat import LEASE_SECONDS, Heartbeat
 from studies.ledger import Ending, Ledger
+from studies.metrics import quality_of
 from studies.presets import BASELINE
 from studies.samplers import Sampler
 from studies.storage import (
@@ -340,7 +341,8 @@ class Driver:
 
     def _is_off(self, proxy: str, before: int) -> bool:
         """Tell whether a proxy ranks this study's trained trials worse than their size does."""
-        if "accuracy" not in self.config.names or proxy.startswith("accuracy"):
+        quality = quality_of(self.config.names)
+        if quality is None or proxy.startswith(quality):
             return False
         trained = [
             trial.values
@@ -350,7 +352,11 @@ class Driver:
         sign = self.setting.sign(proxy)
         columns = [
             [factor * values[name].value for values in trained]
-            for name, factor in ((proxy, sign), ("params", 1.0), ("accuracy", 1.0))
+            for name, factor in (
+                (proxy, sign),
+                ("params", 1.0),
+                (quality, self.setting.sign(quality)),
+            )
         ]
         why = misleads(*columns)
         if why is not None and proxy not in self.gates_off:

@@ -17,8 +17,9 @@ from search_spaces.zoo import load_space
 from studies.config import StudyConfig
 from studies.evaluation import Means, check_coverage, default_evaluators, wanted_metrics
 from studies.funnel import Stage, make_stages
-from studies.metrics import parse_metric
+from studies.metrics import QUALITIES, parse_metric
 from studies.presets import Preset, presets
+from studies.starting import trained_model
 from studies.storage import Repository, StudyRecord
 from studies.workspace import Workspace
 
@@ -85,20 +86,25 @@ def prepare(
     Raises:
         NasError: something cannot be found, or an objective has no evaluator.
     """
-    space = load_space(config.space) if space is None else space
     dataset = load_dataset(config.data)
+    start = None
+    if config.from_model is not None:
+        trained = trained_model(config.from_model, dataset.spec, place)
+        space, start = trained.space, trained.start
+    elif space is None:
+        space = load_space(config.space)
     device = detect(config.device)
     if evaluators is None:
-        evaluators = default_evaluators(Means(config, dataset, device, place))
+        evaluators = default_evaluators(Means(config, dataset, device, place, start))
     check_coverage(config, evaluators)
     stages = make_stages(config, evaluators)
     conditions = {"space": f"{space.name} version {space.version}", "data": dataset.fingerprint}
     wanted = wanted_metrics(config)
-    if any(name.startswith("accuracy") for name in wanted):
+    if any(name.startswith(QUALITIES) for name in wanted):
         conditions["recipe"] = get_recipe(config.recipe).digest
     if any(item.slot == "measurement" for item in evaluators):
         conditions["device"] = f"{device.kind} ({device.name})"
-    data = DataSpec(dataset.input_shape, dataset.classes)
+    data = dataset.spec
     lookahead = config.lookahead or default_lookahead(config.workers)
     return Setting(
         space=space,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from evaluators.accuracy.data import Dataset
-from evaluators.accuracy.evaluator import AccuracyEvaluator
+from evaluators.accuracy.data import AnyDataset
+from evaluators.accuracy.evaluator import AccuracyEvaluator, Start
 from evaluators.accuracy.recipe import get_recipe
+from evaluators.accuracy.tasks import metrics_of
 from evaluators.analytic import AnalyticEvaluator
 from evaluators.energy import EnergyEvaluator
 from evaluators.latency.latency import LatencyEvaluator
@@ -16,7 +17,7 @@ from evaluators.protocol import Evaluator
 from kernels.device import Device
 from kernels.errors import NasError
 from studies.config import StudyConfig
-from studies.metrics import Metric, parse_metric
+from studies.metrics import QUALITIES, Metric, parse_metric
 from studies.own import load_own_evaluator
 from studies.repeat import RepeatedEvaluator
 from studies.workspace import Workspace
@@ -27,9 +28,10 @@ class Means:
     """What evaluators are made from."""
 
     config: StudyConfig
-    dataset: Dataset
+    dataset: AnyDataset
     device: Device
     place: Workspace
+    start: Start | None = None
 
 
 def default_evaluators(means: Means) -> list[Evaluator]:
@@ -42,7 +44,9 @@ def default_evaluators(means: Means) -> list[Evaluator]:
     found: list[Evaluator] = [AnalyticEvaluator()]
     own = tuple(name for name in wanted if parse_metric(name, own=True).kind is None)
     found += [
-        load_own_evaluator(reference, means.dataset, metrics=own, seed=means.config.seed)
+        load_own_evaluator(
+            reference, means.dataset, metrics=own, seed=means.config.seed, start=means.start
+        )
         for reference in means.config.evaluators
     ]
     given = {name for evaluator in found for name in evaluator.metrics}
@@ -50,7 +54,7 @@ def default_evaluators(means: Means) -> list[Evaluator]:
         metric = parse_metric(name, own=True)
         if name not in given and metric.name in _FAMILIES:
             found.append(_repeated(means, metric))
-            given.add(name)
+            given |= {*found[-1].metrics}
     return found
 
 
@@ -65,7 +69,7 @@ def wanted_metrics(config: StudyConfig) -> dict[str, None]:
 def _repeated(means: Means, metric: Metric) -> Evaluator:
     make = _FAMILIES[metric.name]
     count = means.config.repeat
-    if metric.name == "accuracy":
+    if metric.name in QUALITIES:
         count = max(count, int(metric.qualifier("seeds")))
     if count == 1:
         return make(means, metric, 0)
@@ -84,8 +88,13 @@ def _memory(means: Means, metric: Metric, _: int) -> Evaluator:
     return PeakMemoryEvaluator(means.device, **dict(metric.qualifiers))  # type: ignore[arg-type]
 
 
-def _accuracy(means: Means, metric: Metric, index: int) -> Evaluator:
+def _quality(means: Means, metric: Metric, index: int) -> Evaluator:
     recipe = str(metric.qualifier("recipe")) or means.config.recipe
+    names = metrics_of(means.dataset)
+    if metric.name not in names:
+        raise NasError(
+            f"Training on {means.config.data!r} gives {', '.join(names)}, not {metric.name}."
+        )
     return AccuracyEvaluator(
         means.dataset,
         get_recipe(recipe),
@@ -94,7 +103,8 @@ def _accuracy(means: Means, metric: Metric, index: int) -> Evaluator:
         threads=means.config.threads,
         save=means.place.weights.save,
         checkpoints=means.place.root / "checkpoints",
-        metric=str(metric),
+        metric=names[0] + str(metric).removeprefix(metric.name),
+        start=means.start,
     )
 
 
@@ -102,7 +112,7 @@ _FAMILIES: dict[str, Callable[[Means, Metric, int], Evaluator]] = {
     "latency_ms": _latency,
     "energy_mj": _energy,
     "peak_memory_mb": _memory,
-    "accuracy": _accuracy,
+    **dict.fromkeys(QUALITIES, _quality),
 }
 """What makes the evaluator of a metric that costs something, by the metric's name."""
 

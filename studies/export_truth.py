@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from evaluators.accuracy.data import Dataset, load_dataset
-from evaluators.accuracy.evaluator import Weights, measure_test_accuracy
+from evaluators.accuracy.evaluator import Weights, measure_test
 from evaluators.accuracy.recipe import RECIPES
 from evaluators.audit.truth import Latency, Truth
 from kernels.device import Device, detect
@@ -18,7 +18,7 @@ from search_spaces.build import build, load_weights
 from search_spaces.export.values import Facts, Figure, Form, Format, Preprocessing
 from search_spaces.export.write import Order
 from studies.config import StudyConfig
-from studies.metrics import METRICS, parse_metric
+from studies.metrics import METRICS, parse_metric, quality_of
 from studies.storage import Repository, StudyRecord, TrialRecord, Value
 from studies.workspace import Workspace
 
@@ -37,6 +37,9 @@ class Wanted:
         form: ``plain`` or ``packed``.
         to: formats.
         device: where to measure; that of the study's settings by default.
+
+    Raises:
+        NasError: a packed model is asked for on another device than the study's.
     """
 
     place: Workspace
@@ -46,23 +49,37 @@ class Wanted:
     to: tuple[Format, ...]
     device: Device
 
+    def __post_init__(self) -> None:
+        if self.form == "packed" and self.device_note:
+            raise NasError(
+                f"Here is {_named(self.device)}, and {self.device_note}. A packed export is made "
+                "and audited on the study's device: run it there, or use --form plain."
+            )
+
+    @property
+    def device_note(self) -> str:
+        """How this device differs from the study's; empty if it does not."""
+        here = _named(self.device)
+        there = self.study.conditions.get("device", here)
+        return "" if here == there else f"the study was measured on {there}"
+
 
 def truth_of(repository: Repository, wanted: Wanted, trial: TrialRecord) -> Truth:
     """Return a trial's model as the record has it; its test accuracy is measured if it is not.
 
     Raises:
-        NasError: the trial has no trained weights, they or the data are not there any more, or a
-            packed model is asked for on another device than the study's.
+        NasError: the trial has no trained weights, or they or the data are not there any more.
     """
-    detail = repository.detail(trial.id, "accuracy")
+    detail = repository.detail(trial.id, quality_of(trial.values) or "accuracy")
     if "dense_key" not in detail:
         raise NasError(f"Trial {trial.number} has no trained weights: its evaluator kept none.")
     dataset = load_dataset(wanted.config.data)
+    if not isinstance(dataset, Dataset):
+        raise NasError("Language models cannot be exported yet.")
     if detail["data_fingerprint"] != dataset.fingerprint:
         raise NasError(
             f"The data {wanted.config.data!r} changed since trial {trial.number} was trained."
         )
-    note = _device_note(wanted)
     architecture = repository.architecture(trial.key)
     weights = wanted.place.weights.load(detail["dense_key"])
     values = dict(trial.values)
@@ -89,26 +106,12 @@ def truth_of(repository: Repository, wanted: Wanted, trial: TrialRecord) -> Trut
         test_accuracy=values["test_accuracy"].value,
         latencies=tuple(_latencies(values)),
         device=wanted.device.torch_name,
-        device_note=note,
+        device_note=wanted.device_note,
     )
 
 
-def _device_note(wanted: Wanted) -> str:
-    """Say how this device differs from the study's; empty if it does not.
-
-    Raises:
-        NasError: it does, and the export is packed: its latency could not be audited.
-    """
-    here = f"{wanted.device.kind} ({wanted.device.name})"
-    there = wanted.study.conditions.get("device", here)
-    if here == there:
-        return ""
-    if wanted.form == "packed":
-        raise NasError(
-            f"The study was measured on {there}; this is {here}. A packed export is made and "
-            "audited on the study's device: run it there, or use --form plain."
-        )
-    return f"the study was measured on {there}"
+def _named(device: Device) -> str:
+    return f"{device.kind} ({device.name})"
 
 
 def _tested(
@@ -119,7 +122,7 @@ def _tested(
     dataset: Dataset,
     device: Device,
 ) -> Value:
-    figure = measure_test_accuracy(architecture, weights, dataset, device=device.torch_name)
+    (figure,) = measure_test(architecture, weights, dataset, device=device.torch_name)
     repository.add_values(trial.id, [figure])
     return Value(figure.value, figure.low, figure.high)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save
 
@@ -18,16 +16,14 @@ from kernels.errors import NasError
 from search_spaces.export.names import safe_name
 from search_spaces.export.values import checked_form, checked_formats
 from search_spaces.export.write import checksum, export_network, read_manifest
+from search_spaces.pack import pack
+from studies.audits import KIND as AUDIT
+from studies.audits import audit_now, keep_audit, read_audit
 from studies.config import StudyConfig
 from studies.export_truth import Wanted, study_device, truth_of
 from studies.front import front
-from studies.storage import Artifact, Repository, StudyRecord, TrialRecord
+from studies.storage import Repository, StudyRecord, TrialRecord
 from studies.workspace import Workspace
-
-KIND = "audit"
-"""Kind of the artifact that holds an audit."""
-EVENT = "exported"
-"""Kind of the event that says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +47,23 @@ class Exported:
     reused: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A model that could not be exported.
+
+    Attributes:
+        study: name of the study.
+        trial: number of the trial.
+        key: of its network.
+        reason: why.
+    """
+
+    study: str
+    trial: int
+    key: str
+    reason: str
+
+
 def export_points(
     workspace: Workspace | Path | str,
     study: str,
@@ -61,6 +74,7 @@ def export_points(
     to: Sequence[str] = ("python",),
     device: str | None = None,
     latency_tolerance: float = LATENCY_TOLERANCE,
+    on_refused: Callable[[Refused], None] | None = None,
 ) -> Iterator[Exported]:
     """Export trials of a study, each to a folder of its own, and audit each.
 
@@ -76,12 +90,15 @@ def export_points(
         to: formats, see ``search_spaces.export.values``.
         device: where to measure; that of the study by default.
         latency_tolerance: see :func:`evaluators.audit.audit.audit_export`.
+        on_refused: called with each that cannot be exported, which then does not keep the others
+            from it.
 
     Yields:
         each as it is done.
 
     Raises:
-        NasError: there is no such study or trial, or one cannot be exported.
+        NasError: there is no such study or trial, or no point at all, or this is no place to export
+            any; without ``on_refused`` also where one cannot be exported.
     """
     place = Workspace.of(workspace)
     numbers = [item.trial for item in front(place, study)] if trials is None else list(trials)
@@ -91,8 +108,15 @@ def export_points(
         wanted = _wanted(place, repository, study, form=form, to=to, device=device)
         found = [_trial(repository, wanted.study, number) for number in dict.fromkeys(numbers)]
         for trial in found:
-            folder = Path(directory) / f"{safe_name(study)}-{trial.key[:12]}-{form}"
-            yield _export(repository, wanted, trial, folder, latency_tolerance)
+            folder = Path(directory) / folder_name(study, trial.key, form)
+            try:
+                made = _export(repository, wanted, trial, folder, latency_tolerance)
+            except NasError as problem:
+                if on_refused is None:
+                    raise
+                on_refused(Refused(study, trial.number, trial.key, str(problem)))
+            else:
+                yield made
 
 
 def export_trial(
@@ -114,16 +138,9 @@ def export_trial(
         return _export(repository, wanted, found, Path(directory), latency_tolerance)
 
 
-def audits(workspace: Workspace | Path | str, study: str, trial: int) -> list[Audit]:
-    """Return what the audits of a trial's exports found, oldest first.
-
-    Raises:
-        NasError: there is no such study or trial, or the file of an audit is not there.
-    """
-    place = Workspace.of(workspace)
-    with place.open(create=False) as repository:
-        found = _trial(repository, repository.study(study), trial)
-        return [Audit.from_json(item["audit"]) for item in _documents(place, repository, found)]
+def folder_name(study: str, key: str, form: str) -> str:
+    """Return the name of the folder that a point is exported to, unless one is given."""
+    return f"{safe_name(study)}-{key[:12]}-{form}"
 
 
 def _wanted(
@@ -163,7 +180,7 @@ def _export(
     if audit is None:
         export_network(truth.architecture, truth.module, folder, truth.order)
         audit = audit_export(folder, truth, latency_tolerance=tolerance)
-        _keep(repository, wanted, trial, folder, audit)
+        keep_audit(wanted.place, repository, wanted.study.id, trial, audit_now(audit, folder))
     return Exported(folder, wanted.study.name, trial.number, trial.key, audit, reused)
 
 
@@ -175,59 +192,19 @@ def _earlier(
         return None
     if not all(check.passed for check in check_files(folder, truth)):
         return None
-    state = {name: item.contiguous() for name, item in truth.module.state_dict().items()}
+    shipped = pack(truth.architecture, truth.module, wanted.form)
+    state = {name: item.contiguous() for name, item in shipped.state_dict().items()}
     stated = read_manifest(folder)["files"]["model.safetensors"]["sha256"]
     if checksum(save(state)) != stated:
         return None
     manifest = checksum((folder / "export.json").read_bytes())
-    for document in reversed(_documents(wanted.place, repository, trial)):
-        audit = Audit.from_json(document["audit"])
-        if document["manifest"] == manifest and audit.passed:
-            return audit
+    for artifact in reversed(repository.artifacts(trial.id)):
+        if artifact.kind != AUDIT:
+            continue
+        try:
+            record = read_audit(wanted.place, artifact.content_hash)
+        except NasError:  # its file was lost: the export is audited anew
+            continue
+        if record.manifest == manifest and record.audit.passed:
+            return record.audit
     return None
-
-
-def _keep(
-    repository: Repository, wanted: Wanted, trial: TrialRecord, folder: Path, audit: Audit
-) -> None:
-    """Record an audit: the whole as an artifact, the gist as an event of the trial."""
-    manifest = checksum((folder / "export.json").read_bytes())
-    document = {"audit": audit.to_json(), "manifest": manifest, "directory": str(folder)}
-    content = (json.dumps(document, indent=1) + "\n").encode()
-    digest = checksum(content)
-    place = _artifact_path(wanted.place, digest)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(content)
-    number = sum(item.kind == KIND for item in repository.artifacts(trial.id))
-    name = f"audit-{number:03d}-{audit.form}-{'-'.join(audit.formats)}.json"
-    repository.add_artifact(trial.id, Artifact(name, KIND, digest, len(content)))
-    gist: dict[str, Any] = {
-        "trial": trial.number,
-        "form": audit.form,
-        "to": list(audit.formats),
-        "passed": audit.passed,
-        "failed": [check.name for check in audit.failures],
-        "directory": str(folder),
-    }
-    repository.add_event(wanted.study.id, EVENT, gist)
-
-
-def _documents(
-    place: Workspace, repository: Repository, trial: TrialRecord
-) -> list[dict[str, Any]]:
-    found = []
-    for artifact in repository.artifacts(trial.id):
-        if artifact.kind == KIND:
-            path = _artifact_path(place, artifact.content_hash)
-            try:
-                found.append(json.loads(path.read_text(encoding="utf-8")))
-            except (OSError, ValueError):
-                raise NasError(
-                    f"The audit {artifact.name} of trial {trial.number} cannot be read: {path}; "
-                    "were the artifacts moved?"
-                ) from None
-    return found
-
-
-def _artifact_path(place: Workspace, digest: str) -> Path:
-    return place.root / "artifacts" / f"{digest}.json"

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluators.accuracy.data import load_dataset
-from evaluators.accuracy.evaluator import measure_test_accuracy
+from evaluators.accuracy.evaluator import measure_test
 from kernels.device import detect
 from kernels.errors import NasError
 from search_spaces.choose import Option
 from studies.config import StudyConfig
+from studies.metrics import QUALITIES, quality_of
 from studies.pareto import non_dominated
 from studies.storage import Repository, StudyRecord, TrialRecord, TrialState, Value
 from studies.workspace import Workspace
@@ -93,7 +94,7 @@ def front(workspace: Workspace | Path | str, study: str) -> list[FrontPoint]:
 
 
 def finish_front(workspace: Workspace | Path | str, study: str) -> list[FrontPoint]:
-    """Evaluate the test accuracy of each front point once, and return the front with it.
+    """Evaluate each front point once on the test split, and return the front with it.
 
     Raises:
         NasError: there is no such study, it trained nothing, or weights are missing.
@@ -102,30 +103,33 @@ def finish_front(workspace: Workspace | Path | str, study: str) -> list[FrontPoi
     with place.open(create=False) as repository:
         record = repository.study(study)
         config = StudyConfig(**record.config)
-        if "accuracy" not in config.names:
+        quality = quality_of(config.names)
+        if quality is None:
             raise NasError(
-                f"Study {study!r} trained nothing: 'accuracy' is not an objective of it."
+                f"Study {study!r} trained nothing: none of {', '.join(QUALITIES)} is an objective."
             )
         for point in _front(repository, record):
-            if "test_accuracy" not in point.values:
-                _test(repository, place, config, point)
+            if f"test_{quality}" not in point.values:
+                _test(repository, place, config, point, quality)
         return _front(repository, record)
 
 
-def _test(repository: Repository, place: Workspace, config: StudyConfig, point: FrontPoint) -> None:
+def _test(
+    repository: Repository, place: Workspace, config: StudyConfig, point: FrontPoint, quality: str
+) -> None:
     dataset = load_dataset(config.data)
-    detail = repository.detail(point.trial_id, "accuracy")
+    detail = repository.detail(point.trial_id, quality)
     if "dense_key" not in detail:
         raise NasError(f"Trial {point.trial} has no trained weights: its evaluator kept none.")
     if detail["data_fingerprint"] != dataset.fingerprint:
         raise NasError(f"The data {config.data!r} changed since trial {point.trial} was trained.")
-    figure = measure_test_accuracy(
+    figures = measure_test(
         repository.architecture(point.key),
         place.weights.load(detail["dense_key"]),
         dataset,
         device=detect(config.device).torch_name,
     )
-    repository.add_values(point.trial_id, [figure])
+    repository.add_values(point.trial_id, figures)
 
 
 _COLUMNS = {
@@ -152,7 +156,8 @@ def write_front_csv(points: Sequence[FrontPoint], path: Path | str) -> None:
     Columns: key, text, validation_accuracy, test_accuracy, latency_ms, latency_ms_p10,
     latency_ms_p90, params, macs, trial, bytes_moved, gain, test_accuracy_low, test_accuracy_high,
     latency_ms_low, latency_ms_high, then value, p10, p90, low and high of every latency under other
-    conditions. Latencies are in ms; low and high hold the median of another run with 95 %
+    conditions; loss and bits_per_byte of a language model, test_loss and test_bits_per_byte, with
+    low and high. Latencies are in ms; low and high hold the median of another run with 95 %
     probability.
     """
     columns = dict(_COLUMNS)
@@ -160,6 +165,9 @@ def write_front_csv(points: Sequence[FrontPoint], path: Path | str) -> None:
         if name.startswith("latency_ms["):
             columns[name] = (name, "value")
             columns |= {f"{name}_{part}": (name, part) for part in ("p10", "p90", "low", "high")}
+        if name.removeprefix("test_") in QUALITIES and "accuracy" not in name:
+            columns[name] = (name, "value")
+            columns |= {f"{name}_{part}": (name, part) for part in ("low", "high")}
     split = list(columns).index(_TRIAL_AFTER) + 1
     header = ["key", "text", *list(columns)[:split], "trial", *list(columns)[split:]]
     with Path(path).open("w", newline="", encoding="utf-8") as file:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,11 +38,15 @@ class MetricKind:
 
 _SIZE: Qualifiers = (("batch", 1), ("dtype", "float32"))
 _TRAINED: Qualifiers = (("recipe", ""), ("seeds", 1))
-_RUN: Qualifiers = (*_SIZE, ("cache", "warm"), ("mode", ""))
+_RUN: Qualifiers = (*_SIZE, ("cache", "warm"), ("mode", ""), ("phase", ""), ("tokens", 0))
 
 METRICS: dict[str, MetricKind] = {
     "accuracy": MetricKind("share of the validation split", "max", defaults=_TRAINED),
     "test_accuracy": MetricKind("share of the test split", "max", False, _TRAINED),
+    "loss": MetricKind("nats a token of the validation split", "min", defaults=_TRAINED),
+    "test_loss": MetricKind("nats a token of the test split", "min", False, _TRAINED),
+    "bits_per_byte": MetricKind("bits a byte of the validation split", "min", defaults=_TRAINED),
+    "test_bits_per_byte": MetricKind("bits a byte of the test split", "min", False, _TRAINED),
     "latency_ms": MetricKind("ms a batch", "min", defaults=_RUN),
     "energy_mj": MetricKind("mJ a batch", "min", defaults=_SIZE),
     "peak_memory_mb": MetricKind("MB a batch", "min", defaults=_SIZE),
@@ -51,11 +56,16 @@ METRICS: dict[str, MetricKind] = {
     "peak_activation_bytes": MetricKind("bytes a sample", "min"),
     "layers": MetricKind("", "min"),
     "depth": MetricKind("", "min"),
+    "kv_cache_bytes": MetricKind("bytes a sample", "min"),
+    "body_params": MetricKind("", "min"),
     "rf_gain": MetricKind("nats", "max"),
     "rf_volume": MetricKind("nats", "max"),
     "rf_local": MetricKind("nats", "max"),
 }
 """Every metric of the tool by name; a user's evaluator may give others."""
+
+QUALITIES = ("accuracy", "loss", "bits_per_byte")
+"""What a training gives; the test split gives the same with ``test_`` before the name."""
 
 _NAME = r"[A-Za-z_][A-Za-z_0-9]*"
 _METRIC = re.compile(rf"({_NAME})(?:\[([^\[\]]*)\])?")
@@ -199,6 +209,21 @@ def parse_objective(text: str) -> Objective:
 
 
 _BETTER = {"min": "small", "max": "large"}
+
+
+def quality_of(names: Iterable[str]) -> str | None:
+    """Return the first of some metrics that a training gives; None where nothing is trained.
+
+    Example:
+        >>> quality_of(["params", "loss"]), quality_of(["params"])
+        ('loss', None)
+    """
+    return next((name for name in names if name in QUALITIES), None)
+
+
+def best_first(name: str, value: float) -> float:
+    """Return a key by which the better values of a metric of the tool come first."""
+    return value if METRICS[parse_metric(name).name].direction == "min" else -value
 
 
 def parse_constraint(text: str, *, own: bool = False) -> Constraint:

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from evaluators.accuracy.data import Dataset
+from evaluators.accuracy.data import AnyDataset
+from evaluators.accuracy.evaluator import Start
 from evaluators.accuracy.initialise import initialise
 from evaluators.protocol import EvaluationError, Evaluator, Measured, Slot
 from kernels.errors import NasError
@@ -22,13 +23,13 @@ from search_spaces.build import build
 ENTRY_POINTS = "paretonas.evaluators"
 """The entry-point group under which other distributions offer evaluators."""
 
-OwnFunction = Callable[[nn.Module, Dataset], Mapping[str, float] | float]
+OwnFunction = Callable[[nn.Module, AnyDataset], Mapping[str, float] | float]
 """Takes a fresh network and the data; returns a figure, or figures by metric name."""
 
 
 @dataclass(frozen=True)
 class FunctionEvaluator:
-    """Evaluates a fresh network by a user's function.
+    """Evaluates a fresh network, or one of a trained model, by a user's function.
 
     Its results are reused as long as the function's source, data and seed are the same; those of
     a function without source text never are.
@@ -39,20 +40,22 @@ class FunctionEvaluator:
         metrics: names of what it returns.
         seed: of the initial weights.
         reference: how another process finds the function; None: it is sent as it is.
+        start: weights that the network begins from, in place of fresh ones.
     """
 
     function: OwnFunction
-    dataset: Dataset
+    dataset: AnyDataset
     metrics: tuple[str, ...]
     seed: int
     reference: str | None = None
+    start: Start | None = None
     slot: Slot = "training"
 
     def __reduce__(self) -> tuple[Callable[..., Evaluator], tuple[Any, ...]]:
         settings = (self.dataset, self.metrics, self.seed)
         if self.reference is None:
-            return FunctionEvaluator, (self.function, *settings)
-        return _function_evaluator, (self.reference, *settings)
+            return FunctionEvaluator, (self.function, *settings, None, self.start)
+        return _function_evaluator, (self.reference, *settings, self.start)
 
     def cache_key(self, architecture: Architecture) -> str:
         """See :class:`evaluators.protocol.Evaluator`."""
@@ -60,7 +63,8 @@ class FunctionEvaluator:
             source = inspect.getsource(inspect.unwrap(self.function))
         except (OSError, TypeError):
             return ""
-        parts = (source, architecture.key, self.dataset.fingerprint, str(self.seed))
+        parts = [source, architecture.key, self.dataset.fingerprint, str(self.seed)]
+        parts += [] if self.start is None else [self.start.digest]
         return blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
     def evaluate(self, architecture: Architecture) -> list[Measured]:
@@ -70,7 +74,10 @@ class FunctionEvaluator:
             EvaluationError: it returned something else than the figures it should.
         """
         module = build(architecture)
-        initialise(module, self.seed)
+        if self.start is None:
+            initialise(module, self.seed)
+        else:
+            self.start.give(module, architecture)
         found: Any = self.function(module, self.dataset)
         if not isinstance(found, Mapping):
             found = {self.metrics[0]: found} if len(self.metrics) == 1 else {}
@@ -88,9 +95,13 @@ class FunctionEvaluator:
 
 
 def _function_evaluator(
-    reference: str, dataset: Dataset, metrics: tuple[str, ...], seed: int
+    reference: str,
+    dataset: AnyDataset,
+    metrics: tuple[str, ...],
+    seed: int,
+    start: Start | None = None,
 ) -> FunctionEvaluator:
-    return FunctionEvaluator(_load(reference), dataset, metrics, seed, reference)
+    return FunctionEvaluator(_load(reference), dataset, metrics, seed, reference, start)
 
 
 class ReferredEvaluator:
@@ -128,7 +139,12 @@ class ReferredEvaluator:
 
 
 def load_own_evaluator(
-    reference: str, dataset: Dataset, *, metrics: tuple[str, ...], seed: int
+    reference: str,
+    dataset: AnyDataset,
+    *,
+    metrics: tuple[str, ...],
+    seed: int,
+    start: Start | None = None,
 ) -> Evaluator:
     """Return a user's evaluator.
 
@@ -138,6 +154,7 @@ def load_own_evaluator(
         dataset: for a function.
         metrics: names of the figures that a function returns.
         seed: for a function.
+        start: for a function: weights that networks begin from.
 
     Raises:
         NasError: it cannot be loaded, or is no evaluator.
@@ -151,7 +168,7 @@ def load_own_evaluator(
         raise NasError(
             f"What does {reference} return? Name it as an objective: --objectives NAME:min,..."
         )
-    return FunctionEvaluator(found, dataset, metrics, seed, reference)
+    return FunctionEvaluator(found, dataset, metrics, seed, reference, start)
 
 
 def _load(reference: str) -> Any:

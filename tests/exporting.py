@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
-from evaluators.audit.audit import cases_of, largest_difference, write_cases
-from evaluators.audit.process import run_jobs
+from evaluators.audit.cases import cases_of, largest_difference, write_cases
+from evaluators.audit.process import run_where_due
 from evaluators.audit.truth import Truth
 from search_spaces.architecture import Architecture
 from search_spaces.build import build
@@ -41,36 +41,51 @@ def reloaded_differences(
     modules: Sequence[nn.Module] | None = None,
     form: str = "plain",
 ) -> dict[tuple[int, str], float | str]:
-    """Export networks, reload all in one process where this project cannot be imported.
+    """Export networks, and reload all in one process where this project cannot be imported.
 
     Returns:
         by position and format: the largest difference from the module that was exported, relative
-        to the largest output, over batches of 7 and 1, for Python in training mode too; or the
-        reason why it did not load.
+        to the largest output, over batches of 7 and 1, for modules in training mode too; or the
+        reason why it did not load. Weights by themselves must be those of the module to the bit,
+        read where this project cannot be imported; their network is then this project's.
     """
     jobs, cases = [], {}
     for number, architecture in enumerate(architectures):
         module = modules[number] if modules else trained(architecture, number)
-        order = Order(form=form, to=tuple(to))
-        place = folder / f"net{number}"
-        export_network(architecture, module, place, order)
+        order = Order(form=form, to=tuple(to))  # type: ignore[arg-type]
+        truth = Truth(architecture, module, order)
+        export_network(architecture, module, folder / f"net{number}", order)
         for kind in to:
             here = folder / f"cases{number}-{kind}"
             here.mkdir()
-            truth = Truth(architecture, module, order)
-            cases[number, kind] = cases_of(truth, training=kind == "python")
-            jobs.append(
-                {
-                    "task": "outputs",
-                    "directory": str(place),
-                    "format": kind,
-                    "device": "cpu",
-                    "cases": write_cases(cases[number, kind], here),
-                    "results": str(here / "outputs"),
-                }
-            )
-    answers = run_jobs(jobs, alone=form == "plain")
-    return {
-        key: answer.get("error") or largest_difference(expected, load_file(job["results"]))
-        for (key, expected), job, answer in zip(cases.items(), jobs, answers, strict=True)
-    }
+            expected = cases_of(truth, training=kind in ("python", "safetensors"))
+            job = {
+                "directory": str(folder / f"net{number}"),
+                "format": kind,
+                "device": "cpu",
+                "cases": write_cases(expected, here),
+            }
+            cases[number, kind] = expected, module
+            tasks = {"outputs": form == "plain" and kind != "safetensors"}
+            tasks |= {"weights": True} if kind == "safetensors" else {}
+            for task, alone in tasks.items():
+                results = str(here / task)
+                jobs.append({**job, "task": task, "results": results, "alone": alone})
+    found: dict[tuple[int, Format], float | str] = {}
+    for job, answer in zip(jobs, run_where_due(jobs), strict=True):
+        key = (int(Path(job["directory"]).name.removeprefix("net")), job["format"])
+        expected, module = cases[key]
+        if "error" in answer:
+            found[key] = answer["error"]
+        elif job["task"] == "outputs":
+            found[key] = largest_difference(expected, load_file(job["results"]))
+        elif not _equal(load_file(job["results"]), module.state_dict()):
+            found[key] = "other weights"
+    return found
+
+
+def _equal(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
+    """Tell whether two state dicts are equal to the bit."""
+    return found.keys() == expected.keys() and all(
+        torch.equal(found[name], tensor) for name, tensor in expected.items()
+    )

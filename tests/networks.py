@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kernels.sliding_channel.module import SlidingChannelConv2d
+from search_spaces import scope
 from search_spaces.architecture import Architecture
 from search_spaces.architecture.graph import Value, in_order, share_parameters
 from search_spaces.builder import NetworkBuilder
@@ -29,15 +30,14 @@ from search_spaces.ops import (
     Op,
     Zero,
 )
-from search_spaces.ops.layers import Attention, StochasticDepth
+from search_spaces.ops import layers as layers_of_ours
 from search_spaces.ops.sliding_channel import SlidingChannel
 
 LAYERS = {
     "torch": torch,
     "nn": nn,
     "SlidingChannelConv2d": SlidingChannelConv2d,
-    "StochasticDepth": StochasticDepth,
-    "Attention": Attention,
+    **{name: item for name, item in vars(layers_of_ours).items() if isinstance(item, type)},
 }
 """What the sources of :class:`search_spaces.ops.base.Part` name."""
 
@@ -111,6 +111,43 @@ def mobilenet(size: int = 32) -> Architecture:
     for width, stride in MOBILENET_BLOCKS:
         x = net.conv_block(x, width, kind="separable", stride=stride)
     return net.freeze(net.classifier(x, 10))
+
+
+def vit_b_16() -> Architecture:
+    """Write ViT-B/16 (Dosovitskiy et al., ICLR 2021) as torchvision has it."""
+    net = NetworkBuilder((3, 224, 224))
+    x = net.positions(net.class_token(net.patches(net.input, 768, size=16)))
+    for _ in range(12):
+        x = net.add(x, net.self_attention(net.norm(x, "ln", eps=1e-6), heads=12))
+        x = net.add(x, net.mlp(net.norm(x, "ln", eps=1e-6), 3072))
+    x = net.pool_tokens(net.norm(x, "ln", eps=1e-6), "first")
+    return net.freeze(net.linear(x, 1000))
+
+
+def gpt2(
+    tokens: int = 1024, *, width: int = 768, depth: int = 12, heads: int = 12, words: int = 50257
+) -> Architecture:
+    """Write GPT-2 (Radford et al. 2019), small by default, its embeddings tied."""
+    net = NetworkBuilder((tokens,), words)
+    embedding = net.embedding(net.input, width)
+    x = net.positions(embedding)
+    for block in range(depth):
+        with scope.inside(f"block{block}"):
+            x = net.add(x, net.self_attention(net.norm(x, "ln"), heads=heads, causal=True))
+            x = net.add(x, net.mlp(net.norm(x, "ln"), 4 * width))
+    return net.freeze(net.unembedding(net.norm(x, "ln"), embedding))
+
+
+def llama_1b(tokens: int = 128) -> Architecture:
+    """Write the shape of Llama 3.2 1B: grouped queries, SwiGLU, tied embeddings, no biases."""
+    net = NetworkBuilder((tokens,), 128256)
+    embedding = x = net.embedding(net.input, 2048)
+    for _ in range(16):
+        y = net.norm(x, "rms")
+        y = net.self_attention(y, heads=32, kv_heads=8, causal=True, theta=5e5, bias=False)
+        x = net.add(x, y)
+        x = net.add(x, net.mlp(net.norm(x, "rms"), 8192, kind="swiglu", bias=False))
+    return net.freeze(net.unembedding(net.norm(x, "rms"), embedding))
 
 
 # An interpreter that knows nothing of normalisation, canonical order or source generation.

@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 from dashboards.columns import Floats, StudyColumns
 from dashboards.views.pack import metric_json, pack
+from studies.metrics import quality_of
 
 FEWEST = 10
 """Candidates below which no correlation is stated: its interval would span nearly everything."""
@@ -44,17 +45,17 @@ def rank_correlation(a: Floats, b: Floats) -> Correlation | None:
 def proxies_view(columns: StudyColumns, connection: sqlite3.Connection) -> dict[str, Any]:
     """Return the rank correlation of every metric with accuracy over the trained candidates.
 
-    A study without accuracy is judged by its first objective.
+    Of language models it is that with the loss; where nothing is trained, with the first objective.
     """
     config = columns.study.config
     known = columns.metrics(connection)
     columns.load(connection, known)
-    target = "accuracy" if "accuracy" in known else config.names[0]
+    target = quality_of(known) or config.names[0]
     kept = columns.complete() & np.isfinite(columns.values(target))
     truth = columns.values(target)
     rows: list[dict[str, Any]] = []
     for name in known:
-        if name in (target, "test_accuracy"):
+        if name in (target, f"test_{target}"):
             continue
         figures = columns.values(name)
         both = kept & np.isfinite(figures)

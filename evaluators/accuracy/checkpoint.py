@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from evaluators.accuracy.data import Dataset
+from evaluators.accuracy.data import AnyDataset
 from evaluators.accuracy.recipe import Recipe
 
 SAVE_SECONDS = 20.0
@@ -104,7 +104,7 @@ class Checkpoint:
 
 
 def run_digest(
-    module: nn.Module, dataset: Dataset, recipe: Recipe, *, seed: int, device: torch.device
+    module: nn.Module, dataset: AnyDataset, recipe: Recipe, *, seed: int, device: torch.device
 ) -> str:
     """Name a training: its module with the weights it starts from, data, recipe, seed, device."""
     about = (recipe.digest, dataset.fingerprint, seed, device.type, repr(module))

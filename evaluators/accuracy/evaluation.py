@@ -39,7 +39,7 @@ def evaluate(
     Raises:
         NasError: the module does not return ``(b, classes)`` logits.
     """
-    target = torch.device(device) if device is not None else _device_of(module)
+    target = torch.device(device) if device is not None else device_of(module)
     size = batch_size or (_CPU_BATCH if target.type == "cpu" else _GPU_BATCH)
     correct = torch.zeros((), dtype=torch.int64, device=target)
     with in_mode(module, training=False), torch.inference_mode():
@@ -79,7 +79,8 @@ def in_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
             child.training = training
 
 
-def _device_of(module: nn.Module) -> torch.device:
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of a module's first parameter or buffer; the CPU if it has none."""
     for tensor in (*module.parameters(), *module.buffers()):
         return tensor.device
     return torch.device("cpu")

@@ -1,19 +1,22 @@
-"""Accuracy of a candidate: build, initialise by seed, train, validate; and test from weights."""
+"""How good a candidate is: build, initialise by seed, train, validate; and test from weights."""
 
 from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
-from evaluators.accuracy.data import Dataset
-from evaluators.accuracy.evaluation import evaluate
+from evaluators.accuracy.data import AnyDataset
 from evaluators.accuracy.initialise import initialise
 from evaluators.accuracy.recipe import Recipe
+from evaluators.accuracy.score import Score
+from evaluators.accuracy.tasks import metrics_of, score_split
 from evaluators.accuracy.training import TrainingResult, TrainingStatus, train
 from evaluators.keys import accuracy_key, dense_key
 from evaluators.protocol import EvaluationError, Measured, Slot
@@ -26,10 +29,32 @@ SaveWeights = Callable[[str, Weights], None]
 """Keeps trained weights under their dense key."""
 
 
-class AccuracyEvaluator:
-    """Trains a candidate and returns its accuracy on the validation split.
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Weights that trainings begin from, such as those of a model that was traced.
 
-    Low and high are the ends of the Wilson 95 % interval. The weights depend on topology, recipe,
+    Attributes:
+        digest: names them.
+        load: returns them by that name, in any process.
+    """
+
+    digest: str
+    load: Callable[[str], Weights]
+
+    def give(self, module: nn.Module, architecture: Architecture) -> None:
+        """Copy them into a module.
+
+        Raises:
+            ArchitectureError: they are not those of this network.
+        """
+        load_weights(module, architecture, self.load(self.digest))
+
+
+class AccuracyEvaluator:
+    """Trains a candidate and returns how well it does on the validation split.
+
+    Of images this is ``accuracy``; of a text ``loss``, in nats a token, and ``bits_per_byte``. Low
+    and high are the ends of the 95 % interval. The weights depend on topology, recipe,
     data and seed only, so they are handed to ``save`` under the :func:`~evaluators.keys.dense_key`.
     It can be pickled if ``save`` can; a data set that is loaded by name travels as its name and
     fingerprint, and is loaded where it is first used.
@@ -41,33 +66,41 @@ class AccuracyEvaluator:
         device: a torch device name.
         threads: CPU threads of the training.
         save: keeps the trained weights; None drops them.
-        metric: the name of the figure: an evaluator by another recipe, such as a shorter training
-            that comes first, gives it another one, ``accuracy[recipe=cifar-short]``.
+        metric: the name of the figure, ``accuracy`` or ``loss`` by default: an evaluator by another
+            recipe, such as a shorter training that comes first, gives it another one,
+            ``accuracy[recipe=cifar-short]``. What stands in brackets goes to all of its figures.
         checkpoints: a folder where trainings that are killed leave their state; None: nowhere.
+        start: weights that every training begins from; None: fresh ones by the seed.
     """
 
     slot: Slot = "training"
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: AnyDataset,
         recipe: Recipe,
         *,
         seed: int,
         device: str = "cpu",
         threads: int = 1,
         save: SaveWeights | None = None,
-        metric: str = "accuracy",
+        metric: str = "",
         checkpoints: Path | None = None,
+        start: Start | None = None,
     ) -> None:
-        self._dataset: Dataset | bytes = dataset
+        self._dataset: AnyDataset | bytes = dataset
         self.recipe, self.seed = recipe, seed
         self.device, self.threads = device, threads
-        self.metrics: tuple[str, ...] = (metric,)
-        self._save, self._checkpoints = save, checkpoints
+        first, *others = metrics_of(dataset)
+        _, bracket, conditions = metric.partition("[")
+        self.metrics: tuple[str, ...] = (
+            metric or first,
+            *(f"{name}{bracket}{conditions}" for name in others),
+        )
+        self._save, self._checkpoints, self._start = save, checkpoints, start
 
     @property
-    def dataset(self) -> Dataset:
+    def dataset(self) -> AnyDataset:
         """What it trains on and selects by.
 
         Raises:
@@ -76,7 +109,7 @@ class AccuracyEvaluator:
         """
         dataset = self._dataset
         if isinstance(dataset, bytes):
-            dataset = self._dataset = cast("Dataset", pickle.loads(dataset))
+            dataset = self._dataset = cast("AnyDataset", pickle.loads(dataset))
         return dataset
 
     def __getstate__(self) -> dict[str, Any]:
@@ -93,6 +126,7 @@ class AccuracyEvaluator:
             self.recipe.digest,
             data_fingerprint=self.dataset.fingerprint,
             seed=self.seed,
+            start="" if self._start is None else self._start.digest,
         )
 
     def cache_key(self, architecture: Architecture) -> str:
@@ -109,7 +143,10 @@ class AccuracyEvaluator:
         _refuse_variants(architecture)
         key = self.dense_key(architecture)
         module = build(architecture)
-        initialise(module, self.seed)
+        if self._start is None:
+            initialise(module, self.seed)
+        else:
+            self._start.give(module, architecture)
         result = train(
             module,
             self.dataset,
@@ -124,9 +161,8 @@ class AccuracyEvaluator:
         if self._save is not None:
             state = weights_by_node(module, architecture)
             self._save(key, {name: tensor.detach().cpu() for name, tensor in state.items()})
-        accuracy = result.validation
-        detail = {**self._detail(result), "dense_key": key, "correct": accuracy.correct}
-        return [Measured(self.metrics[0], accuracy.value, accuracy.low, accuracy.high, detail)]
+        detail = {**self._detail(result), "dense_key": key}
+        return _measured(self.metrics, result.validation, detail)
 
     def _detail(self, result: TrainingResult) -> dict[str, Any]:
         return {
@@ -152,10 +188,12 @@ class AccuracyEvaluator:
         }
 
 
-def measure_test_accuracy(
-    architecture: Architecture, weights: Weights, dataset: Dataset, *, device: str = "cpu"
-) -> Measured:
-    """Return the ``test_accuracy`` of trained weights, with its Wilson 95 % interval.
+def measure_test(
+    architecture: Architecture, weights: Weights, dataset: AnyDataset, *, device: str = "cpu"
+) -> list[Measured]:
+    """Return what trained weights give on the test split, with 95 % intervals.
+
+    The figures are those of the validation split, with ``test_`` before their names.
 
     Args:
         architecture: the network.
@@ -170,18 +208,24 @@ def measure_test_accuracy(
     start = time.perf_counter()
     module = build(architecture)
     load_weights(module, architecture, weights)
-    accuracy = evaluate(module.to(device), dataset.test, device=device)
+    score = score_split(module.to(device), dataset, "test")
     detail = {
         "split": "test",
-        "total": accuracy.total,
-        "correct": accuracy.correct,
+        "total": len(dataset.test),
         "data": dataset.name,
         "data_fingerprint": dataset.fingerprint,
         "device": device,
         "torch": torch.__version__,
         "seconds": time.perf_counter() - start,
     }
-    return Measured("test_accuracy", accuracy.value, accuracy.low, accuracy.high, detail)
+    return _measured([f"test_{name}" for name in metrics_of(dataset)], score, detail)
+
+
+def _measured(names: Sequence[str], score: Score, detail: Mapping[str, Any]) -> list[Measured]:
+    return [
+        Measured(name, figure.value, figure.low, figure.high, {**detail, **score.counts})
+        for name, figure in zip(names, score.figures, strict=True)
+    ]
 
 
 def _refuse_variants(architecture: Architecture) -> None:

@@ -12,12 +12,15 @@ from torch import nn
 from kernels.errors import NasError
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_EMBEDDING_STD = 0.02
+"""As in GPT-2: with torch's deviation of 1, logits of tied embeddings would begin far apart."""
 
 
 def initialise(module: nn.Module, seed: int) -> None:
     """Give every parameter a value that depends on ``seed`` and the module's structure only.
 
-    Convolutions get Kaiming normal weights (fan-out within a group, ReLU gain) and zero biases.
+    Convolutions get Kaiming normal weights (fan-out within a group, ReLU gain) and zero biases,
+    token embeddings small normal ones.
     Any other module that holds parameters is asked to ``reset_parameters()``: norms become 1 and
     0 with fresh statistics. Submodules are visited in registration order, their names play no
     part. No global RNG is changed.
@@ -56,6 +59,9 @@ def _initialise_one(name: str, module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+        return
+    if isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=_EMBEDDING_STD)
         return
     # MultiheadAttention spells it with an underscore.
     reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from evaluators.accuracy.augment import augment
-from evaluators.accuracy.data import Dataset
-from evaluators.accuracy.evaluation import check_logits, in_mode
+from evaluators.accuracy.evaluation import in_mode
 from evaluators.accuracy.recipe import Recipe
+from evaluators.accuracy.tasks import Task
 from kernels.errors import NasError
 
-_ADAM_BETA2 = 0.999
+_LOOK = 64
+"""Steps after which a loss that is no number ends an epoch early."""
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -22,22 +24,22 @@ class Loop:
     """The state that steps share."""
 
     def __init__(
-        self, module: nn.Module, dataset: Dataset, recipe: Recipe, seed: int, device: torch.device
+        self, module: nn.Module, task: Task, recipe: Recipe, seed: int, device: torch.device
     ) -> None:
         self.module = module.to(device)
         if recipe.channels_last:
             module.to(memory_format=torch.channels_last)
-        self.device, self.recipe = device, recipe
-        self.classes = dataset.classes
-        self.data = dataset.train.to(device)
-        self.black = torch.tensor(dataset.black, device=device).view(-1, 1, 1)
+        self.task, self.device, self.recipe = task, device, recipe
         self.generator = torch.Generator().manual_seed(seed)
         self.optimiser = make_optimiser(module, recipe)
         self.average = _average(module, recipe)
-        self.images = min(recipe.epoch_images or len(self.data), len(self.data))
-        self.batch_size = min(recipe.batch_size, self.images)
-        self.steps_an_epoch = self.images // self.batch_size
+        samples = min(recipe.epoch_images or task.samples, task.samples)
+        self.batch_size = min(recipe.batch_size, samples)
+        self.steps_an_epoch = samples // self.batch_size
         self.step = 0
+        self._forward: Callable[..., torch.Tensor] = (
+            torch.compile(module) if recipe.compile else module
+        )
 
     @property
     def judged(self) -> nn.Module:
@@ -45,32 +47,30 @@ class Loop:
         return self.module if self.average is None else self.average.module
 
     def run_epoch(self) -> float:
-        """Take every step of one epoch and return the mean loss."""
-        order = torch.randperm(len(self.data), generator=self.generator).to(self.device)
+        """Take every step of one epoch and return the mean loss; of what is no number, at once."""
+        order = torch.randperm(self.task.samples, generator=self.generator)
         total = torch.zeros((), device=self.device)
         with in_mode(self.module, training=True):
             for step in range(self.steps_an_epoch):
                 start = step * self.batch_size
                 total += self._take_step(order[start : start + self.batch_size])
+                if step % _LOOK == _LOOK - 1 and not math.isfinite(total):
+                    return float(total)
         return float(total) / self.steps_an_epoch
 
     def _take_step(self, index: torch.Tensor) -> torch.Tensor:
-        recipe, images = self.recipe, self.data.batch(index)
-        images = augment(images, recipe.augmentation, black=self.black, generator=self.generator)
+        recipe = self.recipe
+        inputs, targets = self.task.batch(index, self.generator)
         progress = self.step / (self.steps_an_epoch * recipe.epochs)
-        if recipe.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.learning_rate_at(progress)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=recipe.mixed_precision == "bf16"
         ):
-            logits = self.module(images)
+            outputs = self._forward(inputs)
         if self.step == 0:
-            self._check_classes(logits, images)
-        loss = nn.functional.cross_entropy(
-            logits.float(), self.data.labels[index], label_smoothing=recipe.label_smoothing
-        )
+            self.task.check(outputs, inputs)
+        loss = self.task.loss(outputs, targets)
         self.optimiser.zero_grad()
         torch.autograd.backward(loss)
         if recipe.gradient_clip is not None:
@@ -80,11 +80,6 @@ class Loop:
             self.average.update_parameters(self.module)
         self.step += 1
         return loss.detach()
-
-    def _check_classes(self, logits: torch.Tensor, images: torch.Tensor) -> None:
-        check_logits(logits, images)
-        if logits.shape[1] != self.classes:
-            raise NasError(f"Expected logits of {self.classes} classes, got {logits.shape[1]}.")
 
     def state_is_finite(self) -> bool:
         """Tell whether the last step left every parameter finite and no buffer NaN."""
@@ -139,7 +134,7 @@ def make_optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     # Fused: one call for all of a group's tensors; small tensors are all overhead otherwise.
     if recipe.optimiser == "adamw":
-        betas = (recipe.momentum, _ADAM_BETA2)
+        betas = (recipe.momentum, recipe.beta2)
         return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, fused=True)
     return torch.optim.SGD(
         groups,

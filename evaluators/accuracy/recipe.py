@@ -19,9 +19,11 @@ _LATER_FIELDS = {
     "mixed_precision": "none",
     "channels_last": False,
     "epoch_images": None,
+    "beta2": 0.999,
+    "compile": False,
 }
 
-_REALS = ("learning_rate", "weight_decay", "momentum", "warmup", "label_smoothing")
+_REALS = ("learning_rate", "weight_decay", "momentum", "warmup", "label_smoothing", "beta2")
 
 Optimiser = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "one-cycle", "constant"]
@@ -41,12 +43,12 @@ class Recipe:
 
     Args:
         name: what people call it; not part of the digest.
-        optimiser: ``adamw`` uses ``momentum`` as beta1 and 0.999 as beta2.
+        optimiser: ``adamw`` uses ``momentum`` as beta1.
         learning_rate: the peak of the schedule.
         weight_decay: on matrices and filters; never on norms and biases.
         momentum: in [0, 1).
         nesterov: for ``sgd`` with momentum only.
-        batch_size: images a step; the incomplete last batch of an epoch is dropped.
+        batch_size: images or sequences a step; the incomplete last batch of an epoch is dropped.
         epochs: passes over the training split.
         schedule: after the warm-up, ``cosine`` and ``one-cycle`` (linear) fall to 0.
         warmup: share of all steps over which the rate rises linearly to its peak, in [0, 1).
@@ -57,8 +59,10 @@ class Recipe:
         mixed_precision: ``bf16`` lets torch's autocast compute the network in bfloat16 while it
             trains; weights, loss and validation stay in float32.
         channels_last: keep images and filters in that memory layout while training.
-        epoch_images: images of an epoch, drawn anew each time; None: all. A search on a large data
-            set sees more different images in the same time than one on a subset.
+        epoch_images: images or sequences of an epoch, drawn anew each time; None: all. A search on
+            a large data set sees more different ones in the same time than one on a subset.
+        beta2: of ``adamw``, in [0, 1); a short training wants less than the usual 0.999.
+        compile: let torch.compile write the training step; on a CPU it needs a C++ compiler.
 
     What a recipe says holds on every device, so that equal digests mean equal trainings.
 
@@ -83,6 +87,8 @@ class Recipe:
     mixed_precision: Precision = "none"
     channels_last: bool = False
     epoch_images: int | None = None
+    beta2: float = 0.999
+    compile: bool = False
 
     def __post_init__(self) -> None:
         # 1 and 1.0 must give one digest.
@@ -212,6 +218,8 @@ def _check_numbers(recipe: Recipe) -> None:
         "ema_decay": (decay is None or 0 < decay < 1, "in (0, 1) or None"),
         "gradient_clip": (clip is None or 0 < clip < math.inf, "positive or None"),
         "channels_last": (isinstance(recipe.channels_last, bool), "true or false"),
+        "beta2": (0 <= recipe.beta2 < 1, "in [0, 1)"),
+        "compile": (isinstance(recipe.compile, bool), "true or false"),
         "epoch_images": (
             images is None or (_whole(images) and images >= recipe.batch_size),
             "None or a whole number that fills a batch",
@@ -308,6 +316,42 @@ RECIPES.add(
         gradient_clip=2.0,
         mixed_precision="bf16",
         epoch_images=None,
+    ),
+)
+
+# What a search of vision transformers gives a trial on `digits`: `digits-short` takes as many
+# steps, but SGD does not train them.
+RECIPES.add(
+    "vit-short",
+    Recipe(
+        name="vit-short",
+        optimiser="adamw",
+        learning_rate=3e-3,
+        weight_decay=0.05,
+        beta2=0.99,
+        batch_size=32,
+        epochs=24,
+        warmup=0.2,
+        label_smoothing=0.05,
+        gradient_clip=1.0,
+    ),
+)
+
+# What a search on text gives a trial on one CPU thread.
+_TEXT_SHORT = RECIPES.add(
+    "text-short",
+    Recipe(
+        name="text-short",
+        optimiser="adamw",
+        learning_rate=4e-3,
+        weight_decay=0.1,
+        beta2=0.99,
+        batch_size=16,
+        epochs=4,
+        schedule="cosine",
+        warmup=0.1,
+        gradient_clip=1.0,
+        epoch_images=2400,
     ),
 )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluators.accuracy.data import Dataset
+from evaluators.accuracy.data import AnyDataset
 from evaluators.accuracy.evaluator import AccuracyEvaluator, SaveWeights
 from evaluators.accuracy.recipe import Recipe
 from evaluators.protocol import Measured
@@ -17,11 +17,11 @@ from search_spaces.architecture import Architecture
 
 @dataclass(frozen=True, slots=True)
 class SeedSummary:
-    """Accuracies of one network over training seeds, in 0..1; make it with :meth:`of`.
+    """Figures of one network over training seeds; make it with :meth:`of`.
 
     Args:
         seeds: how many.
-        mean: of their accuracies.
+        mean: of their figures.
         low: the smallest.
         high: the largest.
         deviation: standard deviation of a single training (n - 1); None of one seed.
@@ -53,7 +53,7 @@ class SeedSummary:
 
 def train_seeds(
     architecture: Architecture,
-    dataset: Dataset,
+    dataset: AnyDataset,
     recipe: Recipe,
     seeds: Sequence[int],
     *,
@@ -62,7 +62,7 @@ def train_seeds(
     save: SaveWeights | None = None,
     checkpoints: Path | None = None,
 ) -> list[Measured]:
-    """Train a network once per seed and return its validation accuracies, in order.
+    """Train a network once per seed and return its first validation figures, in order.
 
     Args:
         architecture: the network.
@@ -75,7 +75,8 @@ def train_seeds(
         checkpoints: folder for the state of trainings that are killed; None: nowhere.
 
     Returns:
-        One ``accuracy`` per seed; ``detail["seed"]`` and ``detail["dense_key"]`` say which.
+        One ``accuracy``, or ``loss`` of a text, per seed; ``detail["seed"]`` and
+        ``detail["dense_key"]`` say which.
 
     Raises:
         NasError: no seed is given, or one twice.

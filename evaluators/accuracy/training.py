@@ -14,12 +14,13 @@ import torch
 from torch import nn
 
 from evaluators.accuracy.checkpoint import Checkpoint, run_digest
-from evaluators.accuracy.data import Dataset, Split
+from evaluators.accuracy.data import AnyDataset
 from evaluators.accuracy.evaluation import evaluate
 from evaluators.accuracy.initialise import initialise, seeded
 from evaluators.accuracy.loop import Loop
 from evaluators.accuracy.recipe import Recipe
-from evaluators.accuracy.score import Accuracy
+from evaluators.accuracy.score import Score
+from evaluators.accuracy.tasks import make_task
 
 __all__ = ["Epoch", "TrainingResult", "TrainingStatus", "evaluate", "initialise", "train"]
 
@@ -42,13 +43,14 @@ class Epoch:
     Args:
         number: from 1.
         train_loss: mean over the steps, with label smoothing and augmentation.
-        validation: accuracy after the pass, of the averaged weights if the recipe averages; where
-            a recipe limits the images of an epoch, on as many validation images until the last.
+        validation: the score after the pass, of the averaged weights if the recipe averages; where
+            a recipe limits the images or sequences of an epoch, on as many of the validation split
+            until the last.
     """
 
     number: int
     train_loss: float
-    validation: Accuracy
+    validation: Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class TrainingResult:
         status: ``ok``; ``stopped`` by ``on_epoch``; ``failed`` for ``reason``.
         reason: why it failed; None otherwise.
         history: the epochs that ended with finite figures.
-        validation: accuracy of the kept weights on the validation split; None when failed.
+        validation: score of the kept weights on the validation split; None when failed.
         wall_seconds: of the whole call, validation included.
         seed: the seed of shuffling, augmentation and dropout.
         device: where it ran.
@@ -69,7 +71,7 @@ class TrainingResult:
     status: TrainingStatus
     reason: str | None
     history: tuple[Epoch, ...]
-    validation: Accuracy | None
+    validation: Score | None
     wall_seconds: float
     seed: int
     device: str
@@ -83,7 +85,7 @@ class TrainingResult:
 
 def train(
     module: nn.Module,
-    dataset: Dataset,
+    dataset: AnyDataset,
     recipe: Recipe,
     *,
     seed: int,
@@ -100,8 +102,8 @@ def train(
     between candidates, not within one.
 
     Args:
-        module: images ``(b, c, h, w)`` to logits ``(b, classes)``; moved to ``device``, its mode
-            is restored.
+        module: images ``(b, c, h, w)`` to logits ``(b, classes)``, or token ids ``(b, tokens)`` to
+            logits ``(b, tokens, classes)``; moved to ``device``, its mode is restored.
         dataset: held on ``device`` as a whole.
         recipe: how to train.
         seed: of shuffling, augmentation and the module's own randomness (dropout).
@@ -119,7 +121,8 @@ def train(
         ``failed`` with a reason, no exception.
 
     Raises:
-        NasError: the module has no parameters, or does not return logits of the data's classes.
+        NasError: the module has no parameters, does not return logits of the data's classes, or
+            the recipe is for other data.
     """
     target = torch.device(device)
     with _cpu_threads(threads), seeded(seed, target):
@@ -146,13 +149,14 @@ class _Run:
     def __init__(
         self,
         module: nn.Module,
-        dataset: Dataset,
+        dataset: AnyDataset,
         recipe: Recipe,
         seed: int,
         device: torch.device,
         on_epoch: Callable[[Epoch], bool | None] | None,
     ) -> None:
-        self.module, self.dataset, self.recipe = module, dataset, recipe
+        self.module, self.recipe = module, recipe
+        self.task = make_task(dataset, recipe, device)
         self.seed, self.device, self.on_epoch = seed, device, on_epoch
         self.checkpoint: Checkpoint | None = None
         self.history: list[Epoch] = []
@@ -179,9 +183,8 @@ class _Run:
         return outcome
 
     def _epochs(self) -> tuple[TrainingStatus, str | None]:
-        loop = Loop(self.module, self.dataset, self.recipe, self.seed, self.device)
+        loop = Loop(self.module, self.task, self.recipe, self.seed, self.device)
         self._resume(loop)
-        validation = self.dataset.validation.to(self.device)
         for number in range(len(self.history) + 1, self.recipe.epochs + 1):
             loss = loop.run_epoch()
             if not math.isfinite(loss):
@@ -189,8 +192,8 @@ class _Run:
             if not loop.state_is_finite():
                 reason = f"A weight or statistic is not finite after epoch {number}."
                 return TrainingStatus.FAILED, reason
-            seen = validation if number == self.recipe.epochs else self._glance(validation)
-            self.history.append(Epoch(number, loss, evaluate(loop.judged, seen)))
+            most = None if number == self.recipe.epochs else self._glance
+            self.history.append(Epoch(number, loss, self.task.validate(loop.judged, most)))
             if self.on_epoch is not None and self.on_epoch(self.history[-1]):
                 loop.keep_average()
                 return TrainingStatus.STOPPED, None
@@ -200,18 +203,13 @@ class _Run:
         loop.keep_average()
         return TrainingStatus.OK, None
 
-    def _glance(self, validation: Split) -> Split:
-        """Return what is looked at between epochs: as many images as an epoch takes."""
-        count = self.recipe.epoch_images or len(validation)
-        if self.on_epoch is not None or count >= len(validation):
-            return validation
-        return Split(validation.images[:count], validation.labels[:count], validation.levels)
+    @property
+    def _glance(self) -> int | None:
+        """How much is looked at between epochs: as many samples as an epoch takes; None: all."""
+        return None if self.on_epoch is not None else self.recipe.epoch_images
 
     def _save(self, loop: Loop, checkpoint: Checkpoint) -> None:
-        rows = [
-            (epoch.number, epoch.train_loss, epoch.validation.correct, epoch.validation.total)
-            for epoch in self.history
-        ]
+        rows = [(epoch.number, epoch.train_loss, *epoch.validation.row()) for epoch in self.history]
         checkpoint.save({"loop": loop.state(), "history": rows, "seconds": self.seconds})
 
     def _resume(self, loop: Loop) -> None:
@@ -220,15 +218,15 @@ class _Run:
             return
         loop.load_state(state["loop"])
         self.history = [
-            Epoch(number, loss, Accuracy(correct, total))
-            for number, loss, correct, total in state["history"]
+            Epoch(number, loss, self.task.score(*row)) for number, loss, *row in state["history"]
         ]
         self._earlier_seconds = state["seconds"]
 
     def _memory_reason(self, error: BaseException) -> str:
         why = (str(error).splitlines() or [""])[0] or type(error).__name__
         return (
-            f"Out of memory on {self.device} with batches of {self.recipe.batch_size} images: "
+            f"Out of memory on {self.device} with batches of {self.recipe.batch_size} "
+            f"{self.task.unit}: "
             f"{why}; a smaller batch_size or a smaller network needs less."
         )
 

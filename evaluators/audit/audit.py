@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
+from evaluators.audit.cases import (
+    Case,
+    cases_of,
+    largest_difference,
+    own_rounding,
+    relative,
+    write_cases,
+)
 from evaluators.audit.files import check_files, wrong_preprocessing
 from evaluators.audit.latency import check_latency
-from evaluators.audit.process import run_jobs
+from evaluators.audit.process import Json, run_where_due
 from evaluators.audit.truth import (
     ACCURACY_TOLERANCE,
     INPUT_TOLERANCE,
@@ -29,31 +32,12 @@ from evaluators.audit.truth import (
 )
 from evaluators.audit.values import Audit, Check
 from search_spaces.export.values import Format
-from search_spaces.export.write import EXAMPLE_BATCH, example_inputs
+from search_spaces.pack import pack
+from search_spaces.variants import tolerance_of
 
-_SEED = 1
 _SHOWN = 16
 """Normalised test images that are compared pixel by pixel."""
 _BATCH = 512
-
-Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Case:
-    """Inputs of a network, and what must come out.
-
-    Attributes:
-        inputs: (b, ...) each.
-        training: whether the network is in training mode.
-        output: what the study's module gives.
-        state: what its state dict is then; empty in evaluation mode.
-    """
-
-    inputs: tuple[Tensor, ...]
-    training: bool
-    output: Tensor
-    state: Mapping[str, Tensor]
 
 
 def audit_export(
@@ -61,8 +45,9 @@ def audit_export(
 ) -> Audit:
     """Reload an export where nothing of the study is at hand, and measure it again.
 
-    A plain export is reloaded where this package cannot be imported. Its latency is shown beside
-    the study's, which was measured on this package's kernels; that of a packed export is judged.
+    A plain export is reloaded where this package cannot be imported, but for weights by themselves,
+    whose network is this package's. Its latency is shown beside the study's, which was measured on
+    this package's kernels; that of a packed export is judged.
 
     Args:
         directory: the folder.
@@ -78,13 +63,11 @@ def audit_export(
     """
     begun = time.perf_counter()
     folder = directory.resolve()
-    formats: list[Format] = [item for item in truth.order.to if item != "safetensors"]
     checks = check_files(folder, truth)
     with tempfile.TemporaryDirectory(prefix="audit-") as scratch:
-        checks += _reloaded(folder, truth, formats, Path(scratch))
-    if formats and formats[0] != "onnx":
-        for latency in truth.latencies:
-            checks.append(check_latency(folder, truth, formats[0], latency, latency_tolerance))
+        checks += _reloaded(folder, truth, Path(scratch))
+    for latency in truth.latencies:
+        checks += check_latency(folder, truth, latency, latency_tolerance)
     return Audit(
         form=truth.order.form,
         formats=truth.order.to,
@@ -95,128 +78,87 @@ def audit_export(
     )
 
 
-def cases_of(truth: Truth, *, training: bool) -> list[Case]:
-    """Run the study's module on batches of 7 and of 1, in evaluation and perhaps training mode."""
-    cases = []
-    dtype = next((p.dtype for p in truth.module.parameters()), torch.float32)
-    for mode in (False, True) if training else (False,):
-        for batch in (EXAMPLE_BATCH, 1):
-            inputs = [x.to(dtype) for x in example_inputs(truth.architecture, batch)]
-            module = copy.deepcopy(truth.module).train(mode)
-            torch.manual_seed(_SEED)
-            try:
-                with torch.no_grad():
-                    output = module(*inputs)
-            except ValueError:
-                if mode and batch == 1:  # batch norm has no variance over one pixel of one image
-                    continue
-                raise
-            state = module.state_dict() if mode else {}
-            cases.append(Case(tuple(inputs), mode, output, state))
-    return cases
-
-
-def write_cases(cases: list[Case], folder: Path) -> list[Json]:
-    """Write the inputs of cases, and return how a job names them."""
-    named = []
-    for number, case in enumerate(cases):
-        path = folder / f"case{number}.safetensors"
-        save_file({f"input_{i}": x.contiguous() for i, x in enumerate(case.inputs)}, path)
-        named.append({"inputs": str(path), "training": case.training, "seed": _SEED})
-    return named
-
-
-def largest_difference(cases: list[Case], results: Mapping[str, Tensor]) -> float:
-    """Return the largest difference of an output or statistic, relative to the largest of its kind.
-
-    Returns:
-        infinity where a result is missing, of another shape or not a number.
-    """
-    worst = 0.0
-    for number, case in enumerate(cases):
-        expected = {"output": case.output}
-        expected |= {f"state.{name}": tensor for name, tensor in case.state.items()}
-        for name, tensor in expected.items():
-            found = results.get(f"{number:04d}.{name}")
-            if found is None or found.shape != tensor.shape:
-                return math.inf
-            worst = max(worst, _relative(found, tensor))
-    return worst
-
-
-def own_rounding(module: nn.Module, cases: list[Case]) -> float:
-    """Return how far a module's own outputs are from those it would give in float64.
-
-    Another runtime may round as much another way: MobileNetV2 with random weights is 7.4e-6 of its
-    largest output from float64 in torch and 6.9e-6 in onnxruntime, and these differ by 1.0e-5.
-    """
-    exact = copy.deepcopy(module).eval().double()
-    with torch.no_grad():
-        return max(
-            _relative(case.output, exact(*(x.double() for x in case.inputs)))
-            for case in cases
-            if not case.training
-        )
-
-
-def _relative(found: Tensor, expected: Tensor) -> float:
-    if not expected.numel():
-        return 0.0
-    difference = (found.double() - expected.double()).abs().max().item()
-    scale = expected.double().abs().max().item()
-    if math.isnan(difference):
-        return math.inf
-    return 0.0 if difference == 0 else difference / scale if scale else math.inf
-
-
-def _reloaded(folder: Path, truth: Truth, formats: list[Format], scratch: Path) -> list[Check]:
-    """Run outputs and accuracy of each format in one clean process."""
+def _reloaded(folder: Path, truth: Truth, scratch: Path) -> list[Check]:
+    """Run each format in a clean process: its outputs, and its accuracy where data is known."""
     jobs: list[Json] = []
-    cases: list[list[Case]] = []
-    for kind in formats:
+    cases: dict[Format, list[Case]] = {}
+    if "safetensors" in truth.order.to:
+        results = str(scratch / "weights")
+        jobs.append(_job(folder, "weights", "safetensors", results=results, alone=True))
+    for kind in truth.order.to:
         here = scratch / kind
         here.mkdir()
-        cases.append(cases_of(truth, training=kind == "python"))
-        # A packed program computes where it was traced; all else is compared on the CPU.
-        device = truth.device if (truth.order.form, kind) == ("packed", "pt2") else "cpu"
-        common = {"directory": str(folder), "format": kind}
-        jobs.append(
-            {
-                **common,
-                "task": "outputs",
-                "device": device,
-                "cases": write_cases(cases[-1], here),
-                "results": str(here / "outputs"),
-            }
-        )
-        if truth.test is not None and truth.order.preprocessing is not None:
-            jobs.append(
-                {
-                    **common,
-                    "task": "accuracy",
-                    "device": truth.device if kind == "python" else device,
-                    "images": str(scratch / "test"),
-                    "batch": _BATCH,
-                    "shown": _SHOWN,
-                    "results": str(here / "inputs"),
-                }
-            )
-    if truth.test is not None and truth.order.preprocessing is not None:
+        cases[kind] = cases_of(truth, training=kind in ("python", "safetensors"))
+        jobs += _jobs(folder, truth, kind, cases[kind], here)
+    if _has_test(truth):
         _write_test(truth, scratch / "test")
-    alone = truth.order.form == "plain"
-    answers = run_jobs(jobs, alone=alone, threads=torch.get_num_threads()) if jobs else []
-    checks: list[Check] = []
-    remaining = iter(cases)
-    for job, answer in zip(jobs, answers, strict=True):
-        if job["task"] == "outputs":
-            checks.append(_check_outputs(truth, job, answer, next(remaining)))
+    checks = []
+    read: list[tuple[Json, Json]] = []
+    for job, answer in zip(jobs, run_where_due(jobs, threads=torch.get_num_threads()), strict=True):
+        if job["task"] == "weights":
+            checks.append(_check_weights(truth, job, answer))
+        elif job["task"] == "outputs":
+            checks.append(_check_outputs(truth, job, answer, cases[job["format"]]))
         else:
-            checks += _check_accuracy(folder, truth, job, answer)
+            checks.append(_check_accuracy(truth, job, answer))
+            read.append((job, answer))
+    if read:  # how images are prepared depends on no format
+        checks.append(_check_preprocessing(folder, truth, *read[0]))
     return checks
+
+
+def _jobs(folder: Path, truth: Truth, kind: Format, cases: list[Case], scratch: Path) -> list[Json]:
+    module = kind in ("python", "safetensors")
+    alone = truth.order.form == "plain" and kind != "safetensors"
+    # A packed program computes where it was traced; all else is compared on the CPU.
+    device = truth.device if (truth.order.form, kind) == ("packed", "pt2") else "cpu"
+    named = write_cases(cases, scratch)
+    results = str(scratch / "outputs")
+    jobs = [_job(folder, "outputs", kind, device=device, cases=named, results=results, alone=alone)]
+    if _has_test(truth):
+        accuracy = _job(
+            folder,
+            "accuracy",
+            kind,
+            device=truth.device if module else device,
+            images=str(scratch.parent / "test"),
+            batch=_BATCH,
+            shown=_SHOWN,
+            results=str(scratch / "inputs"),
+            alone=alone,
+        )
+        jobs.append(accuracy)
+    return jobs
+
+
+def _job(folder: Path, task: str, kind: Format, **settings: object) -> Json:
+    return {"task": task, "directory": str(folder), "format": kind, **settings}
+
+
+def _has_test(truth: Truth) -> bool:
+    return truth.test is not None and truth.order.preprocessing is not None
+
+
+def _check_weights(truth: Truth, job: Json, answer: Json) -> Check:
+    """Compare the tensors of a file with the study's, which they must equal to the bit."""
+    name = "weights of safetensors"
+    if "error" in answer:
+        return Check(name, False, note=f"does not load: {answer['error']}")
+    found = load_file(job["results"])
+    expected = pack(truth.architecture, truth.module, truth.order.form).state_dict()
+    if found.keys() != expected.keys():
+        other = ", ".join(sorted(found.keys() ^ expected.keys())[:3])
+        return Check(name, False, note=f"other tensors than the network's: {other}")
+    worst = max((relative(found[key], tensor) for key, tensor in expected.items()), default=0.0)
+    if math.isinf(worst):
+        return Check(name, False, tolerance=0.0, note="other shapes, or not numbers")
+    return Check(name, worst == 0, 0.0, worst, 0.0, "of the largest weight")
 
 
 def _check_outputs(truth: Truth, job: Json, answer: Json, cases: list[Case]) -> Check:
     name, tolerance = f"outputs of {job['format']}", OUTPUT_TOLERANCE[truth.order.form]
+    if truth.order.form == "plain":
+        tolerance = max(tolerance, tolerance_of(truth.architecture))
     if "error" in answer:
         return Check(name, False, note=f"does not load: {answer['error']}")
     worst = largest_difference(cases, load_file(job["results"]))
@@ -228,30 +170,32 @@ def _check_outputs(truth: Truth, job: Json, answer: Json, cases: list[Case]) -> 
     return Check(name, worst <= tolerance, 0.0, worst, tolerance, "of the largest output")
 
 
-def _check_accuracy(folder: Path, truth: Truth, job: Json, answer: Json) -> list[Check]:
+def _check_accuracy(truth: Truth, job: Json, answer: Json) -> Check:
     name = f"test_accuracy of {job['format']}"
     if "error" in answer:
-        return [Check(name, False, note=f"does not run: {answer['error']}")]
-    assert truth.test is not None
+        return Check(name, False, truth.test_accuracy, note=f"does not run: {answer['error']}")
     found = answer["correct"] / answer["total"]
     tolerance = max(ACCURACY_TOLERANCE, 1 / answer["total"])
     stated = truth.test_accuracy
     same = stated is None or abs(found - stated) <= tolerance + 1e-12
     note = "" if stated is not None else "the study states none"
-    return [
-        _check_inputs(folder, truth, load_file(job["results"])["normalised"], job["format"]),
-        Check(name, same, stated, found, tolerance, "share of the test split", note),
-    ]
+    return Check(name, same, stated, found, tolerance, "share of the test split", note)
 
 
-def _check_inputs(folder: Path, truth: Truth, found: Tensor, kind: Format) -> Check:
+def _check_preprocessing(folder: Path, truth: Truth, job: Json, answer: Json) -> Check:
+    """Compare the first test images as the export prepares them with the data set's."""
+    name, unit = "preprocessing", "standard deviations"
+    if "error" in answer:
+        return Check(name, False, note=f"does not run: {answer['error']}")
     assert truth.test is not None
+    found = load_file(job["results"])["normalised"]
     meant = truth.test.to("cpu").batch(slice(0, len(found)))
-    worst = (found - meant).abs().max().item()
     note = wrong_preprocessing(folder, truth)
+    worst = (found - meant).abs().max().item() if found.shape == meant.shape else math.inf
+    if math.isinf(worst) or math.isnan(worst):
+        return Check(name, False, tolerance=INPUT_TOLERANCE, note=note or "other shapes")
     passed = not note and worst <= INPUT_TOLERANCE
-    unit = "standard deviations"
-    return Check(f"preprocessing of {kind}", passed, 0.0, worst, INPUT_TOLERANCE, unit, note)
+    return Check(name, passed, 0.0, worst, INPUT_TOLERANCE, unit, note)
 
 
 def _write_test(truth: Truth, path: Path) -> None:

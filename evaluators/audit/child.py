@@ -28,17 +28,25 @@ def main(request: Json) -> None:
 
     torch.set_num_threads(request["threads"])
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    tasks = {"outputs": _outputs, "accuracy": _accuracy, "latency": _latency}
+    tasks = {
+        "weights": _weights,
+        "outputs": _outputs,
+        "accuracy": _accuracy,
+        "latency": _latency,
+    }
     with Path(request["report"]).open("w", encoding="utf-8") as report:
         for job in request["jobs"]:
             try:
                 found = tasks[job["task"]](job, _reload(job["directory"]))
             except (Exception, SystemExit) as problem:  # of the export's own code
-                line = (str(problem).strip().splitlines() or ["no reason given"])[0]
-                kind = "" if isinstance(problem, SystemExit) else f"{type(problem).__name__}: "
-                found = {"error": kind + line}
+                found = {"error": _reason(problem)}
             report.write(json.dumps(found) + "\n")
             report.flush()
+
+
+def _reason(problem: BaseException) -> str:
+    line = (str(problem).strip().splitlines() or ["no reason given"])[0]
+    return line if isinstance(problem, SystemExit) else f"{type(problem).__name__}: {line}"
 
 
 def _reload(directory: str) -> Any:
@@ -57,7 +65,7 @@ def _outputs(job: Json, reload: Any) -> Json:
     results = {}
     for number, case in enumerate(job["cases"]):
         tensors = reload.load_tensors(Path(case["inputs"]))
-        inputs = [tensors[name].to(job["device"]) for name in sorted(tensors)]
+        inputs = [tensors[f"input_{i}"].to(job["device"]) for i in range(len(tensors))]
         model = reload.load_model(job["format"])
         _place(model, job["device"])
         if case["training"]:
@@ -94,41 +102,99 @@ def _accuracy(job: Json, reload: Any) -> Json:
     return {"correct": correct, "total": len(labels)}
 
 
+def _weights(job: Json, reload: Any) -> Json:
+    """Read the weights as whoever has torch alone reads them, and write what was read."""
+    _write(Path(job["results"]), reload.load_tensors(Path(job["directory"]) / "model.safetensors"))
+    return {}
+
+
 def _latency(job: Json, reload: Any) -> Json:
-    """Time a format as a study times its candidates, beside the study's network itself."""
+    """Time formats as a study times its candidates, beside the study's network itself."""
     import torch
 
     from evaluators.latency.latency import LatencyEvaluator
-    from evaluators.latency.subject import DTYPES, prepare
+    from evaluators.latency.subject import prepare
     from kernels.device import detect
     from kernels.exclusive import exclusive
     from search_spaces.architecture import Architecture
 
     device = detect(job["device"])
     evaluator = LatencyEvaluator(device, **job["qualifiers"])
-    if evaluator.dtype != "float32" and job["format"] != "python":
-        raise ValueError(f"a {job['format']} file stays in float32, not {evaluator.dtype}")
     architecture = Architecture.from_json(job["architecture"])
-    with exclusive(device), torch.inference_mode():
-        native = prepare(architecture, device, batch=evaluator.batch, dtype=evaluator.dtype)
-        model = reload.load_model(job["format"])
-        if job["format"] == "python":
-            model.to(device.torch_name, DTYPES[evaluator.dtype])
-            if native.layout == "channels_last":
-                model.to(memory_format=torch.channels_last)
-        else:
-            _place(model, device.torch_name)
-        export: Any = model
-        twin: Any = native.module
+    if evaluator.policy.threads:
+        torch.set_num_threads(evaluator.policy.threads)  # onnxruntime takes as many
+    with exclusive(device):
+        with torch.inference_mode():
+            native = prepare(
+                architecture,
+                device,
+                batch=evaluator.batch,
+                dtype=evaluator.dtype,
+                phase=evaluator.phase,
+                tokens=evaluator.tokens,
+            )
+        models: dict[str, Any] = {"native": native.module}
+        refused: dict[str, str] = {}
+        apart = {kind: why for kind in job["formats"] if (why := _apart(kind, evaluator))}
+        for kind in [item for item in job["formats"] if item not in apart]:
+            try:
+                models[kind] = _placed(reload.load_model(kind), kind, native, evaluator)
+            except (Exception, SystemExit) as problem:  # of the export's own code
+                refused[kind] = _reason(problem)
+        if job["form"] == "packed" and "pt2" in models and evaluator.mode == "eager":
+            models["traced"] = _traced(architecture, native.inputs)
         if evaluator.mode == "compile":
-            export, twin = torch.compile(model), torch.compile(twin)
-        calls = {"export": lambda: export(native.images), "native": lambda: twin(native.images)}
-        timings, disturbed = evaluator.time_all(calls)
+            models = {name: torch.compile(model) for name, model in models.items()}
+        with torch.inference_mode():
+            calls = {name: native.call(model) for name, model in models.items()}
+            timings, disturbed = evaluator.time_all(calls)
+    ms = {name: timing.median_us / 1e3 for name, timing in timings.items()}
     return {
-        "export": timings["export"].median_us / 1e3,
-        "native": timings["native"].median_us / 1e3,
+        "native": ms.pop("native"),
+        "traced": ms.pop("traced", None),
+        "ms": ms,
+        "refused": refused,
+        "apart": apart,
         "disturbed": disturbed,
     }
+
+
+def _apart(kind: str, evaluator: Any) -> str:
+    """Say why a format cannot be compared with what the study measured; empty if it can."""
+    if kind != "python" and evaluator.dtype != "float32":
+        return f"a {kind} file stays in float32, the study measured {evaluator.dtype}"
+    if kind != "python" and (evaluator.phase or evaluator.tokens):
+        return f"a {kind} file reads whole inputs, the study measured a phase of decoding"
+    if kind == "onnx" and evaluator.device.kind != "cpu":
+        return "onnxruntime runs on the CPU here, the study measured another device"
+    return ""
+
+
+def _placed(model: Any, kind: str, native: Any, evaluator: Any) -> Any:
+    """Bring a model to the device, type and layout that the study measures in."""
+    import torch
+
+    from evaluators.latency.subject import DTYPES
+
+    if kind == "python":
+        model.to(evaluator.device.torch_name, DTYPES[evaluator.dtype])
+        if native.layout == "channels_last":
+            model.to(memory_format=torch.channels_last)
+    else:
+        _place(model, evaluator.device.torch_name)
+    return model
+
+
+def _traced(architecture: Any, inputs: Any) -> Any:
+    """Return the study's network as torch runs a graph: what only the running costs."""
+    import torch
+
+    from search_spaces.build import build
+    from search_spaces.export.programs import trace_program
+
+    module = build(architecture).to(inputs.device)
+    example = torch.zeros(2, *inputs.shape[1:], device=inputs.device, dtype=inputs.dtype)
+    return trace_program(module, [example]).module()
 
 
 def _place(model: Any, device: str) -> None:
@@ -137,15 +203,28 @@ def _place(model: Any, device: str) -> None:
         model.to(device)
 
 
-_NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64"}
+_NAMES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
 
 
 def _write(path: Path, tensors: Mapping[str, Any]) -> None:
     """Write a safetensors file; the package of that name is not there for a plain export."""
+    import torch
+
     header, parts, end = {}, [], 0
     for name, tensor in tensors.items():
         kept = tensor.detach().cpu().contiguous()
-        data = kept.numpy().tobytes()
+        data = kept.reshape(-1).view(torch.uint8).numpy().tobytes()
         dtype = _NAMES[str(kept.dtype).removeprefix("torch.")]
         header[name] = {
             "dtype": dtype,

@@ -61,3 +61,25 @@ def run_jobs(
     found: list[Json] = [json.loads(line) for line in lines]
     missing = [{"error": f"the process ended: {reason}"} for _ in jobs[len(found) :]]
     return found + missing
+
+
+def run_where_due(jobs: Sequence[Json], *, threads: int = 1) -> list[Json]:
+    """Do jobs in two processes: where this project cannot be imported, and where it can.
+
+    Args:
+        jobs: as for :func:`run_jobs`; ``alone`` says of each where it is done.
+        threads: CPU threads of torch.
+
+    Returns:
+        what each found, in order.
+
+    Raises:
+        NasError: a process cannot be started.
+    """
+    answers: dict[int, Json] = {}
+    for alone in (True, False):
+        some = [number for number, job in enumerate(jobs) if job["alone"] == alone]
+        if some:
+            found = run_jobs([jobs[number] for number in some], alone=alone, threads=threads)
+            answers |= dict(zip(some, found, strict=True))
+    return [answers[number] for number in range(len(jobs))]

@@ -82,8 +82,12 @@ class Audit:
         ]
 
     def remarks(self) -> list[str]:
-        """Return what is wrong or worth knowing, a line a check."""
-        return [f"{check.name}: {check.note}" for check in self.checks if check.note]
+        """Return what is wrong or worth knowing; checks of which the same is said share a line."""
+        said: dict[str, list[str]] = {}
+        for check in self.checks:
+            if check.note:
+                said.setdefault(check.note, []).append(check.name)
+        return [f"{', '.join(names)}: {note}" for note, names in said.items()]
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values, with the verdict and the gaps."""
@@ -108,6 +112,8 @@ HEADER = ("check", "stated", "found", "gap", "tolerance", "verdict")
 def _verdict(check: Check) -> str:
     if not check.passed:
         return "FAILED"
+    if check.stated is not None and check.found is None:
+        return "not measured"
     return "shown" if check.tolerance is None and check.found is not None else "passed"
 
 

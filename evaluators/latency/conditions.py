@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-_DEFAULTS: dict[str, int | str] = {"batch": 1, "cache": "warm", "dtype": "float32", "mode": ""}
+_DEFAULTS: dict[str, int | str] = {
+    "batch": 1,
+    "cache": "warm",
+    "dtype": "float32",
+    "mode": "",
+    "phase": "",
+    "tokens": 0,
+}
 
 
 def metric_name(metric: str, **conditions: int | str) -> str:

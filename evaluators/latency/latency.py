@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import torch
 
@@ -56,7 +57,10 @@ def default_policy(device: Device) -> TimingPolicy:
 
 
 class LatencyEvaluator:
-    """Times forward passes of a candidate with random weights and N(0, 1) inputs.
+    """Times forward passes of a candidate with random weights and inputs.
+
+    A decoder is timed in phases: ``prefill`` reads a sequence and fills its cache, ``decode`` reads
+    its last token with the others in the cache: the price of one more token.
 
     The metric is ``latency_ms``, with what differs from the defaults behind it
     (``latency_ms[batch=256,dtype=float16]``): the median in milliseconds a batch. Low and high hold
@@ -66,12 +70,14 @@ class LatencyEvaluator:
 
     Args:
         device: where to measure.
-        batch: images a forward pass.
+        batch: images or sequences a forward pass.
         dtype: ``float32``, ``float16`` or ``bfloat16``.
         mode: one of :data:`MODES`; by default a graph on a GPU with warm caches, else eager.
         cache: ``"warm"``, or ``"cold"``: nothing of the last pass is in the last-level cache.
         policy: how long and how often to time; :func:`default_policy` by default. Its cache gives
             way to the one above, its mode to the one above where that is given.
+        phase: of a decoder: ``prefill`` or ``decode``; by default a pass without a cache.
+        tokens: of a decoder's sequence; 0: as many as its input has.
 
     Raises:
         EvaluationError: the mode is unknown, or a graph is asked for where there can be none.
@@ -88,6 +94,8 @@ class LatencyEvaluator:
         mode: str = "",
         cache: str = "warm",
         policy: TimingPolicy | None = None,
+        phase: str = "",
+        tokens: int = 0,
     ) -> None:
         chosen = policy or default_policy(device)
         run = mode or _default_mode(chosen, cache)
@@ -95,10 +103,17 @@ class LatencyEvaluator:
         replayed = "eager" if cache == "cold" or device.kind == "cpu" or run == "eager" else "graph"
         chosen = replace(chosen, mode=replayed, cache=cache)  # type: ignore[arg-type]
         self.device, self.batch, self.dtype, self.mode = device, batch, dtype, run
-        self.policy = chosen
-        self.metrics: tuple[str, ...] = (
-            metric_name("latency_ms", batch=batch, dtype=dtype, mode=mode, cache=cache),
+        self.policy, self.phase, self.tokens = chosen, phase, tokens
+        name = metric_name(
+            "latency_ms",
+            batch=batch,
+            dtype=dtype,
+            mode=mode,
+            cache=cache,
+            phase=phase,
+            tokens=tokens,
         )
+        self.metrics: tuple[str, ...] = (name,)
 
     def cache_key(self, architecture: Architecture) -> str:
         """See :class:`evaluators.protocol.Evaluator`."""
@@ -111,6 +126,8 @@ class LatencyEvaluator:
             cache=self.policy.cache,
             mode=self.mode,
             threads=self.policy.threads,
+            phase=self.phase,
+            tokens=self.tokens,
             versions={"torch": torch.__version__, "harness": f"{HARNESS_VERSION}.0"},
         )
 
@@ -121,22 +138,29 @@ class LatencyEvaluator:
             EvaluationError: it cannot be built, run or measured; the message is the reason.
         """
         with exclusive(self.device), faults(self.device), _same_kernels(), torch.inference_mode():
-            subject = prepare(architecture, self.device, batch=self.batch, dtype=self.dtype)
+            subject = prepare(
+                architecture,
+                self.device,
+                batch=self.batch,
+                dtype=self.dtype,
+                phase=self.phase,
+                tokens=self.tokens,
+            )
             run, prepared = self._made_ready(subject)
             timings, watch = self._timed({_NETWORK: run})
-        return [self._measured(timings[_NETWORK], watch, prepared, subject.layout)]
+            about = {**prepared, "layout": subject.layout, "input": list(subject.inputs.shape)}
+        return [self._measured(timings[_NETWORK], watch, about)]
 
     def _made_ready(self, subject: Subject) -> tuple[Callable[[], object], dict[str, float]]:
         """Return what is timed, and the seconds that compiling took."""
         seconds: dict[str, float] = {}
         if self.mode == "compile":
             begin = time.perf_counter()
-            compiled = torch.compile(subject.module)
-            run: Callable[[], object] = lambda: compiled(subject.images)  # noqa: E731
+            run = subject.call(torch.compile(subject.module))
             run()
             seconds["compile_s"] = time.perf_counter() - begin
         else:
-            run = subject.run
+            run = subject.call(subject.module)
         return run, seconds
 
     def _timed(self, calls: Mapping[str, Call]) -> tuple[dict[str, Timing], Watch]:
@@ -175,16 +199,14 @@ class LatencyEvaluator:
         rounds = sorted({index for timing in timings.values() for index in timing.round_index})
         return timings, _flags(watch, rounds)
 
-    def _measured(
-        self, timing: Timing, watch: Watch, prepared: dict[str, float], layout: str
-    ) -> Measured:
+    def _measured(self, timing: Timing, watch: Watch, about: Mapping[str, Any]) -> Measured:
         rounds = sorted(set(timing.round_index))
         medians = [timing.only([index]).median_us for index in rounds]
         between = BETWEEN_RUN[self.device.kind]
         low, high = interval(medians, timing.median_us, between)
         detail = {
             **timing.to_dict(),
-            **prepared,
+            **about,
             "p10_us": timing.p10_us,
             "p90_us": timing.p90_us,
             "mad_us": timing.mad_us,
@@ -197,8 +219,8 @@ class LatencyEvaluator:
             "states": [[first.to_dict(), last.to_dict()] for first, last in watch.states],
             "batch": self.batch,
             "dtype": self.dtype,
-            "layout": layout,
             "mode": self.mode,
+            "phase": self.phase,
             "driver": self.device.driver,
             "torch": torch.__version__,
             "cuda": torch.version.cuda,

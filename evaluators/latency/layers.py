@@ -12,7 +12,7 @@ import torch
 
 from evaluators.latency.latency import LatencyEvaluator
 from evaluators.latency.setting import check_conditions, conditions_of
-from evaluators.latency.subject import DTYPES, faults, layout_of
+from evaluators.latency.subject import DTYPES, faults, layout_of, random_inputs
 from evaluators.protocol import EvaluationError
 from kernels.errors import NasError
 from kernels.exclusive import exclusive
@@ -105,7 +105,9 @@ def layer_of(architecture: Architecture, step: Step) -> Architecture:
                 inputs = tuple(value(item) for item in node.inputs)
                 values[number] = Value(node.op, inputs, node.scope)
             else:
-                values[number] = Value(Input.of(shape=node.shape), (), f"input{number}")
+                given = isinstance(node.op, Input)  # token ids stay token ids
+                source = node.op if given else Input.of(shape=node.shape)
+                values[number] = Value(source, (), f"input{number}")
         return values[number]
 
     return Architecture.freeze(value(step.nodes[-1]))
@@ -180,22 +182,10 @@ def layer_call(layer: Architecture, evaluator: LatencyEvaluator) -> Call:
         EvaluationError: it cannot run; the message is the reason.
     """
     device = evaluator.device
-    kind = DTYPES[evaluator.dtype]
-    last = layout_of(device, evaluator.dtype) == "channels_last"
-    generator = torch.Generator().manual_seed(0)
     with faults(device):
-        module = build(layer).eval().to(device.torch_name, kind)
-        inputs = [
-            torch.randn((evaluator.batch, *node.shape), generator=generator).to(
-                device.torch_name, kind
-            )
-            for node in layer.inputs
-        ]
-        if last:
+        module = build(layer).eval().to(device.torch_name, DTYPES[evaluator.dtype])
+        if layout_of(device, evaluator.dtype) == "channels_last":
             module = module.to(memory_format=torch.channels_last)
-            inputs = [
-                item.contiguous(memory_format=torch.channels_last) if item.ndim == 4 else item
-                for item in inputs
-            ]
+        inputs = random_inputs(layer, device, batch=evaluator.batch, dtype=evaluator.dtype)
         module(*inputs)
     return lambda: module(*inputs)

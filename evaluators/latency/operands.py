@@ -8,6 +8,7 @@ import torch
 
 from evaluators.latency.subject import DTYPES
 from kernels.device import Device
+from kernels.extended_precision.implementations import OP as EXTENDED
 from kernels.registry import Registry
 from kernels.select import Implementation, load
 from kernels.sliding_channel.implementations import OP, WHOLE_SHIFT
@@ -40,6 +41,14 @@ def sliding_channel(workload: Workload, implementation: Implementation, device: 
         shift = whole_shift(channels, cg, attrs["co"], rule, order)
         return lambda: function(images, weight, placed, shift=shift)
     return lambda: function(images, weight, placed)
+
+
+@OPERANDS.register(EXTENDED)
+def extended_precision(workload: Workload, implementation: Implementation, device: Device) -> Run:
+    """Return one call of an implementation of the extended-precision product."""
+    a, b = (random_tensor(shape, workload, device) for shape in workload.inputs)
+    function: Callable[..., torch.Tensor] = load(implementation)  # type: ignore[assignment]
+    return lambda: function(a, b, None, 1.0, 1.0)
 
 
 def random_tensor(shape: tuple[int, ...], workload: Workload, device: Device) -> torch.Tensor:

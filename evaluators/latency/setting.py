@@ -16,12 +16,15 @@ def conditions_of(evaluator: LatencyEvaluator) -> dict[str, Any]:
     """Return what the figures of an evaluator's layers depend on, as JSON values.
 
     Raises:
-        EvaluationError: the evaluator compiles whole networks, of which layers say nothing.
+        EvaluationError: the evaluator compiles whole networks or times a phase, of which layers
+            say nothing.
     """
     if evaluator.mode == "compile":
         raise EvaluationError(
             "Layers cannot be timed in mode=compile: a compiler joins them. Leave the mode out."
         )
+    if evaluator.phase or evaluator.tokens:
+        raise EvaluationError("Layers are timed in whole passes: leave phase and tokens out.")
     return {
         "device": str(evaluator.device),
         "driver": evaluator.device.driver,

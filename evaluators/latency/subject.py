@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,8 +15,11 @@ from kernels.device import Device
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from search_spaces.build import build
+from search_spaces.ops.layers import Cache
 
 _INPUT_SEED = 0
+PHASES = ("", "prefill", "decode")
+"""Of a decoder: a whole pass; a pass that fills a cache; a pass of one token behind a full one."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Element types that networks are measured in."""
 
@@ -26,30 +30,63 @@ class Subject:
 
     Attributes:
         module: on the device; in half precision on a GPU its maps are channels-last.
-        images: N(0, 1), of a fixed seed.
+        inputs: N(0, 1), or token ids, of a fixed seed.
         layout: ``"contiguous"`` or ``"channels_last"``.
+        phase: one of :data:`PHASES`.
     """
 
     module: nn.Module
-    images: torch.Tensor
+    inputs: torch.Tensor
     layout: str
+    phase: str = ""
+
+    def call(self, module: Callable[..., Any]) -> Callable[[], torch.Tensor]:
+        """Return one pass of the phase through a module of this network, as often as wanted.
+
+        A decoding pass reads the last of the tokens, with those before it in the cache; each call
+        writes what the one before wrote.
+        """
+        inputs = self.inputs
+        if not self.phase:
+            return lambda: module(inputs)
+        tokens = inputs.shape[1]
+        if self.phase == "prefill":
+            return lambda: module(inputs, Cache(tokens))
+        cache = Cache(tokens)
+        if tokens > 1:
+            module(inputs[:, :-1], cache)
+        last = inputs[:, -1:]
+
+        def decode() -> torch.Tensor:
+            cache.length = tokens - 1
+            outputs: torch.Tensor = module(last, cache)
+            return outputs
+
+        return decode
 
     def run(self) -> torch.Tensor:
         """Return the outputs of one forward pass."""
-        outputs: torch.Tensor = self.module(self.images)
-        return outputs
+        return self.call(self.module)()
 
 
 def prepare(
-    architecture: Architecture, device: Device, *, batch: int = 1, dtype: str = "float32"
+    architecture: Architecture,
+    device: Device,
+    *,
+    batch: int = 1,
+    dtype: str = "float32",
+    phase: str = "",
+    tokens: int = 0,
 ) -> Subject:
     """Build a network for a measurement and see that it runs.
 
     Args:
         architecture: of one input, without variants.
         device: where it will run.
-        batch: images a forward pass.
+        batch: images or sequences a forward pass.
         dtype: a key of :data:`DTYPES`.
+        phase: one of :data:`PHASES`.
+        tokens: of a sequence, for a decoder; 0: as many as its input has.
 
     Raises:
         EvaluationError: it cannot be measured; the message is the reason.
@@ -64,22 +101,64 @@ def prepare(
         )
     if dtype not in DTYPES:
         raise EvaluationError(f"Cannot measure in {dtype!r}; known: {', '.join(DTYPES)}.")
+    _check_phase(architecture, phase, tokens)
     layout = layout_of(device, dtype)
-    generator = torch.Generator().manual_seed(_INPUT_SEED)
-    shape = (batch, *architecture.inputs[0].shape)
     with faults(device):
         module = build(architecture).eval().to(device.torch_name, DTYPES[dtype])
-        images = torch.randn(shape, generator=generator).to(device.torch_name, DTYPES[dtype])
         if layout == "channels_last":
             module = module.to(memory_format=torch.channels_last)
-            images = images.contiguous(memory_format=torch.channels_last)
-        subject = Subject(module, images, layout)
+        (inputs,) = random_inputs(architecture, device, batch=batch, dtype=dtype, tokens=tokens)
+        subject = Subject(module, inputs, layout, phase)
         with torch.inference_mode():
             outputs = subject.run()
             finite = bool(outputs.isfinite().all())
     if not finite:
         raise EvaluationError("The network's outputs are not finite with random weights.")
     return subject
+
+
+def _check_phase(architecture: Architecture, phase: str, tokens: int) -> None:
+    if phase not in PHASES:
+        known = ", ".join(PHASES[1:])
+        raise EvaluationError(f"Unknown phase {phase!r} of a measurement; known: {known}.")
+    if (phase or tokens) and not architecture.decodes:
+        raise EvaluationError(
+            "Only networks that read token ids and look back alone have phases and a number of "
+            "tokens; leave phase and tokens out."
+        )
+    if tokens > architecture.nodes[0].shape[0]:
+        raise EvaluationError(
+            f"The network reads {architecture.nodes[0].shape[0]} tokens at most, not {tokens}."
+        )
+
+
+def random_inputs(
+    architecture: Architecture, device: Device, *, batch: int, dtype: str, tokens: int = 0
+) -> list[torch.Tensor]:
+    """Return N(0, 1), or token ids, of a fixed seed for each input, in a layout for the device.
+
+    Args:
+        architecture: the network.
+        device: where they go.
+        batch: samples of each.
+        dtype: a key of :data:`DTYPES`; token ids are int64.
+        tokens: of a sequence of ids; 0: as many as the input has.
+    """
+    generator = torch.Generator().manual_seed(_INPUT_SEED)
+    found = []
+    for source in architecture.inputs:
+        vocabulary: int = getattr(source.op, "vocabulary", 0)
+        if vocabulary:
+            shape: tuple[int, ...] = (batch, tokens or source.shape[0])
+            made = torch.randint(0, vocabulary, shape, generator=generator).to(device.torch_name)
+        else:
+            shape = (batch, *source.shape)
+            drawn = torch.randn(shape, generator=generator)
+            made = drawn.to(device.torch_name, DTYPES[dtype])
+            if layout_of(device, dtype) == "channels_last" and made.ndim == 4:
+                made = made.contiguous(memory_format=torch.channels_last)
+        found.append(made)
+    return found
 
 
 def layout_of(device: Device, dtype: str) -> str:

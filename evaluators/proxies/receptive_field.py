@@ -117,7 +117,7 @@ def _scan(
     reached: list[_Field] = []
     layers: list[_Layer] = []
     for node in architecture.nodes:
-        _, inputs, _, (_, _, _, _, _, reach, _), _ = node
+        _, inputs, _, (_, _, _, _, _, reach, *_), _ = node
         if len(inputs) == 1:
             before = reached[inputs[0]]
         elif inputs:

@@ -1,21 +1,18 @@
 """The cases of record of sliding-channel convolution, each beside what a user would pick instead.
 
-Graphs of at least 20 calls, buffers rotated beyond the cache, baseline and ours interleaved round
-by round. Weights are packed and matrices built outside; scratch memory is inside.
+Weights are packed and matrices built outside; scratch memory is inside.
 """
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import product
 
 import torch
 from torch.nn import functional as F
 
+from kernels.bench import POLICY, Case, Comparison, measure, relative_error
 from kernels.sliding_channel.bench_network import training_steps
 from kernels.sliding_channel.fused import FusedSlidingBlock
 from kernels.sliding_channel.grouped import sliding_channel_conv2d_grouped
@@ -24,7 +21,7 @@ from kernels.sliding_channel.packing import dense_matrix, window_entries
 from kernels.sliding_channel.plan import Structure
 from kernels.sliding_channel.routes import gradients, prepare
 from kernels.sliding_channel.routes import product as sliding_product
-from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets, time_interleaved
+from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets
 
 SYSTEM = "sliding_channel"
 _SHAPES = (
@@ -35,51 +32,12 @@ _SHAPES = (
     (128, 256, 256, 8),
     (128, 512, 512, 4),
 )
-_POLICY = TimingPolicy(mode="graph", rounds=5, samples_per_round=10, max_seconds=2.0)
 _HALF = torch.float16
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Functions to time side by side.
-
-    Attributes:
-        case: the case of record.
-        baseline: what the baseline is.
-        ours: one function per buffer set.
-        baselines: name to the same; the fastest counts.
-        moved_bytes: what one call must read and write at least; 0 where that says nothing.
-        error: computes the relative error of ours against float64, where there is one.
-        cold: whether buffers rotate beyond the cache.
-    """
-
-    case: str
-    baseline: str
-    ours: Sequence[Call]
-    baselines: dict[str, Sequence[Call]]
-    moved_bytes: int
-    error: Callable[[], float] | None
-    cold: bool = True
-
-
-def bench(only: str = "", *, commit: str = "", policy: TimingPolicy = _POLICY) -> list[JsonValue]:
-    """Measure the cases of record on torch's current GPU.
-
-    Args:
-        only: measure the cases whose names contain this.
-        commit: of the code, for the records.
-        policy: how to time.
-
-    Returns:
-        One record per case, see ``kernels/results``.
-    """
-    saved = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
-    try:
-        found = (case for name, case in _cases() if only in name)
-        return [_record(make(), commit, policy) for make in found]
-    finally:
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = saved
+def bench(only: str = "", *, commit: str = "", policy: TimingPolicy = POLICY) -> list[JsonValue]:
+    """Measure the cases of record; see :func:`kernels.bench.measure`."""
+    return measure(SYSTEM, _cases(), only=only, commit=commit, policy=policy)
 
 
 def case_names() -> list[str]:
@@ -87,7 +45,7 @@ def case_names() -> list[str]:
     return [name for name, _ in _cases()]
 
 
-def _cases() -> Iterator[tuple[str, Callable[[], Comparison]]]:
+def _cases() -> Iterator[Case]:
     for shape, cg in product(_SHAPES, (2, 4)):
         batch, c_in, c_out, size = shape
         text = f"B{batch} {c_in}->{c_out} {size}x{size} cg{cg} co0.5 fp16 channels-last"
@@ -101,42 +59,6 @@ def _cases() -> Iterator[tuple[str, Callable[[], Comparison]]]:
     yield step, partial(_training, step)
 
 
-def _record(compared: Comparison, commit: str, policy: TimingPolicy) -> JsonValue:
-    turns = {"ours": compared.ours, **compared.baselines}
-    if compared.moved_bytes:
-        turns["copy"] = _copies(compared.moved_bytes)
-    with torch.no_grad():
-        error = None if compared.error is None else compared.error()
-        timings = time_interleaved(turns, device="cuda", policy=_policy_of(compared, policy))
-    ours = timings["ours"]
-    fastest = min(compared.baselines, key=lambda name: timings[name].median_us)
-    return {
-        "system": SYSTEM,
-        "case": compared.case,
-        "ours_us": ours.median_us,
-        "p10_us": ours.p10_us,
-        "p90_us": ours.p90_us,
-        "baseline": f"{compared.baseline} ({fastest})",
-        "baseline_us": timings[fastest].median_us,
-        "ratio": timings[fastest].median_us / ours.median_us,
-        "roofline_us": timings["copy"].median_us if "copy" in timings else None,
-        "error": error,
-        "device": torch.cuda.get_device_name(),
-        "versions": {
-            "torch": torch.__version__,
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
-            "python": platform.python_version(),
-        },
-        "commit": commit,
-        "date": datetime.now(UTC).date().isoformat(),
-    }
-
-
-def _policy_of(compared: Comparison, policy: TimingPolicy) -> TimingPolicy:
-    return policy if compared.cold else replace(policy, cache="warm")
-
-
 def _forward(case: str, shape: tuple[int, int, int, int], cg: int) -> Comparison:
     batch, c_in, c_out, size = shape
     s = _structure(c_in, c_out, cg)
@@ -148,7 +70,7 @@ def _forward(case: str, shape: tuple[int, int, int, int], cg: int) -> Comparison
 
     def error() -> float:
         expected = F.conv2d(xs[0][:8].double(), dense_matrix(weight, s).double()[:, :, None, None])
-        return _error(sliding_product(xs[0][:8], prepared, None, s), expected)
+        return relative_error(sliding_product(xs[0][:8], prepared, None, s), expected)
 
     return Comparison(
         case,
@@ -190,7 +112,7 @@ def _backward(case: str, shape: tuple[int, int, int, int], cg: int) -> Compariso
             full += rows[part].double().T @ columns[part].double()
         assert dx is not None
         assert dw is not None
-        return max(_error(dx[:8], expected), _error(dw, window_entries(full, s)))
+        return max(relative_error(dx[:8], expected), relative_error(dw, window_entries(full, s)))
 
     return Comparison(
         case,
@@ -213,7 +135,7 @@ def _single(case: str) -> Comparison:
 
     def error() -> float:
         matrix = dense_matrix(weight.double(), s)[:, :, None, None]
-        return _error(ours(xs[0][:8]), F.conv2d(xs[0][:8].double(), matrix))
+        return relative_error(ours(xs[0][:8]), F.conv2d(xs[0][:8].double(), matrix))
 
     matrix, flat = dense[:, :, None, None], [x.flatten(2) for x in xs]
     return Comparison(
@@ -254,7 +176,7 @@ def _fused(case: str) -> Comparison:
             "compile": [partial(compiled, x) for x in xs],
         },
         moved,
-        lambda: _error(block(xs[0][:8]), reference(xs[0][:8].double())),
+        lambda: relative_error(block(xs[0][:8]), reference(xs[0][:8].double())),
     )
 
 
@@ -293,14 +215,3 @@ def _weights(*shape: int) -> torch.Tensor:
 
 def _last(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
-
-
-def _copies(moved_bytes: int) -> list[Call]:
-    """Copy half as many bytes: one pass over memory that moves as much."""
-    sets = cold_sets(moved_bytes)
-    pairs = [torch.empty(2, moved_bytes // 2, dtype=torch.int8, device="cuda") for _ in range(sets)]
-    return [partial(pair[0].copy_, pair[1]) for pair in pairs]
-
-
-def _error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found.double() - expected).norm() / expected.norm())

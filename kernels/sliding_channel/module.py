@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache, partial
 from typing import cast
 
 import torch
 
-from kernels.device import detect
 from kernels.environment import forced_kernel
 from kernels.errors import NasError
-from kernels.select import implementations, load, select
-from kernels.sliding_channel import plain
-from kernels.sliding_channel.dense import sliding_channel_conv2d
-from kernels.sliding_channel.implementations import (
-    OP,
-    WHOLE_SHIFT,
-    sliding_channel_workload,
+from kernels.select import implementations, load
+from kernels.sliding_channel import exported, plain
+from kernels.sliding_channel.choice import (
+    Product,
+    Settings,
+    chosen,
+    element_type,
+    layout_of,
+    product_for,
+    with_shift,
 )
+from kernels.sliding_channel.dense import sliding_channel_conv2d
+from kernels.sliding_channel.implementations import OP
 from kernels.sliding_channel.plan import whole_shift
 from kernels.sliding_channel.windows import Order, Rule, window_starts
-
-Product = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None],
-    torch.Tensor,
-]
-Settings = tuple[int, int, int, str, Rule, Order]
 
 
 class SlidingChannelConv2d(plain.SlidingChannelConv2d):
@@ -91,20 +87,20 @@ class SlidingChannelConv2d(plain.SlidingChannelConv2d):
             raise NasError(
                 f"Expected an input of shape (b, {self.in_channels}, h, w), got {tuple(x.shape)}."
             )
+        if torch.compiler.is_exporting():
+            y: torch.Tensor = exported.sliding_channel_conv2d(
+                x, self.weight, self.starts, self.bias, *self._settings[2:]
+            )
+            return y
         return self._product(x)(x, self.weight, self.starts, self.bias)
 
     def _product(self, x: torch.Tensor) -> Product:
         if x.device.type not in ("cpu", "cuda"):  # shapes only (meta), or a device of torch's own
             return sliding_channel_conv2d
-        last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-        layout = "channels_last" if last else "contiguous"
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         if torch.compiler.is_compiling():
-            name = _traced_name(dtype, layout, x.device, *self._settings)
-            return _bound(name, _PRODUCTS[name], self._shift)
-        forced = forced_kernel(OP)
-        return _chosen(self._settings, x.shape, dtype, layout, x.device, forced)[1]
+            name = _traced_name(element_type(x), layout_of(x), x.device, *self._settings)
+            return with_shift(name, _PRODUCTS[name], self._shift)
+        return product_for(x, self._settings)
 
     def extra_repr(self) -> str:
         """Return the constructor's arguments."""
@@ -118,35 +114,6 @@ class SlidingChannelConv2d(plain.SlidingChannelConv2d):
 _PRODUCTS = {entry.name: cast("Product", load(entry)) for entry in implementations(OP)}
 
 
-@lru_cache(maxsize=4096)
-def _chosen(
-    settings: Settings,
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    layout: str,
-    device: torch.device,
-    forced: str | None,
-) -> tuple[str, Product]:
-    _, out_channels, cg, co, rule, order = settings
-    workload = sliding_channel_workload(
-        shape,
-        out_channels,
-        cg=cg,
-        co=co,
-        rule=rule,
-        order=order,
-        dtype=str(dtype).removeprefix("torch."),
-        layout=layout,
-    )
-    chosen = select(workload, detect(str(device)), force=forced)
-    shift = whole_shift(settings[0], cg, co, rule, order)
-    return chosen.name, _bound(chosen.name, cast("Product", load(chosen)), shift)
-
-
-def _bound(name: str, product: Callable[..., torch.Tensor], shift: int | None) -> Product:
-    return partial(product, shift=shift) if name in WHOLE_SHIFT else product
-
-
 # The tracer runs this and sees only the name.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _traced_name(
@@ -154,4 +121,4 @@ def _traced_name(
 ) -> str:
     """Choose at the smallest shape: a traced graph may be run at any batch and image size."""
     shape = (1, settings[0], 1, 1)
-    return _chosen(settings, shape, dtype, layout, device, forced_kernel(OP))[0]
+    return chosen(settings, shape, dtype, layout, device, forced_kernel(OP))[0]

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from kernels.errors import NasError
 from nas.commands.shared import AsJson, Data, Device, Run, Study, complete_recipe
+from nas.output import progress
 from nas.output import show as print_result
 
 
@@ -77,7 +79,10 @@ def train(
 
 
 def export(
-    run: Run,
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="Directory of a run, as --out of 'nas search' named it."),
+    ] = None,
     points: Annotated[
         list[str] | None, typer.Argument(help="Keys of the front, or numbers of trials.")
     ] = None,
@@ -94,19 +99,33 @@ def export(
     ] = None,
     compare: Annotated[
         tuple[str, str] | None,
-        typer.Option(help="Print what differs between two networks, and export nothing."),
+        typer.Option(
+            help="Print what differs between two networks, and export nothing: trials of the run, "
+            "JSON files, RUN:KEY or text in quotes.",
+            metavar="A B",
+        ),
     ] = None,
+    latency_tolerance: Annotated[
+        float,
+        typer.Option(min=0, help="How much slower a packed export may be.", metavar="SHARE"),
+    ] = 0.15,
     study: Study = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write points as PyTorch files; reload and measure each in a clean process as a check."""
+    """Write points as PyTorch files; reload and measure each in a clean process as a check.
+
+    Interrupted, the same command goes on where it was.
+    """
     from nas.jobs import export as job
 
     if compare is not None:
-        result = job.compare_points(run, study, *compare)
-        print_result(result, as_json=as_json, text=job.comparison_text)
+        compared = job.compare_networks(run, study, compare)
+        print_result(compared, as_json=as_json, text=job.comparison_text)
         return
+    if run is None:
+        raise NasError("Name the run to export from: nas export RUN [POINTS].")
+    formats = [item.strip() for item in to.split(",") if item.strip()]
     exports = job.export(
         run,
         study,
@@ -114,9 +133,11 @@ def export(
         best=best,
         every=every,
         form=form,
-        to=[item.strip() for item in to.split(",") if item.strip()],
+        to=formats,
         device=device,
+        latency_tolerance=latency_tolerance,
         out=out,
+        on_progress=progress,
     )
     print_result(exports, as_json=as_json, text=job.export_text)
     if not all(item["passed"] for item in exports):

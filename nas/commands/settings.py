@@ -118,6 +118,7 @@ _METAVARS = {
     "constraints": "METRIC<=NUMBER",
     "funnel": "METRIC:SHARE",
     "baselines": "torchvision:NAME",
+    "from_model": "MODEL",
     "enqueue": "FILE.json",
     "evaluators": "FILE.py:NAME",
     "device": "cpu|cuda|cuda:N",

@@ -1,8 +1,9 @@
-"""A point of a front trained again from several seeds: what of its accuracy was luck.
+"""A point of a front trained again from several seeds: what of its figure was luck.
 
 The weights of each seed stay in the workspace, so a confirmation that was interrupted, or that is
 asked for more seeds, pays only what is missing. The result is a figure of the trial,
-``accuracy[seeds=K]`` and ``test_accuracy[seeds=K]``, with every seed in its details.
+``accuracy[seeds=K]`` and ``test_accuracy[seeds=K]`` (``loss`` of a text), with every seed in its
+details.
 """
 
 from __future__ import annotations
@@ -12,21 +13,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from evaluators.accuracy.data import load_dataset
-from evaluators.accuracy.evaluation import evaluate
-from evaluators.accuracy.evaluator import AccuracyEvaluator, Weights, measure_test_accuracy
+from evaluators.accuracy.evaluator import AccuracyEvaluator, Weights
 from evaluators.accuracy.recipe import get_recipe
 from evaluators.accuracy.seeds import SeedSummary
+from evaluators.accuracy.tasks import score_split
 from evaluators.protocol import Measured
 from kernels.device import detect
 from kernels.errors import NasError
+from nas.figures import number
 from nas.jobs.common import Json
 from search_spaces.architecture import Architecture
 from search_spaces.build import build, load_weights
 from studies.config import StudyConfig
 from studies.front import FrontPoint
+from studies.metrics import METRICS, quality_of
 from studies.workspace import Workspace
 
-_PARTS = {"validation": "accuracy", "test": "test_accuracy"}
+_PARTS = ("validation", "test")
 
 
 def confirm_point(
@@ -45,7 +48,10 @@ def confirm_point(
         NasError: a training failed.
     """
     place = Workspace.of(run)
-    metrics = {part: f"{name}[seeds={count}]" for part, name in _PARTS.items()}
+    quality = quality_of(config.names)
+    if quality is None:
+        raise NasError("The study trained nothing: there is no figure to confirm.")
+    metrics = {"validation": f"{quality}[seeds={count}]", "test": f"test_{quality}[seeds={count}]"}
     with place.open(create=False) as repository:
         detail = repository.detail(point.trial_id, metrics["test"])
         architecture = repository.architecture(point.key)
@@ -53,11 +59,11 @@ def confirm_point(
     if not seeds:
         for seed in range(config.seed, config.seed + count):
             seeds.append(_one_seed(place, config, architecture, seed))
-            values = ", ".join(f"{part} {100 * seeds[-1][part]:.1f}%" for part in _PARTS)
+            values = ", ".join(f"{part} {number(quality, seeds[-1][part])}" for part in _PARTS)
             say(f"seed {seed}: {values}")
     summaries = {
-        part: SeedSummary.of([Measured(name, item[part]) for item in seeds])
-        for part, name in _PARTS.items()
+        part: SeedSummary.of([Measured(metrics[part], item[part]) for item in seeds])
+        for part in _PARTS
     }
     if not detail:
         figures = [
@@ -66,14 +72,16 @@ def confirm_point(
         ]
         with place.open(create=False) as repository:
             repository.add_values(point.trial_id, figures)
-    searched = point.values["accuracy"].value
+    searched = point.values[quality].value
+    better = 1.0 if METRICS[quality].direction == "max" else -1.0
     return {
         "key": point.key,
         "trial": point.trial,
+        "metric": quality,
         "searched": searched,
         **{part: dataclasses.asdict(item) for part, item in summaries.items()},
-        "luck": searched - summaries["validation"].mean,
-        "gap": summaries["validation"].mean - summaries["test"].mean,
+        "luck": better * (searched - summaries["validation"].mean),
+        "gap": better * (summaries["validation"].mean - summaries["test"].mean),
         "seeds": seeds,
     }
 
@@ -106,6 +114,6 @@ def _one_seed(place: Workspace, config: StudyConfig, architecture: Architecture,
         weights = kept[key]
     module = build(architecture)
     load_weights(module, architecture, weights)
-    validation = evaluate(module.to(device), dataset.validation, device=device).value
-    test = measure_test_accuracy(architecture, weights, dataset, device=device).value
+    module.to(device)
+    validation, test = (score_split(module, dataset, part).value for part in _PARTS)
     return {"seed": seed, "validation": validation, "test": test, "dense_key": key, "reused": paid}

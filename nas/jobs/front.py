@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dashboards.from_study import read_front
 from dashboards.front_page import write_front_page
+from nas.figures import number
 from nas.jobs.common import Json, chosen_study, front_table, point_json
 from nas.jobs.confirm import confirm_point
 from nas.output import progress
@@ -15,9 +16,10 @@ from nas.tables import table
 from studies.config import StudyConfig
 from studies.front import FrontPoint, finish_front, write_front_csv
 from studies.front import front as read_points
+from studies.metrics import QUALITIES, quality_of
 from studies.workspace import Workspace
 
-_ALSO = ("accuracy", "test_accuracy", "latency_ms", "params", "macs")
+_ALSO = (*QUALITIES, *(f"test_{name}" for name in QUALITIES), "latency_ms", "params", "macs")
 """Metrics that are shown though they are no objectives."""
 
 
@@ -32,7 +34,7 @@ def front(run: Path, study: str | None, *, confirm: int = 0) -> Json:
     with Workspace.of(run).open(create=False) as repository:
         name = chosen_study(repository, run, study)
         config = StudyConfig(**repository.study(name).config)
-    trained = "accuracy" in config.names
+    trained = quality_of(config.names) is not None
     points = finish_front(run, name) if trained else read_points(run, name)
     write_front_csv(points, run / "front.csv")
     written = [str(run / "front.csv")]
@@ -53,9 +55,9 @@ def front(run: Path, study: str | None, *, confirm: int = 0) -> Json:
 def front_text(result: Json) -> str:
     """Write a front for the terminal."""
     metrics = [*result["objectives"], *(m for m in _ALSO if m not in result["objectives"])]
-    if "test_accuracy" in metrics and "accuracy" in metrics:
-        metrics.remove("test_accuracy")
-        metrics.insert(metrics.index("accuracy") + 1, "test_accuracy")
+    for name in QUALITIES:
+        metrics.remove(f"test_{name}")
+        metrics.insert(metrics.index(name) + 1, f"test_{name}")
     parts = [front_table(result["points"], metrics)]
     if "confirmed" in result:
         parts.append(_confirmed_text(result["confirmed"]))
@@ -80,31 +82,38 @@ def _say(head: str, line: str) -> None:
 def _confirmed_text(confirmed: Sequence[Json]) -> str:
     if not confirmed:
         return "There is no point to confirm."
-    seeds = len(confirmed[0]["seeds"])
+    seeds, metric = len(confirmed[0]["seeds"]), confirmed[0]["metric"]
+    share = metric == "accuracy"
     rows = [
         [
             item["key"][:8],
             str(item["trial"]),
-            f"{100 * item['searched']:.1f}%",
-            _spread(item["validation"]),
-            _spread(item["test"]),
-            f"{100 * item['luck']:+.1f}",
-            f"{100 * item['gap']:+.1f}",
+            number(metric, item["searched"]),
+            _spread(item["validation"], share),
+            _spread(item["test"], share),
+            _signed(item["luck"], share),
+            _signed(item["gap"], share),
         ]
         for item in confirmed
     ]
     header = ["key", "trial", "search", "validation", "test", "luck", "val-test"]
     mean_luck = sum(item["luck"] for item in confirmed) / len(confirmed)
     mean_gap = sum(item["gap"] for item in confirmed) / len(confirmed)
+    unit, points = (", in %", " in points") if share else (f" of {metric}", f" in {metric}")
     return (
-        f"Confirmed with {seeds} seeds: mean and standard deviation, in %\n"
+        f"Confirmed with {seeds} seeds: mean and standard deviation{unit}\n"
         f"{table(header, rows)}\n"
-        f"Selection bias in points: the search saw {100 * mean_luck:+.1f} beyond the mean over "
-        f"seeds (luck);\nvalidation is {100 * mean_gap:+.1f} above test (val-test)."
+        f"Selection bias{points}: the search saw {_signed(mean_luck, share)} beyond the mean over "
+        f"seeds (luck);\nvalidation is {_signed(mean_gap, share)} above test (val-test)."
     )
 
 
-def _spread(summary: Json) -> str:
-    text = f"{100 * summary['mean']:.1f}"
+def _spread(summary: Json, share: bool) -> str:
+    scale, digits = (100, 1) if share else (1, 3)
+    text = f"{scale * summary['mean']:.{digits}f}"
     deviation = summary["deviation"]
-    return text if deviation is None else f"{text} +- {100 * deviation:.1f}"
+    return text if deviation is None else f"{text} +- {scale * deviation:.{digits}f}"
+
+
+def _signed(value: float, share: bool) -> str:
+    return f"{100 * value:+.1f}" if share else f"{value:+.3f}"

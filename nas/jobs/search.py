@@ -59,7 +59,7 @@ def summary_text(summary: Json) -> str:
 
 
 def _settings(settings: Mapping[str, Any], config: Path | None, out: Path) -> StudyConfig:
-    if config is None and "space" not in settings:
+    if config is None and not {"space", "from_model"} & settings.keys():
         raise NasError(f"Name a space: nas search SPACE. Known: {', '.join(space_names())}.")
     defaults = {"name": out.resolve().name, "data": "digits"}
     if config is None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kernels.errors import NasError
 from nas.jobs.common import Json, chosen_study, point_json
 from nas.jobs.trials import find_trial
 from search_spaces.architecture import Architecture
+from studies.audits import EVENT as EXPORTED
+from studies.audits import audits_of, latest
 from studies.config import StudyConfig
 from studies.front import front_of
 from studies.manage import show_study
@@ -54,6 +57,7 @@ def show_run(run: Path, study: str | None) -> Json:
             for trial in trials
             if trial.origin.get("by") == "baseline"
         ],
+        "exports": _exports(events),
         "events": [_event_json(item) for item in events[-_EVENTS:]],
     }
 
@@ -64,7 +68,8 @@ def show_trial(run: Path, study: str | None, which: str) -> Json:
     Raises:
         NasError: there is no such record, study or trial.
     """
-    with Workspace.of(run).open(create=False) as repository:
+    place = Workspace.of(run)
+    with place.open(create=False) as repository:
         name = chosen_study(repository, run, study)
         record = repository.study(name)
         trials = repository.trials(record.id)
@@ -73,6 +78,7 @@ def show_trial(run: Path, study: str | None, which: str) -> Json:
         evaluations = repository.evaluations(trial.id)
         events = [item for item in repository.events(record.id) if _concerns(item, trial)]
         figures = {metric: _figure(repository, trial, metric) for metric in trial.values}
+        exports = _audited(place, repository, trial)
     return {
         "study": name,
         **_trial_json(trial),
@@ -93,6 +99,7 @@ def show_trial(run: Path, study: str | None, which: str) -> Json:
             }
             for item in evaluations
         ],
+        "exports": exports,
         "lineage": lineage({item.number: item for item in trials}, trial),
         "events": [_event_json(item) for item in events],
     }
@@ -163,6 +170,28 @@ def _trial_json(trial: TrialRecord) -> Json:
 def _figure(repository: Repository, trial: TrialRecord, metric: str) -> Json:
     value = dataclasses.asdict(trial.values[metric])
     return {**value, "detail": dict(repository.detail(trial.id, metric))}
+
+
+def _exports(events: Sequence[EventRecord]) -> list[Json]:
+    """Return the last export to each folder that events tell of."""
+    told = [_event_json(item) for item in events if item.kind == EXPORTED]
+    return list({item["directory"]: item for item in told}.values())
+
+
+def _audited(place: Workspace, repository: Repository, trial: TrialRecord) -> list[Json]:
+    """Return the exports of a trial and what their last audits found, or why that is not known."""
+    try:
+        found = latest(audits_of(place, repository, trial))
+    except NasError as problem:
+        return [{"problem": str(problem)}]
+    return [
+        {
+            "directory": record.directory,
+            "time": record.time.isoformat(),
+            "audit": record.audit.to_json(),
+        }
+        for record in found
+    ]
 
 
 def _concerns(event: EventRecord, trial: TrialRecord) -> bool:

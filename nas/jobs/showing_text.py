@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from evaluators.audit.values import HEADER, Audit
 from nas.figures import duration, figure, number
 from nas.jobs.common import MOST_WIDTH, Json, front_table, screen_width
 from nas.tables import pairs, table
@@ -59,6 +60,9 @@ def run_text(run: Json) -> str:
         parts.append(f"Baseline {item['name']}: {item['state']}, {', '.join(named)}")
     metrics = [*run["objectives"], *(name for name in _ALSO if name not in run["objectives"])]
     parts.append(front_table(run["front"], metrics))
+    if run["exports"]:
+        rows = [(f"trial {item['trial']}", _exported(item)) for item in run["exports"]]
+        parts.append(f"Exports\n{_wrapped(rows)}")
     return "\n\n".join(parts)
 
 
@@ -77,6 +81,7 @@ def trial_text(trial: Json) -> str:
         parts.append(f"Decisions\n{_wrapped(_grouped(trial['decisions']))}")
     parts.append(f"Layers\n{_layers(trial)}")
     parts.append(f"Figures\n{_figures(trial['figures'])}")
+    parts += [_export(item) for item in trial["exports"]]
     if trial["lineage"]:
         rows = [
             (f"trial {item['trial']}", f"{item['key'][:8]}  {', '.join(item['changed'])}")
@@ -87,6 +92,26 @@ def trial_text(trial: Json) -> str:
         rows = [(_when(item["time"]), _event(item)) for item in trial["events"]]
         parts.append(f"Events\n{_wrapped(rows)}")
     return "\n\n".join(parts)
+
+
+def _exported(item: Json) -> str:
+    """Write an export on a line."""
+    verdict = "audit passed" if item["passed"] else f"AUDIT FAILED: {', '.join(item['failed'])}"
+    return f"{item['form']}, {' '.join(item['to'])}; {verdict}; {item['directory']}"
+
+
+def _export(item: Json) -> str:
+    """Write an export with the gap table of its last audit."""
+    if "problem" in item:
+        return f"Exported: {item['problem']}"
+    audit = Audit.from_json(item["audit"])
+    verdict = "audit passed" if audit.passed else "AUDIT FAILED"
+    lines = [
+        f"Exported to {item['directory']}: {audit.form}, {verdict} {_when(item['time'])}",
+        table(HEADER, audit.rows()),
+        *audit.remarks(),
+    ]
+    return "\n".join(lines)
 
 
 def _wrapped(rows: Sequence[tuple[str, str]]) -> str:
@@ -158,7 +183,8 @@ def _event(item: Json) -> str:
     if "started" in rest and "ended" in rest:
         begun, ended = (datetime.fromisoformat(rest.pop(key)) for key in ("started", "ended"))
         rest["took"] = duration((ended - begun).total_seconds())
-    return f"{item['kind']}: " + ", ".join(f"{k} {_plain_text(v)}" for k, v in rest.items())
+    said = [f"{key} {_plain_text(value)}" for key, value in rest.items() if value != []]
+    return f"{item['kind']}: {', '.join(said)}"
 
 
 def _counts(run: Json) -> str:

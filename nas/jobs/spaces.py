@@ -5,31 +5,56 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from kernels.errors import NasError, UnknownNameError
+from kernels.errors import NasError
 from nas.bench import candidate_throughput
 from nas.jobs.common import Json
 from nas.tables import table
 from search_spaces.size import Size
-from search_spaces.space import DataSpec
+from search_spaces.space import EXAMPLES, DataSpec, Reads
 from search_spaces.zoo import load_space, space_names
 
 
-def spaces(names: Sequence[str], input_shape: str, classes: int) -> list[Json]:
-    """Return name, version and size of search spaces."""
+def spaces(names: Sequence[str], input_shape: str | None, classes: int | None) -> list[Json]:
+    """Return name, version and size of search spaces.
+
+    Args:
+        names: of the spaces; all if none.
+        input_shape: ``CxHxW`` of images, or the number of tokens of text; by default an example of
+            what each space reads.
+        classes: of images; of text, the size of the vocabulary.
+
+    Raises:
+        NasError: the shape cannot be read, or a space that is named reads something else.
+    """
+    given = None if input_shape is None else _spec(input_shape, classes)
+    found = [load_space(name) for name in names or space_names()]
+    if given is not None and not names:
+        found = [space for space in found if space.reads == given.kind]
+    rows = []
+    for space in found:
+        size = space.size(given or _example(space.reads, classes))
+        rows.append({"name": space.name, "version": space.version, **size_json(size)})
+    return rows
+
+
+def _example(reads: Reads, classes: int | None) -> DataSpec:
+    spec = EXAMPLES[reads]
+    return spec if classes is None else _spec("x".join(map(str, spec.input_shape)), classes)
+
+
+def _spec(input_shape: str, classes: int | None) -> DataSpec:
     try:
         shape = tuple(int(size) for size in input_shape.split("x"))
-        if len(shape) != 3 or min(shape) < 1 or classes < 1:
+        if len(shape) not in (1, 3) or min(shape) < 1 or (classes is not None and classes < 1):
             raise ValueError
     except ValueError:
         raise NasError(
-            f"Expected --input-shape CxHxW and --classes, got {input_shape!r} and {classes}."
+            "Expected --input-shape CxHxW (or a number of tokens) and a positive number of "
+            f"--classes, got {input_shape!r} and {classes}."
         ) from None
-    rows = []
-    for name in names or space_names():
-        space = load_space(name)
-        size = space.size(DataSpec(shape, classes))
-        rows.append({"name": space.name, "version": space.version, **size_json(size)})
-    return rows
+    text = len(shape) == 1
+    number = classes or EXAMPLES["text" if text else "images"].classes
+    return DataSpec(shape, number, number if text else 0)
 
 
 def spaces_text(rows: Sequence[Json]) -> str:
@@ -43,11 +68,10 @@ def size_json(size: Size) -> Json:
     return {"size": str(size), **dataclasses.asdict(size)}
 
 
-def bench(what: str, space: str, seconds: float) -> Json:
+def bench(space: str, seconds: float) -> Json:
     """Measure the throughput of candidates."""
-    if what != "candidates":
-        raise UnknownNameError("benchmark", what, ["candidates"])
-    result = candidate_throughput(load_space(space), DataSpec((3, 32, 32), 10), seconds=seconds)
+    found = load_space(space)
+    result = candidate_throughput(found, EXAMPLES[found.reads], seconds=seconds)
     return {"space": space, **dataclasses.asdict(result)}
 
 

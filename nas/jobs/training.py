@@ -9,13 +9,15 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from evaluators.accuracy.data import Dataset, load_dataset
-from evaluators.accuracy.evaluator import Weights, measure_test_accuracy
+from evaluators.accuracy.data import AnyDataset, load_dataset
+from evaluators.accuracy.evaluator import Weights, measure_test
 from evaluators.accuracy.recipe import Recipe, get_recipe
 from evaluators.accuracy.seeds import SeedSummary, train_seeds
+from evaluators.accuracy.tasks import metrics_of
 from evaluators.protocol import Measured
 from kernels.device import Device, detect
 from kernels.errors import NasError
+from nas.figures import figure, number
 from nas.jobs.common import Json
 from nas.jobs.trials import recorded_architecture
 from nas.output import progress
@@ -65,6 +67,7 @@ def train(
         "macs": architecture.macs,
         "data": data,
         "recipe": recipe,
+        "metric": metrics_of(dataset)[0],
         "device": str(target),
         "seeds": rows,
         **{kind: _summary(rows, kind) for kind in _KINDS},
@@ -75,18 +78,19 @@ def train(
     return result
 
 
-def _check_fit(architecture: Architecture, dataset: Dataset, data: str) -> None:
-    shapes = [node.shape for node in architecture.inputs]
-    if shapes != [dataset.input_shape] or architecture.output.shape != (dataset.classes,):
+def _check_fit(architecture: Architecture, dataset: AnyDataset, data: str) -> None:
+    shapes, spec = [node.shape for node in architecture.inputs], dataset.spec
+    classes = (*spec.input_shape, spec.classes) if spec.vocabulary else (spec.classes,)
+    if shapes != [spec.input_shape] or architecture.output.shape != classes:
         raise NasError(
             f"The network takes {shapes} and gives {architecture.output.shape}; the data {data!r} "
-            f"has images {dataset.input_shape} of {dataset.classes} classes."
+            f"has {spec.kind} {spec.input_shape} of {spec.classes} classes."
         )
 
 
 def _rows(
     architecture: Architecture,
-    dataset: Dataset,
+    dataset: AnyDataset,
     recipe: Recipe,
     seeds: Sequence[int],
     device: Device,
@@ -108,12 +112,13 @@ def _rows(
             checkpoints=None if out is None else out / "checkpoints",
         )
         weights = next(iter(kept.values()))
-        test = measure_test_accuracy(architecture, weights, dataset, device=device.torch_name)
+        test = measure_test(architecture, weights, dataset, device=device.torch_name)[0]
         file = None if out is None else _save(out, seed, weights)
         rows.append(_row(seed, {"validation": validation, "test": test}, file))
         progress(
-            f"[{len(rows)}/{len(seeds)}] seed {seed}: validation {100 * validation.value:.1f}%, "
-            f"test {100 * test.value:.1f}%, {rows[-1]['seconds']:.1f} s"
+            f"[{len(rows)}/{len(seeds)}] seed {seed}: "
+            f"validation {number(validation.metric, validation.value)}, "
+            f"test {number(test.metric, test.value)}, {rows[-1]['seconds']:.1f} s"
         )
     return rows
 
@@ -138,12 +143,17 @@ def find_architecture(reference: str) -> Architecture:
 
 
 def train_text(result: Json) -> str:
-    """Write the accuracies of each seed and their summary."""
+    """Write the figures of each seed and their summary."""
+    metric = result["metric"]
     rows = [
-        [str(row["seed"]), *(_interval(row[kind]) for kind in _KINDS), f"{row['seconds']:.1f} s"]
+        [
+            str(row["seed"]),
+            *(figure(metric, row[kind]) for kind in _KINDS),
+            f"{row['seconds']:.1f} s",
+        ]
         for row in result["seeds"]
     ]
-    rows.append(["mean", *(_mean(result[kind]) for kind in _KINDS), ""])
+    rows.append(["mean", *(_mean(metric, result[kind]) for kind in _KINDS), ""])
     head = (
         f"{result['key'][:8]}, {result['params']:,} parameters, on {result['data']} by "
         f"{result['recipe']}, {result['device']}"
@@ -153,15 +163,10 @@ def train_text(result: Json) -> str:
     return f"{head}\n\n{table(['seed', *_KINDS, 'time'], rows)}{written}"
 
 
-def _interval(item: Mapping[str, float]) -> str:
-    low, high = 100 * item["low"], 100 * item["high"]
-    return f"{100 * item['value']:.1f}% ({low:.1f} to {high:.1f})"
-
-
-def _mean(item: Json) -> str:
-    text = f"{100 * item['mean']:.1f}%"
+def _mean(metric: str, item: Json) -> str:
+    text = number(metric, item["mean"])
     deviation = item["deviation"]
-    return text if deviation is None else f"{text} +- {100 * deviation:.1f}"
+    return text if deviation is None else f"{text} +- {number(metric, deviation)}"
 
 
 def _row(seed: int, found: Mapping[str, Measured], file: str | None) -> Json:

@@ -13,7 +13,7 @@ from search_spaces.architecture.graph import Value, VariantRegion
 from search_spaces.architecture.node import Node, Region, Variant
 from search_spaces.architecture.normalise import is_normal, normalise
 from search_spaces.errors import ArchitectureError
-from search_spaces.ops import Zero
+from search_spaces.ops import Input, Zero
 
 SCHEMA = 1
 """Version of the meaning of texts and keys; a change of a default or a rule raises it."""
@@ -135,6 +135,22 @@ class Architecture:
     def live(self) -> bool:
         """Whether anything of the input reaches the output."""
         return not isinstance(self.output.op, Zero)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it reads token ids, and each token's output depends on none behind it.
+
+        Such a network can go on behind tokens that it has read, from keys and values it kept.
+        """
+        first, *others = self.nodes
+        tokens = first.shape[:1]
+        return (
+            isinstance(first.op, Input)
+            and first.op.vocabulary > 0
+            and len(first.shape) == 1
+            and bool(others)
+            and all(n.op.is_causal() and n.shape[:-1] == tokens for n in others)
+        )
 
     @property
     def params(self) -> int:

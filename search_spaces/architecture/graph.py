@@ -76,10 +76,12 @@ def share_parameters(value: Value, partner: Value) -> None:
     """Tie the parameters of two values.
 
     Raises:
-        ArchitectureError: they are not the same operator on the same shapes, or have no parameters.
+        ArchitectureError: their parameters are not of one kind and shape, or there are none.
     """
-    same = [item.shape for item in value.inputs] == [item.shape for item in partner.inputs]
-    if value.op.text != partner.op.text or not same or not value.facts.params:
+    mine, other = (
+        item.op.shared(tuple(source.shape for source in item.inputs)) for item in (value, partner)
+    )
+    if mine != other or not value.facts.params:
         raise ArchitectureError(
             f"{value.scope}: {value.op} cannot share the parameters of {partner.op}"
         )

@@ -28,14 +28,16 @@ def normalise(output: Value) -> Value:
     return _merge(in_order(_prune(in_order(output))))
 
 
-_REWRITTEN = (Zero, Activation, Norm)
+_ABSORBED = (Activation, Norm)
 
 
 def is_normal(order: list[Value]) -> bool:
     """Tell whether no rule can apply to these values."""
     calls = set()
     for value in [value for value in order if not value.op.plain]:
-        if value.facts.identity or isinstance(value.op, _REWRITTEN):
+        if value.facts.identity or isinstance(value.op, Zero):
+            return False
+        if isinstance(value.op, _ABSORBED) and value.inputs[0].op.absorb(value.op) is not None:
             return False
         call = _call(value)
         if call in calls:

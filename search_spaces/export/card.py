@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from search_spaces.architecture import Architecture
 from search_spaces.export.names import one_line
 from search_spaces.export.values import Facts, Figure, Form, Format, Preprocessing
+from search_spaces.source_layout import wrapped_nodes
 
 _WIDTH = 100
 _CLASSES = 20
@@ -52,7 +53,7 @@ def write_card(
         _use(preprocessing),
         "## Network",
         f"{architecture.params:,} parameters; {architecture.macs:,} multiply-accumulates a sample.",
-        "```text\n" + "\n".join(_wrapped(architecture.text)) + "\n```",
+        "```text\n" + "\n".join(wrapped_nodes(architecture.text, _WIDTH)) + "\n```",
         f"Key `{architecture.key}`.",
         "## Input and output",
         _input(architecture, preprocessing),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
+from search_spaces.export.values import checked_form
 from search_spaces.export.write import checksum, read_manifest
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ _NEEDED = ("architecture.json", "model.safetensors")
 def load(directory: Path | str) -> nn.Module:
     """Return the trained network of an export as a module in evaluation mode, on the CPU.
 
-    It is built anew from the description, so that it runs on this package's kernels whatever form
-    it was exported in, and no code of the folder is executed.
+    It is built anew from the description, so that layers which have kernels of this package run on
+    them whatever form was exported, and no code of the folder is executed. Variants are in the form
+    that was exported: their weights are.
 
     Raises:
         NasError: the folder holds no export, or a file is missing, damaged or of another network.
@@ -32,14 +34,14 @@ def load(directory: Path | str) -> nn.Module:
     from safetensors import torch as files
 
     from search_spaces.build import build
+    from search_spaces.variants import realise
 
     architecture = Architecture.from_json(contents["architecture.json"].decode())
     try:
         state = files.load(contents["model.safetensors"])
-        module = build(architecture)
-        floats = [item.dtype for item in state.values() if item.is_floating_point()]
-        module.to(floats[0] if floats else None)
-        module.load_state_dict(state)
+        module = build(realise(architecture, checked_form(manifest["form"])).architecture)
+        # Assigned: each tensor keeps its type. Copied: those that were read are not to be written.
+        module.load_state_dict({name: x.clone() for name, x in state.items()}, assign=True)
     except (SafetensorError, RuntimeError) as problem:
         first = str(problem).strip().splitlines()[0]
         raise NasError(f"The weights in {place} do not fit its network: {first}") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from search_spaces.export.values import Form
 
 _RELOAD = '''"""Loads the model in this folder.
@@ -24,14 +26,18 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 FORMATS = {"python": "model.py", "pt2": "model.pt2", "onnx": "model.onnx"}
-TOLERANCE = 1e-4  # of the largest output; another processor rounds otherwise
+@WEIGHTS@TOLERANCE = 1e-4  # of the largest output; another processor rounds otherwise
 TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
     "U8": torch.uint8,
+    "BOOL": torch.bool,
 }
 
 
@@ -57,33 +63,32 @@ def load_model(kind: str = "") -> Callable[..., torch.Tensor]:
     """Return the trained model, ready for inference.
 
     Args:
-        kind: "python" (an nn.Module), "pt2" or "onnx"; the first that is here by default.
+        kind: "python" (an nn.Module), "pt2" or "onnx"; the first that is here by default.@ALSO@
     """
 @REQUIRE@    kind = kind or present()[0]
-    if kind == "pt2":
+@BRANCH@    if kind == "pt2":
         return torch.export.load(HERE / "model.pt2").module()
     if kind == "onnx":
         return load_onnx()
     spec = importlib.util.spec_from_file_location("model", HERE / "model.py")
     source = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(source)
-    weights = load_tensors(HERE / "model.safetensors")
     model = source.Network()
-    for tensor in weights.values():
-        if tensor.is_floating_point():
-            model.to(tensor.dtype)
-            break
-    model.load_state_dict(weights)
+    model.load_state_dict(load_tensors(HERE / "model.safetensors"), assign=True)
     return model.eval()
 
 
-def load_onnx() -> Callable[..., torch.Tensor]:
+@LOADER@def load_onnx() -> Callable[..., torch.Tensor]:
     """Return the ONNX model as a function of tensors; it runs on the CPU."""
     try:
         import onnxruntime
     except ImportError:
         sys.exit("model.onnx needs onnxruntime: pip install onnxruntime")
-    session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(
+        HERE / "model.onnx", options, providers=["CPUExecutionProvider"]
+    )
     names = [item.name for item in session.get_inputs()]
 
     def run(*inputs: torch.Tensor) -> torch.Tensor:
@@ -97,7 +102,7 @@ def present() -> list[str]:
     """Return the formats that this folder holds."""
     found = [kind for kind, file in FORMATS.items() if (HERE / file).is_file()]
     if not found:
-        sys.exit("This folder holds weights alone; export again with --to python.")
+        @NONE@
     return found
 
 
@@ -149,7 +154,7 @@ def classify(path: str, kind: str) -> None:
 def check(kinds: list[str]) -> bool:
     """Compare each format with the example; print and return what came of it."""
     example = load_tensors(HERE / "example.safetensors")
-    inputs = [example[name] for name in sorted(example) if name != "output"]
+    inputs = [example[f"input_{i}"] for i in range(len(example) - 1)]
     scale = example["output"].abs().max().item()
     passed = True
     for kind in kinds:
@@ -166,7 +171,7 @@ def check(kinds: list[str]) -> bool:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Check the model in this folder, or use it.")
     parser.add_argument("--image", metavar="FILE", help="classify this image")
-    parser.add_argument("--format", choices=FORMATS, default="", help="use this format only")
+    parser.add_argument("--format", choices=@CHOICES@, default="", help="use only this")
     options = parser.parse_args()
     if options.image:
         classify(options.image, options.format)
@@ -174,23 +179,65 @@ if __name__ == "__main__":
         sys.exit(0 if check([options.format] if options.format else present()) else 1)
 '''
 
+_SOMETHING = "kernels.errors"
+"""Of this project, and of no other package that is imported as ``kernels``."""
 _NEEDS: dict[Form, str] = {
     "plain": "Needs torch and nothing else.",
     "packed": "Needs torch and paretonas.",
 }
-_REQUIRE: dict[Form, str] = {
-    "plain": "",
-    "packed": """    try:
-        import kernels.sliding_channel.module  # noqa: F401
-    except ImportError:
-        sys.exit("This model keeps its kernels and needs their package: pip install paretonas")
+_REQUIRE = """    try:
+@IMPORTS@
+    except ImportError as problem:
+        sys.exit(f"This model keeps its kernels ({problem}): pip install paretonas")
     device = json.loads((HERE / "export.json").read_text(encoding="utf-8"))["device"]
     if device == "cuda" and not torch.cuda.is_available():
         sys.exit("This model was packed for a CUDA device, and there is none here.")
+"""
+_WITHOUT_WEIGHTS = {
+    "@WEIGHTS@": "",
+    "@ALSO@": "",
+    "@BRANCH@": "",
+    "@LOADER@": "",
+    "@NONE@": 'sys.exit("There is no model here.")',
+    "@CHOICES@": "FORMATS",
+}
+_WITH_WEIGHTS = {
+    "@WEIGHTS@": """WEIGHTS = "safetensors"  # by themselves: the network around them is paretonas's
 """,
+    "@ALSO@": """
+            "safetensors" is an nn.Module of paretonas.""",
+    "@BRANCH@": """    if kind == WEIGHTS:
+        return load_with_package()
+""",
+    "@LOADER@": '''def load_with_package() -> torch.nn.Module:
+    """Return the network that paretonas builds, with the weights of this folder."""
+    try:
+        from search_spaces.export.load import load
+    except ImportError:
+        sys.exit(
+            "There are weights alone here, and their network needs paretonas: pip install "
+            "paretonas, or export again with --to python."
+        )
+    return load(HERE)
+
+
+''',
+    "@NONE@": "return [WEIGHTS]",
+    "@CHOICES@": "[*FORMATS, WEIGHTS]",
 }
 
 
-def reload_text(form: Form) -> str:
-    """Return ``reload.py`` of a form."""
-    return _RELOAD.replace("@NEEDS@", _NEEDS[form]).replace("@REQUIRE@", _REQUIRE[form])
+def reload_text(form: Form, modules: Sequence[str] = (), *, weights: bool = False) -> str:
+    """Return ``reload.py`` of a form.
+
+    Args:
+        form: ``plain`` or ``packed``.
+        modules: of this project, sorted: a packed model's layers and operators are defined there.
+        weights: whether the weights by themselves are a format, which this project then loads.
+    """
+    imports = "\n".join(f"        import {name}  # noqa: F401" for name in modules or (_SOMETHING,))
+    text = _RELOAD
+    for mark, part in (_WITH_WEIGHTS if weights else _WITHOUT_WEIGHTS).items():
+        text = text.replace(mark, part)
+    require = _REQUIRE.replace("@IMPORTS@", imports) if form == "packed" else ""
+    return text.replace("@NEEDS@", _NEEDS[form]).replace("@REQUIRE@", require)

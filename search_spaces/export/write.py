@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import tempfile
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -31,7 +31,8 @@ from search_spaces.export.values import (
     checked_form,
     checked_formats,
 )
-from search_spaces.source import generate
+from search_spaces.source import generate, native_modules
+from search_spaces.variants import realise
 
 if TYPE_CHECKING:
     import torch
@@ -94,28 +95,18 @@ def export_network(
         order: what to write; a plain Python file by default.
 
     Raises:
-        NasError: the network has a variant, a format cannot be written or needs a package that is
-            not there, or the folder holds something that is no export.
+        NasError: nothing executes a variant of the network, a format cannot be written or needs a
+            package that is not there, the folder holds something that is no export, or it cannot be
+            written.
     """
     order = order or Order()
-    if architecture.regions:
-        raise NasError(
-            f"Variants cannot be exported yet; this network has {architecture.regions[0]}. "
-            "Export its dense form: Architecture.dense()."
-        )
     _check_free(directory)
     files = _files(architecture, module, order)
-    manifest = _manifest(architecture, order, files)
-    files["export.json"] = _json(manifest)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".export-") as scratch:
-        stage = Path(scratch) / "stage"
-        stage.mkdir()
-        for name, content in files.items():
-            (stage / name).write_bytes(content)
-        if directory.exists():
-            directory.replace(Path(scratch) / "replaced")
-        stage.replace(directory)
+    files["export.json"] = _json(_manifest(architecture, order, files))
+    try:
+        _put(directory, files)
+    except OSError as problem:
+        raise NasError(f"{directory} cannot be written: {problem.strerror}.") from None
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -132,10 +123,13 @@ def read_manifest(directory: Path) -> dict[str, Any]:
                 f"{path} is of schema {manifest['schema']!r}, this package reads {SCHEMA}; "
                 "export again."
             )
+        checked_form(manifest["form"])
+        if not all(isinstance(entry["sha256"], str) for entry in manifest["files"].values()):
+            raise ValueError("no checksums")
         return manifest
     except FileNotFoundError:
         raise NasError(f"{directory} holds no export: it has no export.json.") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise NasError(f"{path} cannot be read; export again.") from None
 
 
@@ -163,26 +157,37 @@ def plain_module(source: str) -> nn.Module:
 def _files(architecture: Architecture, module: nn.Module, order: Order) -> dict[str, bytes]:
     from safetensors.torch import save
 
-    source = generate(architecture, form="plain" if order.form == "plain" else "native")
-    state = {name: item.detach().cpu().contiguous() for name, item in module.state_dict().items()}
+    from search_spaces.pack import pack
+
+    realised = realise(architecture, order.form).architecture
+    source = generate(
+        realised,
+        form="plain" if order.form == "plain" else "native",
+        description=architecture.text,
+    )
+    shipped = pack(architecture, module, order.form)
+    state = {name: item.detach().cpu().contiguous() for name, item in shipped.state_dict().items()}
     dtype = _dtype(state)
-    inputs = [x.to(dtype) for x in example_inputs(architecture)]
+    given = example_inputs(architecture)
+    inputs = [x.to(dtype) if x.is_floating_point() else x for x in given]
     example = {f"input_{i}": x for i, x in enumerate(inputs)}
-    example["output"] = _outputs(module, inputs)
+    example["output"] = _outputs(shipped, inputs)
     files = {
         "model.safetensors": save(state),
         "example.safetensors": save(example),
         "architecture.json": _json(architecture.to_json()),
         "model_card.md": order.card(architecture).encode(),
-        "reload.py": reload_text(order.form).encode(),
+        "reload.py": reload_text(
+            order.form, native_modules(realised), weights="safetensors" in order.to
+        ).encode(),
     }
     if order.preprocessing is not None:
         files["preprocessing.json"] = _json(order.preprocessing.to_json())
     if "python" in order.to:
         files["model.py"] = source.encode()
     if {"pt2", "onnx"} & {*order.to}:
-        made = plain_module(source).to(dtype)
-        made.load_state_dict(state)
+        made = plain_module(source)
+        made.load_state_dict(state, assign=True)
         files |= _programs(made, inputs, order)
     return files
 
@@ -242,6 +247,23 @@ def _version() -> str:
         return version("paretonas")
     except PackageNotFoundError:  # run from the source tree
         return "unknown"
+
+
+def _put(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write all files beside the folder, then put them in its place.
+
+    The place beside it has one name: what a killed export left there is swept by the next.
+    """
+    aside = directory.parent / f".{directory.name}.part"
+    shutil.rmtree(aside, ignore_errors=True)
+    stage = aside / "new"
+    stage.mkdir(parents=True)
+    for name, content in files.items():
+        (stage / name).write_bytes(content)
+    if directory.exists():
+        directory.replace(aside / "old")
+    stage.replace(directory)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _check_free(directory: Path) -> None:

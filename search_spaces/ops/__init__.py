@@ -13,6 +13,15 @@ from search_spaces.ops.pool import AdaptivePool, AvgPool, MaxPool
 from search_spaces.ops.rearrange import ChannelShuffle, Dropout, Flatten
 from search_spaces.ops.sliding_channel import SlidingChannel
 from search_spaces.ops.source import Input, Zero
+from search_spaces.ops.tokens import (
+    ClassToken,
+    Embedding,
+    Positions,
+    Rotary,
+    TokenPool,
+    Tokens,
+    Unembedding,
+)
 
 __all__ = [
     "ACTIVATIONS",
@@ -23,9 +32,11 @@ __all__ = [
     "Attention",
     "AvgPool",
     "ChannelShuffle",
+    "ClassToken",
     "Concat",
     "Conv",
     "Dropout",
+    "Embedding",
     "Facts",
     "Flatten",
     "Input",
@@ -34,9 +45,14 @@ __all__ = [
     "Multiply",
     "Norm",
     "Op",
+    "Positions",
     "Reach",
+    "Rotary",
     "Shape",
     "SlidingChannel",
+    "TokenPool",
+    "Tokens",
+    "Unembedding",
     "Zero",
     "make_op",
     "parse_op",

@@ -17,6 +17,7 @@ _MODULES = {
     "sigmoid": ("nn.Sigmoid", False),
     "tanh": ("nn.Tanh", False),
     "gelu": ("nn.GELU", False),
+    "gelu_tanh": ("nn.GELU", False),
 }
 ACTIVATIONS = tuple(_MODULES)
 """Names of the activations, as attributes and text tokens."""
@@ -30,7 +31,8 @@ def activation(*, optional: bool = True) -> Codec:
 def activation_part(name: str, *, inplace: bool) -> Part:
     """Give the layer of an activation; in place only where nobody else holds its input."""
     source, can = _MODULES[name]
-    return Part("act", f"{source}({'inplace=True' if inplace and can else ''})")
+    option = "approximate='tanh'" if name == "gelu_tanh" else ""
+    return Part("act", f"{source}({'inplace=True' if inplace and can else option})")
 
 
 @register
@@ -41,6 +43,9 @@ class Activation(Op):
     kind: ClassVar[str] = "act"
 
     act: str = attr(activation(optional=False))
+
+    def is_causal(self) -> bool:
+        return True
 
     def parts(self, inputs: tuple[Shape, ...]) -> tuple[Part, ...]:
         return (activation_part(self.act, inplace=False),)

@@ -19,15 +19,19 @@ class Attention(Op):
     """Multi-head attention of (tokens, d), (keys, d'), (keys, d') -> (tokens, d).
 
     Queries have ``heads`` heads, keys and values ``kv_heads``: grouped-query attention where fewer.
-    The projections are linear nodes of their own, so that each can carry a variant.
+    With ``causal`` a token sees itself and those before it. With a ``window`` it sees tokens that
+    are less than that far away (0: all). The projections are linear nodes of their own, so that
+    each can carry a variant.
     """
 
     kind: ClassVar[str] = "attention"
     arity: ClassVar[tuple[int, int]] = (3, 3)
+    placed: ClassVar[str] = "cache"
 
     heads: int = attr(integer(), "h")
     kv_heads: int = attr(integer(0), "kv", default=0)
     causal: bool = attr(flag("causal"), default=False)
+    window: int = attr(integer(0), "w", default=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,12 +55,26 @@ class Attention(Op):
         width = query[1] // self.heads * self.key_heads
         if key != value or key[1] != width:
             raise OpError(f"keys and values must be (tokens, {width}), got {key} and {value}")
+        if (self.causal or self.window) and query[0] != key[0]:
+            raise OpError(
+                f"causal and windowed attention need as many keys as queries, got {key[0]} and "
+                f"{query[0]}"
+            )
         return query
 
     def is_absent(self, absent: tuple[bool, ...]) -> bool:
         if not absent[2]:
             raise OpError("attention with an absent query or key is a mean; leave it out")
         return True
+
+    def is_causal(self) -> bool:
+        return self.causal
+
+    def cached(self, inputs: tuple[Shape, ...]) -> int:
+        if not self.causal:
+            return 0
+        tokens, width = inputs[1]
+        return 2 * width * min(tokens, self.window or tokens)
 
     def macs(self, inputs: tuple[Shape, ...], output: Shape) -> int:
         return 2 * inputs[0][0] * inputs[1][0] * inputs[0][1]
@@ -70,10 +88,7 @@ class Attention(Op):
         return tuple(np.ones((inputs[0][0], item[0]), np.bool_) for item in inputs)
 
     def parts(self, inputs: tuple[Shape, ...]) -> tuple[Part, ...]:
-        source = expression(
-            "Attention",
-            self.heads,
-            kv_heads=(self.key_heads, self.heads),
-            causal=(self.causal, False),
-        )
-        return (Part("attention", source, uses=("Attention",)),)
+        uses = ("Cache", "CausalAttention") if self.causal else ("Attention",)
+        grouped = (self.key_heads, self.heads)
+        source = expression(uses[-1], self.heads, kv_heads=grouped, window=(self.window, 0))
+        return (Part("attention", source, uses=uses),)

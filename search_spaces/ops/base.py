@@ -75,6 +75,8 @@ class Facts(NamedTuple):
         macs: multiply-accumulates of convolutions and matrix products; nothing else counts.
         reach: what it adds to the receptive field.
         identity: whether the output is always the (first) input.
+        weights: elements of its parameters that a pass reads; fewer than it has where it looks up.
+        cached: elements that a decoder keeps of it to go on behind these tokens (keys and values).
     """
 
     shape: Shape
@@ -84,6 +86,8 @@ class Facts(NamedTuple):
     macs: int
     reach: Reach
     identity: bool
+    weights: int
+    cached: int
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,15 @@ class Op:
         commutative: whether the order of inputs is meaningless.
         plain: whether normalisation never rewrites it, whatever its neighbours.
         arity: number of inputs it takes, lowest and highest.
+        placed: what a decoder hands to its layer beside the inputs, where its result for a token
+            depends on those before: ``start`` (their number), ``cache`` (what is kept of them).
     """
 
     kind: ClassVar[str]
     commutative: ClassVar[bool] = False
     plain: ClassVar[bool] = False
     arity: ClassVar[tuple[int, int]] = (1, 1)
+    placed: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -164,14 +171,17 @@ class Op:
                 wanted = str(least) if least == most else f"{least} or more"
                 raise OpError(f"{self.kind} takes {wanted} inputs, got {len(inputs)}")
             shape = self.infer(inputs)
+            params = self.params(inputs)
             found = self._facts[inputs] = Facts(
                 shape=shape,
                 elements=_product(shape),
                 read=sum(_product(item) for item in inputs),
-                params=self.params(inputs),
+                params=params,
                 macs=self.macs(inputs, shape),
                 reach=self.reach(inputs),
                 identity=bool(inputs) and self.is_identity(inputs),
+                weights=min(params, self.weights_read(inputs)) if params else 0,
+                cached=self.cached(inputs),
             )
         return found
 
@@ -184,6 +194,22 @@ class Op:
     def params(self, inputs: tuple[Shape, ...]) -> int:
         """Return the number of trainable parameters."""
         return 0
+
+    def weights_read(self, inputs: tuple[Shape, ...]) -> int:
+        """Return how many elements of the parameters one pass reads."""
+        return self.params(inputs)
+
+    def cached(self, inputs: tuple[Shape, ...]) -> int:
+        """Return the elements that a decoder keeps, to add a token behind these."""
+        return 0
+
+    def shared(self, inputs: tuple[Shape, ...]) -> object:
+        """Return what another operator must have too to use the same parameters."""
+        return self.text, inputs
+
+    def is_causal(self) -> bool:
+        """Tell whether the result for a token depends on it and those before it alone."""
+        return False
 
     def macs(self, inputs: tuple[Shape, ...], output: Shape) -> int:
         """Return the multiply-accumulates for one sample."""
@@ -327,6 +353,18 @@ def image(inputs: tuple[Shape, ...], kind: str) -> tuple[int, int, int]:
         raise OpError(f"{kind} needs a feature map (c, h, w), got {inputs[0]}")
     c, h, w = inputs[0]
     return c, h, w
+
+
+def sequence(inputs: tuple[Shape, ...], kind: str) -> tuple[int, int]:
+    """Return (tokens, features) of the first input.
+
+    Raises:
+        OpError: it is no sequence.
+    """
+    if len(inputs[0]) != 2:
+        raise OpError(f"{kind} needs a sequence (tokens, features), got {inputs[0]}")
+    tokens, features = inputs[0]
+    return tokens, features
 
 
 def window_output(

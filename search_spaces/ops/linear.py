@@ -32,6 +32,9 @@ class Linear(Op):
             raise OpError(f"linear needs (features,) or (tokens, features), got {inputs[0]}")
         return (*inputs[0][:-1], self.out_features)
 
+    def is_causal(self) -> bool:
+        return True
+
     def params(self, inputs: tuple[Shape, ...]) -> int:
         return self.out_features * (inputs[0][-1] + (0 if self.no_bias else 1))
 

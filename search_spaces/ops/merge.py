@@ -29,6 +29,9 @@ class Add(Op):
     def is_absent(self, absent: tuple[bool, ...]) -> bool:
         return all(absent)
 
+    def is_causal(self) -> bool:
+        return True
+
     def call(self, layer: str, args: tuple[str, ...]) -> str:
         return " + ".join(args)
 
@@ -52,6 +55,9 @@ class Multiply(Op):
         if first == second or {first, second} == {big, scale}:
             return big
         raise OpError(f"cannot multiply {first} by {second}")
+
+    def is_causal(self) -> bool:
+        return True
 
     def call(self, layer: str, args: tuple[str, ...]) -> str:
         return " * ".join(args)

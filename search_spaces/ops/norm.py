@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 EPS = 1e-5
 MOMENTUM = 0.1
+_LAYERS = {"ln": "LayerNorm", "rms": "RMSNorm"}
 
 
 def batch_norm_part(channels: int, eps: float, momentum: float) -> Part:
@@ -26,11 +27,11 @@ def batch_norm_part(channels: int, eps: float, momentum: float) -> Part:
 @register
 @dataclass(frozen=True)
 class Norm(Op):
-    """Batch normalisation of a feature map, or layer normalisation over the last axis."""
+    """Batch normalisation of a feature map; layer or root-mean-square norm over the last axis."""
 
     kind: ClassVar[str] = "norm"
 
-    norm: str = attr(choice("bn", "ln"))
+    norm: str = attr(choice("bn", "ln", "rms"))
     eps: float = attr(number(), "eps", default=EPS)
     momentum: float = attr(number(0.0, 1.0), "mom", default=MOMENTUM)
     act: str | None = attr(activation(), default=None)
@@ -41,9 +42,14 @@ class Norm(Op):
     def infer(self, inputs: tuple[Shape, ...]) -> Shape:
         if self.norm == "bn" and len(inputs[0]) != 3:
             raise OpError(f"batch norm needs a feature map (c, h, w), got {inputs[0]}")
-        if self.norm == "ln" and len(inputs[0]) > 2:
-            raise OpError(f"layer norm needs (features,) or (tokens, features), got {inputs[0]}")
+        if self.norm != "bn" and len(inputs[0]) > 2:
+            raise OpError(
+                f"{_LAYERS[self.norm]} needs (features,) or (tokens, features), got {inputs[0]}"
+            )
         return inputs[0]
+
+    def is_causal(self) -> bool:
+        return self.norm != "bn"
 
     def reach(self, inputs: tuple[Shape, ...]) -> Reach:
         return Reach(channels=inputs[0][0] if len(inputs[0]) == 1 else 1)
@@ -56,13 +62,17 @@ class Norm(Op):
         return super().masks(inputs)
 
     def params(self, inputs: tuple[Shape, ...]) -> int:
-        return 2 * (inputs[0][0] if self.norm == "bn" else inputs[0][-1])
+        vectors = 1 if self.norm == "rms" else 2
+        return vectors * (inputs[0][0] if self.norm == "bn" else inputs[0][-1])
 
     def parts(self, inputs: tuple[Shape, ...]) -> tuple[Part, ...]:
         if self.norm == "bn":
             part = batch_norm_part(inputs[0][0], self.eps, self.momentum)
         else:
-            part = Part("norm", expression("nn.LayerNorm", inputs[0][-1], eps=(self.eps, EPS)))
+            # RMSNorm's own default is the type's smallest step, so its eps is always written.
+            default = EPS if self.norm == "ln" else None
+            layer = f"nn.{_LAYERS[self.norm]}"
+            part = Part("norm", expression(layer, inputs[0][-1], eps=(self.eps, default)))
         return (part, activation_part(self.act, inplace=True)) if self.act else (part,)
 
     def absorb(self, following: Op) -> Op | None:

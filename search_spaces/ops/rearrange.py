@@ -78,6 +78,9 @@ class Dropout(Op):
     p: float = attr(number(0.0, 1.0), "p", default=0.5)
     path: bool = attr(flag("path"), default=False)
 
+    def is_causal(self) -> bool:
+        return True
+
     def parts(self, inputs: tuple[Shape, ...]) -> tuple[Part, ...]:
         if self.path:
             return (Part("drop", f"StochasticDepth({self.p})", uses=("StochasticDepth",)),)

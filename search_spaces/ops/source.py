@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from search_spaces.ops.attributes import attr, shape
+from search_spaces.ops.attributes import attr, integer, shape
 from search_spaces.ops.base import Op, Shape, register
 
 
 @register
 @dataclass(frozen=True)
 class Input(Op):
-    """The network's input."""
+    """The network's input: numbers, or with a ``vocabulary`` token ids below it."""
 
     kind: ClassVar[str] = "input"
     plain: ClassVar[bool] = True
     arity: ClassVar[tuple[int, int]] = (0, 0)
 
     shape: Shape = attr(shape())
+    vocabulary: int = attr(integer(0), "ids", default=0)
 
     def infer(self, inputs: tuple[Shape, ...]) -> Shape:
         return self.shape

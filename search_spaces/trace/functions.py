@@ -32,10 +32,8 @@ def activation_layer(act: str) -> Translator:
 
 
 def gelu(reader: Reader, x: Value, approximate: str = "none") -> Value:
-    """Translate the exact GELU; its approximation is refused."""
-    if approximate != "none":
-        raise reader.error(f"GELU with approximate={approximate!r} is not supported; use 'none'")
-    return reader.make(Activation, x, act="gelu")
+    """Translate the GELU, exact or by a hyperbolic tangent."""
+    return reader.make(Activation, x, act="gelu" if approximate == "none" else "gelu_tanh")
 
 
 def dropout(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kernels.errors import NasError
 from kernels.sliding_channel.windows import Order, Rule, window_starts
 from search_spaces.architecture.graph import Value
-from search_spaces.ops import Attention, Conv, Dropout, Linear, Norm, SlidingChannel
+from search_spaces.ops import Attention, Conv, Dropout, Norm, SlidingChannel
 from search_spaces.ops import layers as modules
 from search_spaces.trace.reader import Reader
 
@@ -40,14 +40,6 @@ def conv(reader: Reader, module: nn.Conv2d, x: Value) -> Value:
         groups=module.groups,
         bias=module.bias is not None,
     )
-
-
-def linear(reader: Reader, module: nn.Linear, x: Value) -> Value:
-    """Translate a linear layer, which acts on the last axis."""
-    reader.tensor(x, features=module.in_features)
-    held = _held(module, "linear", "weight", "bias")
-    no_bias = module.bias is None
-    return reader.make(Linear, x, tensors=held, out_features=module.out_features, no_bias=no_bias)
 
 
 def batch_norm(reader: Reader, module: nn.BatchNorm2d, x: Value) -> Value:
@@ -105,11 +97,17 @@ def _settings(reader: Reader, module: Any, channels: int) -> dict[str, Any]:
     raise reader.error("its windows are those of no setting of cg, co, rule and order")
 
 
-def attention(reader: Reader, module: modules.Attention, *inputs: Value) -> Value:
+def attention(
+    reader: Reader, module: modules.Attention | modules.CausalAttention, *inputs: Value
+) -> Value:
     """Translate attention; as many key heads as heads is the default, and so left out."""
-    grouped = 0 if module.kv_heads == module.heads else module.kv_heads
     return reader.make(
-        Attention, *inputs, heads=module.heads, kv_heads=grouped, causal=module.causal
+        Attention,
+        *inputs[:3],  # a cache, the fourth, is None where a network is traced
+        heads=module.heads,
+        kv_heads=0 if module.kv_heads == module.heads else module.kv_heads,
+        causal=isinstance(module, modules.CausalAttention),
+        window=module.window,
     )
 
 

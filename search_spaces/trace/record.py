@@ -6,7 +6,7 @@ import contextlib
 import operator
 from collections.abc import Callable
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, fx, nn
 
@@ -16,16 +16,25 @@ WHILE_TRAINING = object()  # an argument that is True in training mode and False
 
 
 class Network(nn.Module):
-    """Calls the module as a user does: defaults are filled in, and it may itself be a leaf."""
+    """Calls the module as a user does: defaults are filled in, and it may itself be a leaf.
 
-    def __init__(self, module: nn.Module) -> None:
+    Args:
+        module: takes one tensor; its other arguments have defaults.
+        options: other arguments to give.
+    """
+
+    def __init__(self, module: nn.Module, **options: Any) -> None:
         super().__init__()
         self.module = module
+        self._options = options
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the module returns."""
-        result: Tensor = self.module(x)
-        return result
+        """Return what the module returns, of Hugging Face's outputs the logits or last states."""
+        result: Any = self.module(x, **self._options)
+        if not isinstance(result, Tensor | fx.Proxy):
+            for name in ("logits", "last_hidden_state"):
+                result = getattr(result, name, result)
+        return cast("Tensor", result)
 
 
 class _Proxy(fx.Proxy):

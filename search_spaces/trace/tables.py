@@ -10,8 +10,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from search_spaces.ops import ChannelShuffle, Dropout, Zero
-from search_spaces.ops.layers import Attention, StochasticDepth
-from search_spaces.trace import functions, layers, tensors
+from search_spaces.ops.layers import (
+    Attention,
+    CausalAttention,
+    ClassToken,
+    Positions,
+    Rotary,
+    StochasticDepth,
+)
+from search_spaces.trace import functions, layers, sequences, tensors
 from search_spaces.trace.reader import Tables, Translator
 
 _HARMLESS = {
@@ -23,7 +30,9 @@ _HARMLESS = {
 
 _MODULES: dict[type[nn.Module] | str, Translator] = {
     nn.Conv2d: layers.conv,
-    nn.Linear: layers.linear,
+    nn.Linear: sequences.linear_layer,
+    nn.Embedding: sequences.embedding,
+    nn.MultiheadAttention: sequences.multihead_attention,
     nn.BatchNorm2d: layers.batch_norm,
     nn.LayerNorm: layers.layer_norm,
     nn.ReLU: functions.activation_layer("relu"),
@@ -34,6 +43,7 @@ _MODULES: dict[type[nn.Module] | str, Translator] = {
     nn.Sigmoid: functions.activation_layer("sigmoid"),
     nn.Tanh: functions.activation_layer("tanh"),
     nn.GELU: lambda reader, module, x: functions.gelu(reader, x, module.approximate),
+    nn.RMSNorm: sequences.rms_norm,
     nn.MaxPool2d: lambda reader, m, x: functions.max_pool(
         reader, x, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices
     ),
@@ -50,13 +60,17 @@ _MODULES: dict[type[nn.Module] | str, Translator] = {
     nn.AdaptiveAvgPool2d: lambda reader, m, x: functions.adaptive_pool(reader, x, m.output_size),
     nn.Dropout: lambda reader, module, x: reader.make(Dropout, x, p=module.p),
     nn.Identity: lambda reader, _, x: reader.tensor(x),
-    nn.Flatten: lambda reader, module, x: tensors.flatten(
+    nn.Flatten: lambda reader, module, x: sequences.flatten(
         reader, x, module.start_dim, module.end_dim
     ),
     nn.ChannelShuffle: lambda reader, module, x: reader.make(
         ChannelShuffle, x, groups=module.groups
     ),
     Attention: layers.attention,
+    CausalAttention: layers.attention,
+    Positions: sequences.positions,
+    Rotary: sequences.rotary,
+    ClassToken: sequences.class_token,
     StochasticDepth: layers.stochastic_depth,
     "torchvision.ops.stochastic_depth.StochasticDepth": layers.stochastic_depth,
     "kernels.sliding_channel.module.SlidingChannelConv2d": layers.sliding_channel,
@@ -82,24 +96,29 @@ _FUNCTIONS: dict[Any, Translator] = {
     F.adaptive_avg_pool2d: functions.adaptive_pool,
     F.channel_shuffle: lambda reader, x, groups: reader.make(ChannelShuffle, x, groups=groups),
     torch.max_pool2d: functions.max_pool,
-    torch.mean: functions.mean,
-    torch.flatten: tensors.flatten,
-    torch.reshape: tensors.view,
-    torch.add: tensors.add,
+    F.linear: sequences.linear,
+    F.embedding: sequences.lookup,
+    torch.mean: sequences.mean,
+    torch.flatten: sequences.flatten,
+    torch.reshape: sequences.view,
+    torch.split: sequences.split,
+    torch.chunk: sequences.chunk,
+    torch.permute: sequences.permute,
+    torch.add: sequences.add,
     torch.mul: tensors.multiply,
     torch.multiply: tensors.multiply,
-    torch.cat: tensors.cat,
-    torch.concat: tensors.cat,
-    torch.concatenate: tensors.cat,
+    torch.cat: sequences.cat,
+    torch.concat: sequences.cat,
+    torch.concatenate: sequences.cat,
     torch.clone: tensors.clone,
     torch.zeros_like: lambda reader, x: reader.make(Zero, shape=reader.tensor(x).shape),
-    operator.add: tensors.add,
-    operator.iadd: tensors.add,
+    operator.add: sequences.add,
+    operator.iadd: sequences.add,
     operator.mul: tensors.multiply,
     operator.imul: tensors.multiply,
     operator.sub: tensors.arithmetic(operator.sub),
     operator.floordiv: tensors.arithmetic(operator.floordiv),
-    operator.getitem: tensors.item,
+    operator.getitem: sequences.item,
     getattr: tensors.attribute,
 }
 
@@ -109,12 +128,18 @@ _METHODS: dict[Any, Translator] = {
         for name in ("relu", "sigmoid", "tanh")
         for end in ("", "_")
     },
-    "mean": functions.mean,
-    "flatten": tensors.flatten,
-    "view": tensors.view,
-    "reshape": tensors.view,
-    "add": tensors.add,
-    "add_": tensors.add,
+    "mean": sequences.mean,
+    "flatten": sequences.flatten,
+    "unflatten": sequences.unflatten,
+    "view": sequences.view,
+    "reshape": sequences.view,
+    "permute": sequences.permute,
+    "split": sequences.split,
+    "chunk": sequences.chunk,
+    "to": sequences.same,
+    "float": sequences.same,
+    "add": sequences.add,
+    "add_": sequences.add,
     "mul": tensors.multiply,
     "mul_": tensors.multiply,
     "contiguous": tensors.same,
@@ -133,7 +158,7 @@ def _translator_of(module: nn.Module) -> Translator | None:
             return found
         if not vars(cls).keys() <= _HARMLESS:
             break
-    return None
+    return sequences.by_name(module)
 
 
 TABLES = Tables(
@@ -141,5 +166,5 @@ TABLES = Tables(
     modules=_MODULES,
     functions=_FUNCTIONS,
     methods=_METHODS,
-    copies=(tensors.clone, tensors.add, functions.mean),
+    copies=(tensors.clone, sequences.add, sequences.mean),
 )

@@ -9,10 +9,8 @@ from typing import Any
 
 from search_spaces.architecture.graph import Value
 from search_spaces.ops import Add, Concat, Flatten, Multiply, Zero
-from search_spaces.trace.reader import Reader, Translator
+from search_spaces.trace.reader import BATCH_SIZE, Reader, Translator
 from search_spaces.trace.record import name_of
-
-_BATCH = object()  # the size of the batch axis
 
 
 def flatten(reader: Reader, x: Value, start_dim: int = 0, end_dim: int = -1) -> Value:
@@ -26,15 +24,9 @@ def flatten(reader: Reader, x: Value, start_dim: int = 0, end_dim: int = -1) -> 
 def view(reader: Reader, x: Value, *size: Any) -> Value:
     """Translate a view that flattens, ``x.view(x.size(0), -1)``, or changes nothing."""
     own = reader.tensor(x).shape
-    elements = math.prod(own)
-    batch, *rest = size[0] if size and isinstance(size[0], tuple | list) else size
-    known = [item for item in rest if isinstance(item, int) and item > 0]
-    free = len(rest) - len(known)
-    fits = free == 0 or (free == 1 and -1 in rest and batch is _BATCH)
-    if (batch is _BATCH or batch == -1) and fits and elements % math.prod(known) == 0:
-        shape = tuple(elements // math.prod(known) if item == -1 else item for item in rest)
-        if shape in (own, (elements,)):
-            return x if shape == own else reader.make(Flatten, x)
+    shape = reader.sizes(own, *size)
+    if shape in (own, (math.prod(own),)):
+        return x if shape == own else reader.make(Flatten, x)
     raise reader.error("only views that flatten all axes but the batch, as view(x.size(0), -1)")
 
 
@@ -86,14 +78,14 @@ def cat(reader: Reader, tensors: Any, dim: int = 0) -> Value:
 def zeros(reader: Reader, like: Value, *size: Any) -> Value:
     """Translate ``x.new_zeros``, of the batch's size."""
     batch, *shape = size[0] if isinstance(size[0], tuple | list) else size
-    if batch is not _BATCH:
+    if batch is not BATCH_SIZE:
         raise reader.error("only zeros of the batch's size, x.new_zeros((x.shape[0], ...))")
     return reader.make(Zero, shape=tuple(shape))
 
 
 def size(reader: Reader, x: Value, dim: int | None = None) -> object:
     """Return the size of a tensor's axes, or of one of them."""
-    shape = (_BATCH, *reader.tensor(x).shape)
+    shape = (BATCH_SIZE, *reader.tensor(x).shape)
     return shape if dim is None else shape[dim]
 
 

@@ -12,9 +12,13 @@ from search_spaces.errors import SpaceError
 from search_spaces.space import Space
 
 _SHIPPED = {
+    "decoder-lm": "search_spaces.zoo.decoder_lm:decoder_lm",
+    "decoder-lm-small": "search_spaces.zoo.decoder_lm:decoder_lm_small",
     "mobile-cnn": "search_spaces.zoo.mobile_cnn:mobile_cnn",
     "mobile-cnn-small": "search_spaces.zoo.mobile_cnn:mobile_cnn_small",
     "nas-bench-201": "search_spaces.zoo.nas_bench_201:nas_bench_201",
+    "vit": "search_spaces.zoo.vit:vit",
+    "vit-small": "search_spaces.zoo.vit:vit_small",
 }
 ENTRY_POINTS = "paretonas.spaces"
 """The entry-point group under which other distributions offer spaces."""

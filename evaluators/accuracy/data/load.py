@@ -14,29 +14,34 @@ from evaluators.accuracy.data.npz import read_npz
 from evaluators.accuracy.data.prepare import prepare
 from evaluators.accuracy.data.raw import RawSet, channels_first, checked
 from evaluators.accuracy.data.reference import Options, parse_reference
+from evaluators.accuracy.data.text import TextDataset, parse_text_options, read_text
 from evaluators.accuracy.data.values import Dataset
 from evaluators.accuracy.data.vision import VISION_SETS, read_vision
 from kernels.errors import NasError
 from kernels.references import load_reference
 from kernels.registry import Registry
 
-_NPZ, _FOLDER = "npz:", "folder:"
+_NPZ, _FOLDER, _TEXT = "npz:", "folder:", "text:"
+
+AnyDataset = Dataset | TextDataset
+"""Images with their classes, or a text."""
 
 DATASETS: Registry[Callable[[], RawSet]] = Registry("data set")
 """Data sets by name; each function reads the raw images."""
 
 
 @cache
-def load_dataset(name: str) -> Dataset:
+def load_dataset(name: str) -> AnyDataset:
     """Load a data set, once per process.
 
     Args:
         name: a registered name; ``npz:PATH`` (see ``npz.read_npz``); ``folder:PATH`` (see
-            ``folder.read_folder``); or ``file.py:function`` or ``module:function``, a function
-            without arguments that returns images and labels, or a :class:`Dataset`. Options may
-            follow: ``?train=5000&validation=1000&test=1000`` keeps that many images of a split,
-            the same ones each time, ``folder:PATH?size=64`` brings images to one size. A file is
-            not read again in this process if it changes.
+            ``folder.read_folder``); ``text:PATH`` (see ``text.read_text``); or ``file.py:function``
+            or ``module:function``, a function without arguments that returns images and labels, or
+            a data set. Options may follow: ``?train=5000&validation=1000&test=1000`` keeps that
+            many images (or tokens) of a split, the same ones each time, ``folder:PATH?size=64``
+            brings images to one size, ``text:PATH?tokens=bpe`` cuts a text (see
+            ``text.TextOptions``). A file is not read again in this process if it changes.
 
     Example:
         >>> load_dataset("digits").input_shape
@@ -45,6 +50,8 @@ def load_dataset(name: str) -> Dataset:
     Raises:
         NasError: the name is unknown, or what it names cannot make a data set.
     """
+    if name.startswith(_TEXT):
+        return _from_text(name)
     place, options = parse_reference(name)
     if options.size is not None and not place.startswith(_FOLDER):
         raise NasError(f"Data set {name!r}: size is for folder:PATH only; leave it out.")
@@ -77,7 +84,14 @@ for _name in VISION_SETS:
     _register_vision(_name)
 
 
-def _from_function(name: str, place: str, options: Options) -> Dataset:
+def _from_text(name: str) -> TextDataset:
+    place, mark, options = name.removeprefix(_TEXT).partition("?")
+    path = Path(place).expanduser()
+    made = read_text(name, path, parse_text_options(name, options))
+    return replace(made, source=f"{_TEXT}{path.absolute()}{mark}{options}")
+
+
+def _from_function(name: str, place: str, options: Options) -> AnyDataset:
     function = load_reference(place, "data set")
     try:
         made = function()
@@ -88,7 +102,7 @@ def _from_function(name: str, place: str, options: Options) -> Dataset:
         raise NasError(
             f"Data set {name!r}: {place} raised {type(error).__name__}: {why}"
         ) from error
-    if isinstance(made, Dataset):
+    if isinstance(made, Dataset | TextDataset):
         if options != Options():
             raise NasError(
                 f"Data set {name!r}: {place} returns a Dataset, which is taken as it is; let it "
@@ -104,7 +118,7 @@ def _from_function(name: str, place: str, options: Options) -> Dataset:
     return prepare(name, raw, options=options)
 
 
-def _reload(name: str, source: str, fingerprint: str) -> Dataset:
+def _reload(name: str, source: str, fingerprint: str) -> AnyDataset:
     """Load in this process what another process loaded.
 
     Raises:
@@ -119,11 +133,12 @@ def _reload(name: str, source: str, fingerprint: str) -> Dataset:
     return replace(dataset, name=name)
 
 
-def _reduce(dataset: Dataset) -> tuple[Callable[..., Dataset], tuple[Any, ...]]:
+def _reduce(dataset: AnyDataset) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     if dataset.source:
         return _reload, (dataset.name, dataset.source, dataset.fingerprint)
-    return Dataset, tuple(getattr(dataset, entry.name) for entry in fields(dataset))
+    return type(dataset), tuple(getattr(dataset, entry.name) for entry in fields(dataset))
 
 
 # Here and not as a method: the value must not know how it is loaded.
 copyreg.pickle(Dataset, _reduce)
+copyreg.pickle(TextDataset, _reduce)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from kernels.errors import NasError, UnknownNameError
@@ -44,8 +45,7 @@ def parse_reference(reference: str) -> tuple[str, Options]:
         return place, Options()
     known = [entry.name for entry in fields(Options)]
     values: dict[str, int] = {}
-    for item in text.split("&"):
-        name, _, value = item.partition("=")
+    for name, value in words_of(text):
         if name not in known:
             raise UnknownNameError("data option", name, known)
         if name in values or not (value.isascii() and value.isdigit() and int(value) > 0):
@@ -55,3 +55,10 @@ def parse_reference(reference: str) -> tuple[str, Options]:
             )
         values[name] = int(value)
     return place, Options(**values)
+
+
+def words_of(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the names and values of ``option=value&option=value``."""
+    for item in text.split("&"):
+        name, _, value = item.partition("=")
+        yield name, value

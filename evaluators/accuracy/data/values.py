@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kernels.errors import NasError
+from search_spaces.space import DataSpec
 
 if TYPE_CHECKING:
     import torch
@@ -103,6 +104,11 @@ class Dataset:
         """``(c, h, w)`` of one image."""
         _, c, h, w = self.train.images.shape
         return (c, h, w)
+
+    @property
+    def spec(self) -> DataSpec:
+        """What a search space must know of the data."""
+        return DataSpec(self.input_shape, self.classes)
 
     @property
     def black(self) -> tuple[float, ...]:

@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+import kernels.sliding_channel.choice as choice_file
 import kernels.sliding_channel.module as module_file
 import kernels.sliding_channel.windows as windows_file
 from kernels.device import detect
 from kernels.errors import NasError
 from kernels.select import explain, implementations, load, select
-from kernels.sliding_channel import plain
+from kernels.sliding_channel import exported, plain
 from kernels.sliding_channel.implementations import OP, WHOLE_SHIFT, sliding_channel_workload
 from kernels.sliding_channel.module import SlidingChannelConv2d
 from kernels.sliding_channel.plan import whole_shift
@@ -465,8 +466,8 @@ def test_the_choice_is_made_once_per_shape(monkeypatch: pytest.MonkeyPatch) -> N
         calls.append(arguments)
         return select(*arguments, **options)
 
-    monkeypatch.setattr(module_file, "select", counted)
-    module_file._chosen.cache_clear()
+    monkeypatch.setattr(choice_file, "select", counted)
+    choice_file.chosen.cache_clear()
     layer = SlidingChannelConv2d(8, 8, 2, 0.5)
     for batch in (2, 2, 3, 2, 3):
         layer(torch.zeros(batch, 8, 1, 1))
@@ -480,6 +481,38 @@ def test_torch_export_with_a_dynamic_batch(strict: bool) -> None:
     program = torch.export.export(layer, (x,), dynamic_shapes=(batch,), strict=strict)
     torch.testing.assert_close(program.module()(x[:3]), layer(x[:3]))
     assert set(program.state_dict) == {"weight", "bias"}
+    assert "paretonas.sliding_channel_conv2d" in program.graph_module.code
+
+
+def test_an_exported_graph_runs_what_the_module_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced at 2 pixels where the dense matrix wins, run at 256 where it does not."""
+    layer = SlidingChannelConv2d(16, 32, 2, 0.5)
+    sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
+    example = torch.randn(2, 16, 2, 3)
+    program = torch.export.export(layer, (example,), dynamic_shapes=(sizes,)).module()
+    names = []
+    monkeypatch.setattr(choice_file, "load", lambda found: names.append(found.name) or load(found))
+    choice_file.chosen.cache_clear()
+    for size in (4, 16):
+        x = torch.randn(3, 16, size, size)
+        torch.testing.assert_close(program(x), layer(x))
+    assert names == ["dense", "grouped"]
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_exported_operator_keeps_torchs_rules(last: bool, bias: bool) -> None:
+    layer, x = SlidingChannelConv2d(16, 24, 2, 0.5, bias=bias), torch.randn(3, 16, 9, 8)
+    x = x.contiguous(memory_format=torch.channels_last) if last else x
+    tensors = tuple(
+        None if t is None else t.detach() for t in (layer.weight, layer.starts, layer.bias)
+    )
+    checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
+    torch.library.opcheck(
+        exported.sliding_channel_conv2d,
+        (x, *tensors, 2, "0.5", "floor", "cyclic"),
+        test_utils=checks,
+    )
 
 
 @pytest.mark.parametrize("dynamic", [None, True])

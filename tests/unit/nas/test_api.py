@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,49 @@ def test_a_recorded_front_is_built_with_its_weights_and_exported(run: Path, tmp_
     assert low <= accuracy <= high
     folder = best.export(tmp_path / "model")
     assert (folder / "model.safetensors").is_file()
+    x = torch.randn(3, 1, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(nas.load(folder)(x), module(x))
+
+
+def test_exports_from_python_have_all_that_the_command_has(run: Path) -> None:
+    copy = Path(shutil.copytree(run, run.parent / "for-python"))
+    study = nas.open_study(copy)
+    best = study.best()
+    folder = best.export(form="packed", to="python, pt2", device="cpu", latency_tolerance=1000.0)
+    assert folder == copy / "exports" / f"r-{best.key[:12]}-packed"
+    assert {"model.py", "model.pt2"} <= {item.name for item in folder.iterdir()}
+    audit = best.audits()[-1]
+    assert (audit.form, audit.formats, audit.passed) == ("packed", ("python", "pt2"), True)
+    assert study.export() == [
+        copy / "exports" / f"r-{point.key[:12]}-plain" for point in study.front()
+    ]
+    with pytest.raises(NasError, match="Unknown format of an export 'tflite'"):
+        best.export(to="tflite")
+    with pytest.raises(NasError, match="Unknown form of an export 'flat'"):
+        study.export(form="flat")
+
+
+def test_a_failed_audit_is_raised_with_its_reason(run: Path) -> None:
+    copy = Path(shutil.copytree(run, run.parent / "for-failing"))
+    study = nas.open_study(copy)
+    best = study.best()
+    best.export()
+    with sqlite3.connect(copy / "record.db") as connection:
+        connection.execute("update value set value = 2 where metric = 'test_accuracy'")
+    connection.close()
+    for export in (best.export, study.export):
+        with pytest.raises(NasError, match="failed its audit: test_accuracy of python") as caught:
+            export()
+        assert "\n" not in str(caught.value)
+    assert not best.audits()[-1].passed
+
+
+def test_networks_are_compared(run: Path) -> None:
+    first, second = (nas.Architecture.parse(f"input 3x8x8; conv {n} k3; gap") for n in (4, 8))
+    found = nas.compare(first, second)
+    assert found.params == (108, 216)
+    assert "~ conv1: conv 4 k3, 4x8x8 -> conv 8 k3, 8x8x8" in str(found)
 
 
 @pytest.mark.parametrize(

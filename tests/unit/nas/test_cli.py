@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -62,8 +64,48 @@ def test_export_reloads_and_best_is_the_most_accurate(nas, run: Path) -> None:
     assert (run / "best" / "model.py").is_file()
     best = max(point["values"]["accuracy"]["value"] for point in points)
     assert export["values"]["accuracy"]["value"] == best
-    one = nas("export", run, points[0]["key"][:10])
-    assert "reloaded with torch alone, same outputs" in one.stdout
+    names = [points[0]["key"][:10], *(str(item["trial"]) for item in points[1:2])]
+    some = nas("export", run, *names)
+    assert some.stdout.count("reloaded with torch alone, same outputs") == len(names)
+    assert some.stderr.count("passed") == (len(names) if len(names) > 1 else 0)
+
+
+def test_an_audit_that_fails_ends_with_1_is_kept_and_shown(nas, run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    point = json.loads(nas("front", copy, "--json").stdout)["points"][0]
+    with sqlite3.connect(copy / "record.db") as connection:
+        statement = "update value set value = value - 0.1 where metric = 'test_accuracy'"
+        assert connection.execute(statement).rowcount
+    connection.close()
+    done = nas("export", copy, point["trial"], code=1)
+    assert "AUDIT FAILED" in done.stdout
+    trial = json.loads(nas("show", copy, point["trial"], "--json").stdout)
+    (export,) = [item for item in trial["exports"] if item["directory"].startswith(str(copy))]
+    assert [check["name"] for check in export["audit"]["checks"]] == [
+        *("files", "network", "model card", "outputs of python", "test_accuracy of python"),
+        *("preprocessing", "latency_ms of python"),
+    ]
+    assert not export["audit"]["passed"]
+    shown = nas("show", copy, point["trial"]).stdout
+    assert f"Exported to {export['directory']}: plain, AUDIT FAILED" in shown
+    table = shown[shown.index(f"Exported to {export['directory']}") :]
+    row = next(line for line in table.splitlines() if line.startswith("test_accuracy of"))
+    assert row.split()[-2:] == ["0.002786", "FAILED"]
+    assert float(row.split()[-3]) == pytest.approx(0.1, abs=1e-3)
+    assert "AUDIT FAILED: test_accuracy of python" in nas("show", copy).stdout
+
+
+def test_networks_are_compared_wherever_they_are(nas, run: Path) -> None:
+    first, second = (json.loads(nas("show", run, n, "--json").stdout) for n in (0, 1))
+    found = json.loads(nas("export", run, "--compare", 0, second["key"][:9], "--json").stdout)
+    assert found["keys"] == [first["key"], second["key"]]
+    assert found["params"] == [first["params"], second["params"]]
+    text = nas("export", run, "--compare", 0, 1).stdout
+    assert f"parameters: {first['params']:,} -> {second['params']:,}" in text
+    elsewhere = (f"{run}:{first['key'][:9]}", "input 1x8x8; gap; flatten; linear 10")
+    assert "parameters: " in nas("export", "--compare", *elsewhere).stdout
+    assert "Name the run" in nas("export", code=2).stderr
+    assert "JSON file, RUN:KEY" in nas("export", "--compare", 0, 1, code=2).stderr
 
 
 def test_show_a_study_and_a_trial_by_number_and_by_key(nas, run: Path) -> None:

@@ -93,14 +93,30 @@ def test_reloaded_formats_give_the_outputs_of_the_module(tmp_path: Path) -> None
 
 
 def test_a_packed_export_keeps_the_kernels(tmp_path: Path) -> None:
-    found = reloaded_differences([NET], tmp_path, ("python",), form="packed")
+    found = reloaded_differences([NET], tmp_path, ("python", "pt2", "safetensors"), form="packed")
     assert all(isinstance(item, float) and item <= 1e-5 for item in found.values()), found
     source = (tmp_path / "net0" / "model.py").read_text()
     assert "from kernels.sliding_channel.module import SlidingChannelConv2d" in source
+    with zipfile.ZipFile(tmp_path / "net0" / "model.pt2") as archive:
+        graph = archive.read(next(n for n in archive.namelist() if n.endswith("models/model.json")))
+    assert b"paretonas.sliding_channel_conv2d" in graph
+
+
+def test_weights_by_themselves_say_that_they_need_the_package(tmp_path: Path) -> None:
+    export_network(NET, trained(NET), tmp_path / "out", Order(to=("safetensors",)))
+    assert not {"model.py", "model.pt2"} & {item.name for item in (tmp_path / "out").iterdir()}
+    code = (
+        "import sys; sys.modules['search_spaces'] = None; sys.path.insert(0, '.'); import reload; "
+        "reload.check(reload.present())"
+    )
+    done = _python("-c", code, cwd=tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("or export again with --to python.")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_packed_export_says_what_it_needs(tmp_path: Path) -> None:
-    export_network(NET, trained(NET), tmp_path / "out", Order("packed", ("python",)))
+    export_network(NET, trained(NET), tmp_path / "out", Order("packed", ("python", "pt2")))
     code = (
         "import sys; sys.modules['kernels'] = None; sys.path.insert(0, '.'); import reload; "
         "reload.load_model()"
@@ -215,6 +231,24 @@ def test_exporting_again_replaces_the_folder_whole(tmp_path: Path) -> None:
     assert [item.name for item in tmp_path.iterdir()] == ["best"]
 
 
+def test_what_a_killed_export_left_is_swept(tmp_path: Path) -> None:
+    """Killed between its two renames, an export leaves the old folder aside and none in place."""
+    export_network(NET, trained(NET), tmp_path / "best")
+    aside = tmp_path / ".best.part"
+    (aside / "new").mkdir(parents=True)
+    (tmp_path / "best").replace(aside / "old")
+    export_network(NET, trained(NET), tmp_path / "best")
+    assert [item.name for item in tmp_path.iterdir()] == ["best"]
+    assert load(tmp_path / "best")
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(NasError, match="cannot be written: Not a directory") as caught:
+        export_network(NET, trained(NET), tmp_path / "file" / "best")
+    assert "\n" not in str(caught.value)
+
+
 def test_equal_orders_give_equal_files(tmp_path: Path) -> None:
     for name in ("one", "two"):
         export_network(NET, trained(NET), tmp_path / name, Order(facts=FACTS, preprocessing=IMAGES))
@@ -248,9 +282,9 @@ def test_what_cannot_be_ordered_is_one_clear_line(settings: dict[str, str], mess
 
 
 @pytest.mark.parametrize("form", ["plain", "packed"])
-def test_variants_are_refused(form: str, tmp_path: Path) -> None:
+def test_a_variant_that_nothing_executes_is_refused(form: str, tmp_path: Path) -> None:
     varied = NET.with_variant([1], "shfl_bw(V=64,density=0.25)")
-    with pytest.raises(NasError, match=r"Variants cannot be exported yet.*shfl_bw") as caught:
+    with pytest.raises(NasError, match=r"shfl_bw.*nothing here executes that.*dense") as caught:
         export_network(varied, build(NET), tmp_path / "out", Order(form=form))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -338,11 +372,12 @@ def test_an_export_is_loaded_without_running_its_code(exported: Path, tmp_path: 
         (lambda folder: (folder / "export.json").unlink(), "holds no export"),
         (lambda folder: (folder / "export.json").write_text("{"), "cannot be read"),
         (lambda folder: (folder / "export.json").write_text('{"schema": 99}'), "schema 99"),
+        (lambda folder: (folder / "export.json").write_text('{"schema": 1}'), "cannot be read"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "changed or damaged"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot be read"),
         (lambda folder: (folder / "architecture.json").write_text("{}"), "changed or damaged"),
     ],
-    ids=["no manifest", "no JSON", "newer", "damaged", "no weights", "other network"],
+    ids=["no manifest", "no JSON", "newer", "no keys", "damaged", "no weights", "other network"],
 )
 def test_a_folder_that_cannot_be_loaded_says_why(
     exported: Path, tmp_path: Path, damage: object, message: str

@@ -1,7 +1,11 @@
-"""Every operator, both spaces and traced models, reloaded where this project is not importable."""
+"""Every operator, both spaces and traced models, reloaded where this project is not importable.
+
+The long runs say what they saw: ``pytest -m slow -o log_cli=true --log-cli-level=INFO``.
+"""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from random import Random
 
@@ -9,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from evaluators.audit.audit import Case, largest_difference, own_rounding, write_cases
-from evaluators.audit.process import run_jobs
+from evaluators.audit.cases import Case, largest_difference, own_rounding, write_cases
+from evaluators.audit.process import run_where_due
 from search_spaces.architecture import Architecture
 from search_spaces.architecture.graph import Value
 from search_spaces.build import build
-from search_spaces.export.values import Format
+from search_spaces.export.values import FORMATS, Format
 from search_spaces.export.write import Order, example_inputs, export_network
 from search_spaces.ops import OPS, Input, parse_op
 from search_spaces.space import DataSpec
@@ -24,10 +28,11 @@ from tests.exporting import reloaded_differences
 from tests.unit.search_spaces.test_ops import CASES
 from tests.unit.search_spaces.test_trace import NODES, model
 
-EVERY: tuple[Format, ...] = ("python", "pt2", "onnx")
 TOLERANCE = 1e-5
 DATA = DataSpec((3, 32, 32), 10)
-_AT_ONCE = 10
+SHARES = {"mobile-cnn-small": 2, "mobile-cnn": 3, "nas-bench-201": 5}
+_AT_ONCE = 20
+_log = logging.getLogger(__name__)
 
 
 def _of_one(text: str, shapes: tuple[tuple[int, ...], ...]) -> Architecture:
@@ -40,7 +45,8 @@ OPERATORS = [_of_one(text, shapes) for rows in CASES.values() for text, shapes i
 
 def _assert_same(
     architectures: list[Architecture], folder: Path, to: tuple[Format, ...], **options: object
-) -> None:
+) -> dict[str, float]:
+    """Hold each network in each format to the tolerance; return the largest difference of each."""
     found = reloaded_differences(architectures, folder, to, **options)  # type: ignore[arg-type]
     assert len(found) == len(architectures) * len(to)
     wrong = {
@@ -49,6 +55,7 @@ def _assert_same(
         if isinstance(item, str) or not item <= TOLERANCE
     }
     assert not wrong
+    return {kind: max(item for (_, other), item in found.items() if other == kind) for kind in to}
 
 
 def test_every_operator_as_python(tmp_path: Path) -> None:
@@ -56,31 +63,30 @@ def test_every_operator_as_python(tmp_path: Path) -> None:
     _assert_same(OPERATORS, tmp_path, ("python",))
 
 
-@pytest.mark.parametrize("name", ["mobile-cnn-small", "nas-bench-201"])
-def test_a_candidate_of_each_space_as_python(name: str, tmp_path: Path) -> None:
-    rng = Random(4)
-    some = [load_space(name).sample(rng, DATA).architecture for _ in range(3)]
-    _assert_same(some, tmp_path, ("python",))
+@pytest.mark.parametrize("name", ["mobile-cnn-small", "mobile-cnn", "nas-bench-201"])
+def test_a_candidate_of_each_space_in_every_format(name: str, tmp_path: Path) -> None:
+    candidate = load_space(name).sample(Random(4), DATA).architecture
+    _assert_same([candidate], tmp_path, FORMATS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(CASES))
 def test_every_operator_in_every_format(kind: str, tmp_path: Path) -> None:
-    _assert_same([_of_one(*row) for row in CASES[kind]], tmp_path, EVERY)
+    worst = _assert_same([_of_one(*row) for row in CASES[kind]], tmp_path, FORMATS)
+    _log.info("%s: %s", kind, worst)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "count"), [("mobile-cnn-small", 50), ("mobile-cnn", 50), ("nas-bench-201", 100)]
+    ("name", "part"),
+    [(name, part) for name, parts in SHARES.items() for part in range(parts)],
 )
 @pytest.mark.timeout(7200)
-def test_random_candidates_in_every_format(name: str, count: int, tmp_path: Path) -> None:
-    rng, space = Random(1), load_space(name)
-    for start in range(0, count, _AT_ONCE):
-        some = [space.sample(rng, DATA).architecture for _ in range(_AT_ONCE)]
-        folder = tmp_path / str(start)
-        folder.mkdir()
-        _assert_same(some, folder, EVERY)
+def test_random_candidates_in_every_format(name: str, part: int, tmp_path: Path) -> None:
+    """All parts are 200 networks: 40 of the small space, 60 of the large one, 100 cells."""
+    rng, space = Random(f"{name} {part}"), load_space(name)
+    some = [space.sample(rng, DATA).architecture for _ in range(_AT_ONCE)]
+    _log.info("%s, part %d: %s", name, part, _assert_same(some, tmp_path, FORMATS))
 
 
 @pytest.mark.slow
@@ -99,11 +105,14 @@ def test_traced_models_are_exported_as_they_were(name: str, tmp_path: Path) -> N
     original = model(name)
     architecture = trace(original, (3, 224, 224))
     assert architecture.weights is not None
-    _assert_same_as(original.eval(), architecture, tmp_path)
+    worst = _assert_same_as(original.eval(), architecture, tmp_path)
+    _log.info("%s: %s", name, worst)
 
 
-def _assert_same_as(original: torch.nn.Module, architecture: Architecture, folder: Path) -> None:
-    export_network(architecture, build(architecture), folder / "out", Order(to=EVERY))
+def _assert_same_as(
+    original: torch.nn.Module, architecture: Architecture, folder: Path
+) -> dict[str, float]:
+    export_network(architecture, build(architecture), folder / "out", Order(to=FORMATS))
     cases = []
     for batch in (7, 1):
         inputs = tuple(example_inputs(architecture, batch))
@@ -118,14 +127,17 @@ def _assert_same_as(original: torch.nn.Module, architecture: Architecture, folde
             "device": "cpu",
             "cases": named,
             "results": str(folder / f"outputs-{kind}"),
+            "alone": kind != "safetensors",
         }
-        for kind in EVERY
+        for kind in FORMATS
     ]
-    answers = run_jobs(jobs, alone=True)
-    assert answers == [{}, {}, {}]
+    assert run_where_due(jobs, threads=2) == [{}] * len(FORMATS)
+    worst = {}
     for job in jobs:
-        worst = largest_difference(cases, load_file(str(job["results"])))
+        kind = job["format"]
+        worst[kind] = largest_difference(cases, load_file(str(job["results"])))
         tolerance = TOLERANCE
-        if job["format"] == "onnx":  # deep networks: float32 itself is coarser than the tolerance
+        if kind == "onnx":  # deep networks: float32 itself is coarser than the tolerance
             tolerance = max(TOLERANCE, 3 * own_rounding(original, cases))
-        assert worst <= tolerance, job["format"]
+        assert worst[kind] <= tolerance, kind
+    return worst

@@ -14,9 +14,11 @@ from search_spaces.architecture.graph import Value
 from search_spaces.export.names import one_line, safe_name
 from search_spaces.export.values import Facts, Figure, Form, Format, Preprocessing
 from search_spaces.export.write import Order, export_network
-from search_spaces.ops import Conv, Input
+from search_spaces.ops import Conv, Input, parse_op
+from search_spaces.source import Form as SourceForm
 from search_spaces.source import generate
 from tests.exporting import reloaded_differences, trained
+from tests.unit.search_spaces.test_ops import CASES
 
 NET = Architecture.parse(
     "input 3x6x6; conv 8 k3 bn relu; sliding 8 bn; dropout p0.1 path; add @1,3; gap; flatten; "
@@ -84,24 +86,31 @@ def test_a_line_of_markdown_is_one_line() -> None:
 # Text that a person might have written.
 
 
+PROJECT = Path(__file__).parents[3] / "pyproject.toml"
+
+
 def _ruff(*arguments: str) -> str:
     ruff = shutil.which("ruff", path=str(Path(sys.executable).parent)) or shutil.which("ruff")
     if ruff is None:
         pytest.skip("ruff is not installed")
-    options = ("--isolated", "--no-cache", "--line-length", "100", "--target-version", "py311")
-    done = subprocess.run([ruff, *arguments, *options], capture_output=True, text=True, check=False)
+    done = subprocess.run([ruff, *arguments], capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else done.stdout[-3000:] + done.stderr[-500:]
 
 
 def _assert_clean(folder: Path) -> None:
-    rules = ("--select", "E,F,I,W,B,UP,D1", "--ignore", "D100,D107")
-    assert not _ruff("check", str(folder), *rules)
-    assert not _ruff("format", "--check", "--diff", str(folder))
+    """Hold generated files to the rules that this project's own files keep."""
+    options = ("--config", str(PROJECT), "--no-cache")
+    scripts = ("--per-file-ignores", "reload.py:T201")  # a script prints
+    assert not _ruff("check", str(folder), *options, *scripts)
+    assert not _ruff("format", "--check", "--diff", str(folder), *options)
 
 
+@pytest.mark.parametrize("to", [("python",), ("python", "safetensors")])
 @pytest.mark.parametrize("form", ["plain", "packed"])
-def test_every_python_file_is_formatted_and_clean(form: Form, tmp_path: Path) -> None:
-    export_network(NET, trained(NET), tmp_path / "out", Order(form=form))
+def test_every_python_file_is_formatted_and_clean(
+    form: Form, to: tuple[Format, ...], tmp_path: Path
+) -> None:
+    export_network(NET, trained(NET), tmp_path / "out", Order(form=form, to=to))
     _assert_clean(tmp_path / "out")
 
 
@@ -115,9 +124,30 @@ def test_sums_and_joins_of_any_width_are_formatted(join: str, tmp_path: Path) ->
     _assert_clean(tmp_path)
 
 
-def test_stages_stand_apart_and_the_shapes_are_said() -> None:
+def test_many_inputs_and_long_names_are_formatted(tmp_path: Path) -> None:
+    for count in (1, 2, 3, 4, 5, 6, 7, 8, 20):
+        inputs = [Value(Input.of(shape=(4, 5, i + 1)), (), f"in{i}") for i in range(count)]
+        wide = [Value(Conv.of(4, 1), (x,), f"{'long/' * 20}{i}") for i, x in enumerate(inputs)]
+        pooled = [Value(parse_op("gap"), (x,), "") for x in wide]
+        joined = Value(parse_op("concat"), tuple(pooled), "join") if count > 1 else pooled[0]
+        (tmp_path / f"net{count}.py").write_text(generate(Architecture.freeze(joined)))
+    _assert_clean(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["plain", "native"])
+def test_every_operator_is_formatted(form: SourceForm, tmp_path: Path) -> None:
+    for kind, rows in CASES.items():
+        for number, (text, shapes) in enumerate(rows):
+            sources = [Value(Input.of(shape=s), (), f"in{i}") for i, s in enumerate(shapes)]
+            network = Architecture.freeze(Value(parse_op(text), tuple(sources), "here"))
+            path = tmp_path / f"{kind}{number}.py".replace("-", "_")
+            path.write_text(generate(network, form=form))
+    _assert_clean(tmp_path)
+
+
+def test_blocks_stand_apart_and_the_shapes_are_said() -> None:
     x = Value(Input.of(shape=(3, 8, 8)), (), "")
-    for scope in ("stem", "stage0/a", "stage0/b", "stage1/a", "head"):
+    for scope in ("stem", "s0/a", "s0/b", "s1/b0/c", "s1/b0/d/e", "s1/b1/c", "head"):
         x = Value(Conv.of(4, 3, act="relu"), (x,), scope)
     lines = [line.strip() for line in generate(Architecture.freeze(x)).splitlines()]
     forward = lines[lines.index("def forward(self, x: torch.Tensor) -> torch.Tensor:") + 1 :]
@@ -125,11 +155,13 @@ def test_stages_stand_apart_and_the_shapes_are_said() -> None:
         '"""Map x (b, 3, 8, 8) to (b, 4, 8, 8)."""',
         "x = self.stem(x)  # 4 x 8 x 8",
         "",
-        "x = self.stage0_a(x)  # 4 x 8 x 8",
-        "x = self.stage0_b(x)  # 4 x 8 x 8",
+        "x = self.s0_a(x)  # 4 x 8 x 8",
+        "x = self.s0_b(x)  # 4 x 8 x 8",
         "",
-        "x = self.stage1_a(x)  # 4 x 8 x 8",
+        "x = self.s1_b0_c(x)  # 4 x 8 x 8",
+        "x = self.s1_b0_d_e(x)  # 4 x 8 x 8",
         "",
-        "x = self.head(x)  # 4 x 8 x 8",
-        "return x",
+        "x = self.s1_b1_c(x)  # 4 x 8 x 8",
+        "",
+        "return self.head(x)  # 4 x 8 x 8",
     ]

@@ -18,12 +18,12 @@ from search_spaces.architecture import Architecture
 from search_spaces.architecture.graph import Value
 from search_spaces.build import build
 from search_spaces.errors import ArchitectureError, OpError
-from search_spaces.ops import OPS, Input, Op, Shape, make_op, parse_op
+from search_spaces.ops import OPS, Embedding, Input, Op, Shape, make_op, parse_op
 from search_spaces.source import generate
 from tests.networks import LAYERS, layer
 
 CASES: dict[str, list[tuple[str, tuple[Shape, ...]]]] = {
-    "input": [("input 3x8x6", ()), ("input 5", ()), ("input 7x16", ())],
+    "input": [("input 3x8x6", ()), ("input 5", ()), ("input 7x16", ()), ("input 6 ids9", ())],
     "zero": [("zero 3x8x6", ()), ("zero 5", ())],
     "conv": [
         ("conv 6", ((4, 7, 7),)),
@@ -60,10 +60,12 @@ CASES: dict[str, list[tuple[str, tuple[Shape, ...]]]] = {
         ("norm ln", ((6, 8),)),
         ("norm ln eps1e-06 gelu", ((6, 8),)),
         ("norm ln", ((8,),)),
+        ("norm rms", ((6, 8),)),
+        ("norm rms eps1e-06 silu", ((8,),)),
     ],
     "act": [
         *((f"act {a}", ((3, 4, 5),)) for a in ("relu", "relu6", "hardswish", "hardsigmoid")),
-        *((f"act {a}", ((4, 5),)) for a in ("silu", "sigmoid", "tanh", "gelu")),
+        *((f"act {a}", ((4, 5),)) for a in ("silu", "sigmoid", "tanh", "gelu", "gelu_tanh")),
     ],
     "add": [
         ("add", ((4, 5, 5), (4, 5, 5))),
@@ -125,8 +127,20 @@ CASES: dict[str, list[tuple[str, tuple[Shape, ...]]]] = {
         ("attention h4 kv2", ((6, 16), (6, 8), (6, 8))),
         ("attention h4 kv1 causal", ((4, 16), (4, 4), (4, 4))),
         ("attention h2", ((3, 8), (7, 8), (7, 8))),
+        ("attention h2 w3", ((7, 8),) * 3),
+        ("attention h4 kv2 causal w2", ((6, 16), (6, 8), (6, 8))),
     ],
+    "embedding": [("embedding 9 d6", ((5,),)), ("embedding 4 d3", ((7,),))],
+    "unembedding": [("unembedding 9", ((5, 6),)), ("unembedding 3", ((7, 4),))],
+    "positions": [("positions", ((5, 6),)), ("positions", ((7, 4),))],
+    "rotary": [("rotary h1", ((5, 6),)), ("rotary h2 theta500.0", ((7, 8),))],
+    "tokens": [("tokens", ((6, 3, 4),)), ("tokens", ((2, 1, 5),))],
+    "classtoken": [("classtoken", ((5, 6),)), ("classtoken", ((1, 4),))],
+    "tokenpool": [(f"tokenpool {pool}", ((5, 6),)) for pool in ("first", "last", "mean")],
 }
+
+OF_TOKENS = ("attention", "embedding", "unembedding", "rotary", "tokens", "classtoken", "tokenpool")
+"""Operators whose masks are of tokens where their channels are features."""
 
 
 class Case(NamedTuple):
@@ -143,8 +157,10 @@ every_case = pytest.mark.parametrize("case", ALL)
 
 
 def _architecture(case: Case) -> Architecture:
+    ids = case.op.vocabulary if isinstance(case.op, Embedding) else 0
     sources = tuple(
-        Value(Input.of(shape=shape), (), f"in{i}") for i, shape in enumerate(case.inputs)
+        Value(Input.of(shape=shape, vocabulary=ids), (), f"in{i}")
+        for i, shape in enumerate(case.inputs)
     )
     return Architecture.freeze(Value(case.op, sources, f"here/{case.op.kind}"))
 
@@ -152,10 +168,17 @@ def _architecture(case: Case) -> Architecture:
 def _arguments(architecture: Architecture, **options: Any) -> list[Tensor]:
     """Random inputs, at least one: a network without an input is asked for its batch only."""
     shapes = [node.shape for node in architecture.inputs] or [(1,)]
+    ids = [getattr(node.op, "vocabulary", 0) for node in architecture.inputs] or [0]
     generator = torch.Generator().manual_seed(0)
     if options.get("device") == "meta":
-        return [torch.empty(1, *shape, **options) for shape in shapes]
-    return [torch.randn(2, *shape, generator=generator, **options) for shape in shapes]
+        kinds = [{**options, "dtype": torch.int64} if n else options for n in ids]
+        return [torch.empty(1, *shape, **kind) for shape, kind in zip(shapes, kinds, strict=True)]
+    return [
+        torch.randint(0, n, (2, *shape), generator=generator)
+        if n
+        else torch.randn(2, *shape, generator=generator, **options)
+        for shape, n in zip(shapes, ids, strict=True)
+    ]
 
 
 def test_every_registered_operator_has_cases() -> None:
@@ -211,7 +234,7 @@ def test_macs_are_half_of_what_torch_counts(case: Case) -> None:
         module(*_arguments(architecture, device="meta"))
     assert 2 * case.op.facts(case.inputs).macs == counter.get_total_flops()
     assert (case.op.facts(case.inputs).macs > 0) == (
-        case.op.kind in ("conv", "linear", "attention")
+        case.op.kind in ("conv", "linear", "attention", "unembedding")
     )
 
 
@@ -244,8 +267,11 @@ def _dependence(case: Case, which: int) -> np.ndarray[Any, Any]:
         shape = case.inputs[which]
         count = int(np.prod(shape))
         base = [torch.rand(1, *s, generator=generator, dtype=torch.float64) for s in case.inputs]
-        moved = base[which] + torch.eye(count, dtype=torch.float64).reshape(count, *shape)
-        names: dict[str, Any] = {"layer": module}
+        if isinstance(case.op, Embedding):  # an id is moved to the next
+            base = [torch.zeros(1, *s, dtype=torch.int64) for s in case.inputs]
+        moved = base[which] + torch.eye(count, dtype=base[which].dtype).reshape(count, *shape)
+        # As in a source: one layer stands for itself.
+        names: dict[str, Any] = {"layer": module[0] if len(module) == 1 else module}
         for i, tensor in enumerate(base):
             names[f"a{i}"] = torch.cat(
                 [tensor, moved if i == which else tensor.expand(count, *tensor.shape[1:])]
@@ -280,7 +306,7 @@ def test_channel_masks_are_what_the_module_reads(case: Case) -> None:
 
 @with_inputs
 def test_channels_read_are_the_rows_of_the_masks(case: Case) -> None:
-    if case.op.kind == "attention" or (case.op.kind == "linear" and len(case.inputs[0]) == 2):
+    if case.op.kind in OF_TOKENS or (case.op.kind == "linear" and len(case.inputs[0]) == 2):
         pytest.skip("its masks are of tokens, its channels are features")
     masks = case.op.masks(case.inputs)
     rows = np.concatenate(masks, axis=1).sum(axis=1)
@@ -292,7 +318,7 @@ MAPS = [
     p
     for p in SEEN
     if all(len(shape) == 3 for shape in p.values[0].inputs)  # type: ignore[union-attr]
-    and p.values[0].op.kind not in ("flatten",)  # type: ignore[union-attr]
+    and p.values[0].op.kind not in ("flatten", "tokens")  # type: ignore[union-attr]
 ]
 
 
@@ -324,7 +350,7 @@ def test_span_and_stride_are_what_the_module_sees(case: Case, axis: int) -> None
 @every_case
 def test_taps_and_weights_of_the_reach(case: Case) -> None:
     reach = case.op.facts(case.inputs).reach
-    assert reach.weighted == (case.op.kind in ("conv", "sliding", "linear"))
+    assert reach.weighted == (case.op.kind in ("conv", "sliding", "linear", "unembedding"))
     dilation = getattr(case.op, "dilation", (1, 1))
     kernel = [span // d + 1 for span, d in zip(reach.span, dilation, strict=True)]
     assert reach.taps == kernel[0] * kernel[1]
@@ -449,6 +475,16 @@ BAD_TEXTS = [
         "attention",
         "attention h0",
         "attention h4 kv3",
+        "attention h4 w-1",
+        "embedding 9",
+        "embedding 0 d4",
+        "unembedding",
+        "rotary",
+        "rotary h2 theta0.5",
+        "tokenpool",
+        "tokenpool max",
+        "positions 4",
+        "input 4 ids-1",
         "shuffle",
         "shuffle g0",
         "add 3",
@@ -535,6 +571,17 @@ def _shapes_refused() -> Iterator[tuple[str, tuple[Shape, ...], str]]:
     yield "attention h3", ((5, 8),) * 3, "heads 3"
     yield "attention h2", ((5, 8), (5, 6), (5, 6)), "keys and values"
     yield "attention h2", ((5, 8), (5, 8), (4, 8)), "keys and values"
+    yield "attention h2 causal", ((5, 8), (4, 8), (4, 8)), "as many keys as queries"
+    yield "attention h2 w2", ((5, 8), (4, 8), (4, 8)), "as many keys as queries"
+    yield "norm rms", ((4, 8, 8),), "(features,)"
+    yield "embedding 9 d4", ((5, 8),), "token ids (tokens,)"
+    yield "unembedding 9", ((8,),), "(tokens, features)"
+    yield "positions", ((8, 4, 4),), "(tokens, features)"
+    yield "rotary h3", ((5, 8),), "3 heads"
+    yield "rotary h4", ((5, 12),), "even number"
+    yield "tokens", ((5, 8),), "feature map"
+    yield "classtoken", ((5,),), "(tokens, features)"
+    yield "tokenpool mean", ((5,),), "(tokens, features)"
     yield "input 3x8x8", ((3, 8, 8),), "takes 0 inputs"
 
 

@@ -129,7 +129,11 @@ def test_a_network_with_a_zero_before_its_input() -> None:
 
 def test_shapes_and_costs_stand_in_the_source() -> None:
     source = generate(Architecture.parse("input 1x8x8; conv 4 k3 bn relu; gap; flatten; linear 10"))
-    for line in ("94 parameters; 2,344 multiply-accumulates for one input of 1x8x8", "# 4 x 8 x 8"):
+    for line in (
+        "A network for inputs of 1x8x8, in plain PyTorch.",
+        "94 parameters; 2,344 multiply-accumulates a sample.",
+        "# 4 x 8 x 8",
+    ):
         assert line in source
     assert "search_spaces" not in source
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,30 +17,35 @@ from evaluators.accuracy.recipe import RECIPES, Recipe
 from kernels.errors import NasError
 from search_spaces.export.load import load
 from studies import export_truth
+from studies.audits import audits, latest, read_audit
 from studies.config import StudyConfig
 from studies.export_truth import without_folders
-from studies.exports import audits, export_points, export_trial
+from studies.exports import Refused, export_points, export_trial
 from studies.front import front
 from studies.search import run_study
 from studies.workspace import Workspace
 
 STUDY = "small"
+ROOT = Path(__file__).parents[3]
+
+
+def add_recipe() -> None:
+    """Make known how the study is trained, in this process or in one that is killed."""
+    if "export-tiny" not in RECIPES:
+        recipe = Recipe(
+            name="export-tiny",
+            optimiser="adamw",
+            learning_rate=1e-2,
+            weight_decay=0.0,
+            batch_size=128,
+            epochs=1,
+        )
+        RECIPES.add(recipe.name, recipe)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if "export-tiny" not in RECIPES:
-        RECIPES.add(
-            "export-tiny",
-            Recipe(
-                name="export-tiny",
-                optimiser="adamw",
-                learning_rate=1e-2,
-                weight_decay=0.0,
-                batch_size=128,
-                epochs=1,
-            ),
-        )
+    add_recipe()
     place = tmp_path_factory.mktemp("study")
     config = StudyConfig(
         name=STUDY,
@@ -85,7 +94,8 @@ def test_a_whole_front_is_exported_audited_and_recorded(copy: Path, tmp_path: Pa
         assert item.directory.parent == tmp_path / "out"
         assert item.directory.name == f"small-{point.key[:12]}-plain"
         (recorded,) = audits(copy, STUDY, item.trial)
-        assert recorded == item.audit
+        assert recorded.audit == item.audit
+        assert recorded.directory == str(item.directory)
         names = [check.name for check in item.audit.checks]
         assert "test_accuracy of python" in names
         card = (item.directory / "model_card.md").read_text()
@@ -134,8 +144,11 @@ def test_another_format_is_not_taken_for_the_same_export(copy: Path, tmp_path: P
 
 
 def test_weights_alone_are_loaded_with_this_package(copy: Path, tmp_path: Path) -> None:
-    made = export_trial(copy, STUDY, _first(copy), tmp_path / "mine", to=["safetensors"])
-    assert made.audit.passed
+    made = export_trial(copy, STUDY, _first(copy), tmp_path / "mine", to=("safetensors",))
+    assert made.audit.passed, made.audit.remarks()
+    names = [check.name for check in made.audit.checks]
+    assert "outputs of safetensors" in names  # weights by themselves are audited as well
+    assert "test_accuracy of safetensors" in names
     assert not (made.directory / "model.py").exists()
     output = load(tmp_path / "mine")(torch.zeros(2, 1, 8, 8))
     assert output.shape == (2, 10)
@@ -161,21 +174,26 @@ def test_a_failed_audit_is_recorded_as_such(
     monkeypatch.setattr("studies.exports.truth_of", overstated)
     made = export_trial(copy, STUDY, number, tmp_path / "one")
     assert not made.audit.passed
-    assert [check.name for check in audits(copy, STUDY, number)[0].failures] == [
+    assert [check.name for check in audits(copy, STUDY, number)[0].audit.failures] == [
         "test_accuracy of python"
     ]
     again = export_trial(copy, STUDY, number, tmp_path / "one")
     assert not again.reused
 
 
-@pytest.mark.parametrize("name", ["../../out'\"\n#", "con", "x" * 200, "a/b", ".."])
-def test_a_hostile_study_name_stays_in_the_folder(copy: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["../../out'\"\n# class", "x" * 10_000], ids=["path", "long"])
+def test_a_hostile_study_and_space_stay_in_the_folder(
+    copy: Path, tmp_path: Path, name: str
+) -> None:
     number = _first(copy)
-    _sql(copy, "update study set name = ?", name)
-    (made,) = export_points(copy, name, [number], tmp_path / "out", to=("safetensors",))
+    with Workspace.of(copy).open() as repository:
+        conditions = {**repository.study(STUDY).conditions, "space": f"{name} version 1"}
+    _sql(copy, "update study set name = ?, conditions = ?", name, json.dumps(conditions))
+    (made,) = export_points(copy, name, [number], tmp_path / "out")
     assert made.audit.passed, made.audit.remarks()
     assert made.directory.resolve().parent == (tmp_path / "out").resolve()
     assert [item.name for item in (tmp_path / "out").iterdir()] == [made.directory.name]
+    assert max(map(len, (made.directory / "model_card.md").read_text().splitlines())) < 400
 
 
 # What cannot be exported.
@@ -204,6 +222,7 @@ def test_a_packed_export_on_another_device(copy: Path, tmp_path: Path) -> None:
         ({"trial": 99}, "has no trial 99"),
         ({"form": "flat"}, "Unknown form"),
         ({"to": ["onyx"]}, "Unknown format.*Did you mean 'onnx'"),
+        ({"to": []}, "Name at least one format"),
     ],
 )
 def test_what_is_not_there(
@@ -214,13 +233,81 @@ def test_what_is_not_there(
         export_trial(study, **{**settings, **arguments})  # type: ignore[arg-type]
 
 
+def test_one_that_cannot_be_exported_does_not_keep_the_others_from_it(
+    copy: Path, tmp_path: Path
+) -> None:
+    with Workspace.of(copy).open() as repository:
+        trials = repository.trials(repository.study(STUDY).id)[:2]
+        keys = [repository.detail(trial.id, "accuracy")["dense_key"] for trial in trials]
+    assert keys[0] != keys[1]
+    (copy / "artifacts" / f"{keys[0]}.safetensors").unlink()
+    refused: list[Refused] = []
+    (made,) = export_points(copy, STUDY, [0, 1], tmp_path, on_refused=refused.append)
+    assert (made.trial, made.audit.passed) == (1, True)
+    assert [item.trial for item in refused] == [0]
+    assert "There are no trained weights" in refused[0].reason
+    with pytest.raises(NasError, match="There are no trained weights"):
+        list(export_points(copy, STUDY, [0, 1], tmp_path))
+
+
 def test_an_audit_whose_file_is_gone(copy: Path, tmp_path: Path) -> None:
     number = _first(copy)
-    export_trial(copy, STUDY, number, tmp_path / "out", to=("safetensors",))
+    export_trial(copy, STUDY, number, tmp_path / "out")
     for item in (copy / "artifacts").glob("*.json"):
         item.unlink()
     with pytest.raises(NasError, match="were the artifacts moved"):
         audits(copy, STUDY, number)
+    again = export_trial(copy, STUDY, number, tmp_path / "out")
+    assert not again.reused  # what was found is lost, so it is looked at again
+    assert again.audit.passed
+
+
+def test_audits_are_read_by_trial_and_by_artifact(copy: Path, tmp_path: Path) -> None:
+    number = _first(copy)
+    for name in ("one", "two", "one"):
+        (tmp_path / name / "model.safetensors").unlink(missing_ok=True)
+        export_trial(copy, STUDY, number, tmp_path / name)
+    records = audits(copy, STUDY, number)
+    assert [Path(item.directory).name for item in records] == ["one", "two", "one"]
+    assert [item.time for item in records] == sorted(item.time for item in records)
+    assert {item.directory: item.time for item in latest(records)} == {
+        str(tmp_path / "one"): records[2].time,
+        str(tmp_path / "two"): records[1].time,
+    }
+    with Workspace.of(copy).open() as repository:
+        (trial,) = repository.trials(repository.study(STUDY).id, number=number)
+        found = [item for item in repository.artifacts(trial.id) if item.kind == "audit"]
+    assert [read_audit(copy, item.content_hash) for item in found] == records
+    with pytest.raises(NasError, match="has no trial 99"):
+        audits(copy, STUDY, 99)
+
+
+def test_a_killed_export_of_several_goes_on_where_it_was(copy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = (
+        "from tests.unit.studies import test_exports as t; t.add_recipe(); "
+        f"[print(item.trial) for item in t.export_points({str(copy)!r}, 'small', [0, 1, 2], "
+        f"{str(out)!r})]"
+    )
+    with (tmp_path / "said").open("w+") as said:
+        command = [sys.executable, "-u", "-c", code]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said)
+        _wait_for(lambda: len(list(out.glob("*-plain"))) == 2, process)  # in its second audit
+        process.kill()
+        process.wait()
+        said.seek(0)
+        assert said.read() == "0\n"
+    made = list(export_points(copy, STUDY, [0, 1, 2], out))
+    assert [item.reused for item in made] == [True, False, False]
+    assert all(item.audit.passed for item in made)
+    assert [len(audits(copy, STUDY, number)) for number in range(3)] == [1, 1, 1]
+    assert len(list(out.iterdir())) == 3
+
+
+def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    while not condition():
+        assert process.poll() is None
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,9 @@
+"""What a network is trained for: to tell classes of images, or to foretell the tokens of a text.
+
+A task is all that training, checkpoints and the evaluator need to know of the data.
+"""
+
+from evaluators.accuracy.tasks.choice import make_task, metrics_of, score_split
+from evaluators.accuracy.tasks.protocol import Task
+
+__all__ = ["Task", "make_task", "metrics_of", "score_split"]

@@ -1,0 +1,1 @@
+"""Arbitrary precision: weights of p bits times activations of q bits, by products of bit planes."""

@@ -1,0 +1,48 @@
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "instructions.cuh"
+
+// Element type, rounding and the swizzle shared by the kernels.
+//
+// Tiles lie in shared memory as [row][128 bytes]: 1024 bits of one plane of one row. The 16-byte
+// chunks of a row are permuted by its low three bits, as tensor cores read them.
+
+#ifdef BFLOAT
+typedef __nv_bfloat16 Element;
+#else
+typedef __half Element;
+#endif
+
+constexpr int TILE_BYTES = 128;  // of a row
+constexpr int STEP_BITS = 256;   // of one tensor core product
+constexpr float MAGIC = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number, ties to even
+
+DEVICE unsigned chunk_offset(int row, int chunk) {
+  return static_cast<unsigned>(row * TILE_BYTES + ((chunk ^ (row & 7)) << 4));
+}
+
+DEVICE unsigned pack(float low, float high) {
+#ifdef BFLOAT
+  __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+#else
+  __half2 both = __floats2half2_rn(low, high);
+#endif
+  return *reinterpret_cast<unsigned*>(&both);
+}
+
+DEVICE float2 unpack(unsigned both) {
+#ifdef BFLOAT
+  return make_float2(__uint_as_float(both << 16), __uint_as_float(both & 0xffff0000u));
+#else
+  return __half22float2(*reinterpret_cast<__half2*>(&both));
+#endif
+}
+
+// The code of a real number: rounded to the nearest multiple of the step, ties to even, kept in
+// [0, highest]. NaN becomes 0.
+DEVICE unsigned to_code(float number, float inverse_step, float zero, float highest) {
+  const float whole = fminf(fmaxf(__fmul_rn(number, inverse_step), -zero), highest - zero);
+  return (__float_as_uint(__fadd_rn(whole, MAGIC)) + static_cast<unsigned>(zero)) & 0xff;
+}

@@ -1,0 +1,179 @@
+#include "arguments.cuh"
+
+// Low-bit product on Hopper's tensor cores: wgmma on single bits, AND and population count.
+//
+// A warpgroup brings tiles in: activations row by row with asynchronous copies, weights as whole
+// blocks of their image with bulk copies. WARPGROUPS others multiply: each owns TOKEN_STRIPS times
+// 64 tokens, all Q planes of them, and all of the tile's FEATURES with P planes at once (PASSES
+// times, from the highest plane down, where P is 1). Blocks stay resident and walk over tiles.
+//
+// Where this text ends, wgmma.py's follows: multiply_bits, one product of 64 x COLUMNS x 256 bits.
+
+constexpr int STRIPS = TOKEN_STRIPS * Q;            // of 64 rows, a warpgroup's
+constexpr int TOKENS = 64 * TOKEN_STRIPS * WARPGROUPS;
+constexpr int COLUMNS = P * FEATURES;
+constexpr int A_BYTES = 64 * STRIPS * WARPGROUPS * TILE_BYTES;
+constexpr int B_BYTES = COLUMNS * TILE_BYTES;
+constexpr int STAGE_BYTES = A_BYTES + B_BYTES;
+constexpr int THREADS = 128 * (1 + WARPGROUPS);
+// Tiles on the way before one is handed over. Consumers keep a tile until they began the next, so
+// that producers that lag further behind would wait for them for ever.
+constexpr int LAG = STAGES < 4 ? STAGES - 2 : 2;
+
+static_assert(STAGES >= 2 && FEATURES % 32 == 0 && (PASSES == 1 || P == 1), "what plan.py gives");
+static_assert(STAGE_BYTES % 1024 == 0, "tiles begin at multiples of 1024 bytes");
+
+DEVICE void multiply_bits(int (&counts)[COLUMNS / 2], unsigned long long rows,
+                          unsigned long long columns, bool keep);
+
+// What tensor cores must know of a tile: address, 1024 bytes between 8 rows, 128-byte swizzle.
+DEVICE unsigned long long descriptor(unsigned address) {
+  return static_cast<unsigned long long>((address & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 |
+         1ull << 62;
+}
+
+DEVICE void produce(unsigned stages, unsigned full, unsigned empty, Corner* corners,
+                    const Rows& rows, const Images& images, const Weights& weights,
+                    const Tiles& tiles) {
+  const int thread = threadIdx.x;
+  int turn = 0;
+  for (int tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
+    const int first = tile / tiles.across * TOKENS, feature = tile % tiles.across * FEATURES;
+    if constexpr (IMAGES) {
+      wait_for_group<1, 128>();
+      for (int t = thread; t < TOKENS; t += 128)
+        corners[t] = corner_of(min(first + t, rows.count - 1), images);
+      wait_for_group<1, 128>();
+    }
+    const int block_bytes = min(FEATURES, weights.rows - feature) * TILE_BYTES;
+    for (int pass = 0; pass < PASSES; ++pass)
+      for (int k = 0; k < tiles.depth; ++k, ++turn) {
+        const int stage = turn % STAGES;
+        const unsigned to = stages + stage * STAGE_BYTES;
+        if (turn >= STAGES) wait_barrier(empty + 8 * stage, (turn / STAGES - 1) & 1);
+        if (thread == 0) {
+          arrive_expecting(full + 8 * stage, P * block_bytes);
+#pragma unroll
+          for (int p = 0; p < P; ++p) {
+            const int plane = PASSES > 1 ? PASSES - 1 - pass : p;
+            const long long row =
+                (static_cast<long long>(k) * P * PASSES + plane) * weights.rows + feature;
+            copy_block(to + A_BYTES + p * FEATURES * TILE_BYTES, weights.image + row * TILE_BYTES,
+                       block_bytes, full + 8 * stage);
+          }
+        }
+        fetch_rows<TOKENS, 128>(to, rows, first, k, corners, images, thread);
+        commit_copies();
+        if (turn >= LAG) {
+          wait_copies<LAG>();
+          show_to_tensor_cores();
+          arrive(full + 8 * ((turn - LAG) % STAGES));
+        }
+      }
+  }
+  wait_copies<0>();
+  show_to_tensor_cores();
+  for (int late = max(turn - LAG, 0); late < turn; ++late) arrive(full + 8 * (late % STAGES));
+}
+
+// Multiplies the tile of one stage: `steps` products of 256 bits along k.
+DEVICE void multiply_tile(int (&counts)[STRIPS][COLUMNS / 2], unsigned a, unsigned b, int steps,
+                          bool first) {
+  const unsigned long long rows = descriptor(a), columns = descriptor(b);
+  begin_products();
+  if (steps == 4) {
+#pragma unroll
+    for (int step = 0; step < 4; ++step)
+#pragma unroll
+      for (int s = 0; s < STRIPS; ++s)
+        multiply_bits(counts[s], rows + s * (64 * TILE_BYTES >> 4) + 2 * step, columns + 2 * step,
+                      !first || step > 0);
+  } else {
+    for (int step = 0; step < steps; ++step)
+#pragma unroll
+      for (int s = 0; s < STRIPS; ++s)
+        multiply_bits(counts[s], rows + s * (64 * TILE_BYTES >> 4) + 2 * step, columns + 2 * step,
+                      !first || step > 0);
+  }
+  commit_products();
+}
+
+DEVICE void consume(unsigned stages, unsigned full, unsigned empty, const Rows& rows,
+                    const Images& images, const Tiles& tiles, const Finish& f) {
+  const int group = threadIdx.x / 128 - 1, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const int own = group * STRIPS * 64 * TILE_BYTES;
+  int turn = 0;
+  for (int tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
+    const int feature_tile = tile % tiles.across;
+    const int first = tile / tiles.across * TOKENS + group * TOKEN_STRIPS * 64 + 16 * warp;
+    int code_sums[TOKEN_STRIPS][2] = {};
+    if (f.times_sum != 0)
+#pragma unroll
+      for (int s = 0; s < TOKEN_STRIPS; ++s)
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+          code_sums[s][half] =
+              sum_of_codes(rows, first + 64 * s + lane / 4 + 8 * half, images);
+    int counts[STRIPS][COLUMNS / 2];
+#if PASSES > 1
+    int run[TOKEN_STRIPS][1][COLUMNS / 2] = {};
+#endif
+    for (int pass = 0; pass < PASSES; ++pass) {
+      for (int k = 0; k < tiles.depth; ++k, ++turn) {
+        const int stage = turn % STAGES;
+        const unsigned at = stages + stage * STAGE_BYTES;
+        wait_barrier(full + 8 * stage, turn / STAGES & 1);
+        const int left = rows.k_bytes * 8 - k * 8 * TILE_BYTES;
+        multiply_tile(counts, at + own, at + A_BYTES, min(4, (left + STEP_BITS - 1) / STEP_BITS),
+                      k == 0);
+        if (k > 0) {
+          wait_products<1>();
+          if (lane == 0) arrive(empty + 8 * ((turn - 1) % STAGES));
+        }
+      }
+      wait_products<0>();
+      hold(counts);
+      if (lane == 0) arrive(empty + 8 * ((turn - 1) % STAGES));
+#if PASSES > 1
+#pragma unroll
+      for (int s = 0; s < TOKEN_STRIPS; ++s)
+        add_pass(run[s][0], counts + s * Q, SIGNED && pass == 0);
+#endif
+    }
+#pragma unroll
+    for (int s = 0; s < TOKEN_STRIPS; ++s) {
+#if PASSES > 1
+      finish_block<1, 1, false, FEATURES>(run[s], code_sums[s], first + 64 * s, rows.count,
+                                feature_tile * FEATURES, lane, feature_tile, f);
+#else
+      finish_block<Q, P, SIGNED, FEATURES>(counts + s * Q, code_sums[s], first + 64 * s, rows.count,
+                                 feature_tile * FEATURES, lane, feature_tile, f);
+#endif
+    }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    low_bit_product(ARGUMENTS) {
+  READ_ARGUMENTS;
+  extern __shared__ unsigned char memory[];
+  __shared__ __align__(8) unsigned long long barriers[2 * STAGES];
+  __shared__ Corner corners[IMAGES ? TOKENS : 1];
+  const unsigned stages = (shared_address(memory) + 1023) & ~1023u;
+  const unsigned full = shared_address(barriers), empty = full + 8 * STAGES;
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < STAGES; ++stage) {
+      start_barrier(full + 8 * stage, 128 + 1);
+      start_barrier(empty + 8 * stage, 4 * WARPGROUPS);
+    }
+    publish_barriers();
+  }
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    give_registers<PRODUCER_REGISTERS>();
+    produce(stages, full, empty, corners, rows, images, weights, all);
+  } else {
+    take_registers<CONSUMER_REGISTERS>();
+    consume(stages, full, empty, rows, images, all, finish_with);
+  }
+}

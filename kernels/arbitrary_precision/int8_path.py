@@ -1,0 +1,53 @@
+"""The path through 8-bit tensor cores: codes as signed bytes, one product, no bit planes."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from kernels.arbitrary_precision.operands import Geometry, Weights, input_integers, real
+from kernels.arbitrary_precision.packed import LowBit
+
+_SMALLEST_ROWS = 17  # torch._int_mm takes more than 16 rows on a GPU
+_MULTIPLE = 8
+_CENTRE = 128
+
+
+def linear(x: torch.Tensor | LowBit, weights: Weights) -> torch.Tensor:
+    """Return the layer's output (..., m), float32."""
+    values = input_integers(x, weights, torch.float32)
+    rows = values.reshape(-1, weights.features)
+    matrix = weights.matrix(torch.int8).squeeze(2)
+    product = _product(rows, matrix, centred=_needs_centre(weights))
+    return real(product, weights, -1).float().view(*values.shape[:-1], -1)
+
+
+def conv2d(x: torch.Tensor | LowBit, weights: Weights, geometry: Geometry) -> torch.Tensor:
+    """Return the layer's output (b, m, h, w), float32, by patches."""
+    values = input_integers(x, weights, torch.float16)
+    g = geometry
+    patches = F.unfold(values, g.kernel, g.dilation, g.padding, g.stride).transpose(1, 2)
+    matrix = weights.matrix(torch.int8).flatten(1)
+    product = _product(patches.reshape(-1, matrix.shape[1]), matrix, centred=_needs_centre(weights))
+    size = g.output_size((values.shape[2], values.shape[3]))
+    found = real(product, weights, -1).float()
+    return found.view(len(values), *size, -1).permute(0, 3, 1, 2)
+
+
+def _needs_centre(weights: Weights) -> bool:
+    return weights.inputs.highest > 127
+
+
+def _product(rows: torch.Tensor, matrix: torch.Tensor, *, centred: bool) -> torch.Tensor:
+    """Return whole numbers rows (n, k) times matrix (m, k), int32; bytes hold what is centred."""
+    n, m = len(rows), len(matrix)
+    if centred:
+        rows = rows - _CENTRE
+    k = matrix.shape[1]
+    grown = F.pad(rows, (0, -k % _MULTIPLE, 0, max(_SMALLEST_ROWS, n + -n % _MULTIPLE) - n))
+    other = F.pad(matrix, (0, -k % _MULTIPLE, 0, -m % _MULTIPLE))
+    product: torch.Tensor = torch._int_mm(grown.to(torch.int8), other.t())
+    product = product[:n, :m]
+    if centred:
+        product = product + _CENTRE * matrix.sum(1, dtype=torch.int32)
+    return product

@@ -1,0 +1,236 @@
+"""The CUDA kernels' launches: arguments and constants from tensors, and their compiled text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kernels.arbitrary_precision.encodings import combination
+from kernels.arbitrary_precision.operands import Geometry, Weights
+from kernels.arbitrary_precision.plan import TILE_BITS, Tile
+from kernels.arbitrary_precision.wgmma import multiply_bits
+from kernels.jit import CompiledKernel, Kernel, compile_cuda, load, read_source
+
+SOURCES = Path(__file__).parent / "cuda"
+"""Where the CUDA sources are."""
+
+Argument = torch.Tensor | np.generic | None
+
+_OUT = {"integers": 1, "real": 2, "codes": 4, "both": 6}
+_SMALL_SUMS = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One kernel's launch.
+
+    Attributes:
+        file: the source in ``cuda/``.
+        function: the kernel.
+        defines: its compile-time constants.
+        grid: blocks.
+        block: threads.
+        shared_bytes: dynamic shared memory of a block.
+        arguments: in the kernel's order.
+    """
+
+    file: str
+    function: str
+    defines: Mapping[str, int]
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    shared_bytes: int
+    arguments: Sequence[Argument]
+
+    def run(self) -> None:
+        """Launch on the current stream of the tensors' device."""
+        device = next(item.device for item in self.arguments if isinstance(item, torch.Tensor))
+        capability = torch.cuda.get_device_capability(device)
+        kernel = _kernel(self.file, self.function, tuple(sorted(self.defines.items())), capability)
+        kernel(self.grid, self.block, self.arguments, shared_bytes=self.shared_bytes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Activations as kernels read them; see ``LowBit`` for planes and sums.
+
+    Attributes:
+        planes: (stored, q, bytes).
+        sums: (parts, stored).
+        count: rows of the product: tokens, or output pixels.
+        image: height and width of images, None for tokens.
+    """
+
+    planes: torch.Tensor
+    sums: torch.Tensor
+    count: int
+    image: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outputs:
+    """What a product writes.
+
+    Attributes:
+        kind: ``"integers"`` (int32), ``"real"``, ``"codes"``, or ``"both"`` of the last two.
+        out: (count, m): int32, float16 or bfloat16; None for codes alone.
+        codes: (count, q', bytes), zeroed where m is no multiple of 64.
+        code_sums: (parts, count); parts by :func:`sum_parts`.
+        code_bits: q'.
+        code_step: () float32, what an integer of the codes is worth.
+        code_zero: code of the real zero.
+        residual: (count, m), added before ReLU; of the type of ``out``.
+        relu: whether negative numbers become zero.
+    """
+
+    kind: str
+    out: torch.Tensor | None = None
+    codes: torch.Tensor | None = None
+    code_sums: torch.Tensor | None = None
+    code_bits: int = 1
+    code_step: torch.Tensor | None = None
+    code_zero: int = 0
+    residual: torch.Tensor | None = None
+    relu: bool = False
+
+
+def pack_launch(
+    x: torch.Tensor,
+    step: torch.Tensor,
+    bits: int,
+    zero: int,
+    planes: torch.Tensor,
+    sums: torch.Tensor,
+) -> Launch:
+    """Return the launch that rounds rows to codes.
+
+    Args:
+        x: (rows, k), contiguous: float32, float16 or bfloat16.
+        step: () float32.
+        bits: of the codes.
+        zero: code of the real zero.
+        planes: (rows, bits, bytes) to write.
+        sums: (1, rows) to write.
+    """
+    rows, k = x.shape
+    lanes = 32
+    while lanes > 8 and planes.shape[2] <= lanes // 2:
+        lanes //= 2
+    defines = {"Q": bits, "LANES": lanes, "INPUT": x.element_size(), **_type_of(x.dtype)}
+    arguments: list[Argument] = [x, step, planes, sums, np.int64(rows)]
+    arguments += [np.int32(k), np.int32(planes.shape[2]), np.int32(zero)]
+    blocks = -(-rows * lanes // 256)
+    return Launch("pack.cu", "low_bit_pack", defines, (blocks,), (256,), 0, arguments)
+
+
+def sum_parts(features: int, tile: Tile) -> int:
+    """Return in how many parts sums of codes come, which kernels that read them add up."""
+    return -(-features // tile.features) * tile.across
+
+
+def product_launch(
+    rows: Rows,
+    weights: Weights,
+    outputs: Outputs,
+    tile: Tile,
+    *,
+    geometry: Geometry | None = None,
+    outside: torch.Tensor | None = None,
+    sms: int = 132,
+) -> Launch:
+    """Return the launch of a product.
+
+    Args:
+        rows: activations.
+        weights: packed; m is a multiple of 8.
+        outputs: what to write.
+        tile: of the plan.
+        geometry: of a convolution.
+        outside: planes (q, bytes) of the code of zero, which lies outside images.
+        sms: multiprocessors, for kernels whose blocks stay.
+    """
+    plane_bytes = rows.planes.shape[2]
+    taps = 1 if geometry is None else geometry.taps
+    across = -(-weights.outputs // tile.features)
+    tiles = -(-rows.count // tile.tokens) * across
+    numbers = (
+        *_row_numbers(rows, weights, plane_bytes, taps),
+        *_finish_numbers(weights, outputs, taps),
+        *map(np.int32, (tiles, across, -(-plane_bytes * taps * 8 // TILE_BITS))),
+        *map(np.int32, _image_numbers(rows, geometry)),
+    )
+    tensors = (
+        *(rows.planes, outside, rows.sums, weights.image, weights.factor, weights.shift),
+        *(weights.constants, outputs.residual, outputs.code_step),
+        *(outputs.out, outputs.codes, outputs.code_sums),
+    )
+    defines = {
+        **tile.defines(weights.precision),
+        **_type_of(torch.float16 if outputs.out is None else outputs.out.dtype),
+        "OUT": _OUT[outputs.kind],
+        "Q_OUT": outputs.code_bits,
+        "RESIDUAL": int(outputs.residual is not None),
+        "RELU": int(outputs.relu),
+        "IMAGES": int(geometry is not None),
+        "UNIT": 16 if plane_bytes % 16 == 0 else 8,
+    }
+    encoding = weights.precision.weights
+    largest = max(abs(encoding.lowest), encoding.highest) * (
+        (1 << weights.precision.activation_bits) - 1
+    )
+    if weights.features * taps * 2 * largest < _SMALL_SUMS:
+        defines["SMALL_SUMS"] = 1
+    file = "product_sm90.cu" if tile.path == "wgmma" else "product_sm80.cu"
+    blocks = min(tiles, sms) if tile.path == "wgmma" else tiles
+    shared = tile.shared_bytes(weights.precision)
+    block = (tile.threads,)
+    return Launch(file, "low_bit_product", defines, (blocks,), block, shared, (*tensors, *numbers))
+
+
+def _row_numbers(rows: Rows, weights: Weights, plane_bytes: int, taps: int) -> list[np.generic]:
+    stored = rows.planes.shape[0]
+    outside_sum = weights.zero * weights.features
+    numbers = (rows.count, plane_bytes, plane_bytes * taps, rows.sums.shape[0], stored, outside_sum)
+    return [np.int32(number) for number in (*numbers, weights.image.shape[2])]
+
+
+def _finish_numbers(weights: Weights, outputs: Outputs, taps: int) -> list[np.generic]:
+    c = combination(weights.precision.weights, weights.inputs, weights.features * taps)
+    code_bytes = 0 if outputs.codes is None else outputs.codes.shape[2]
+    whole = (weights.outputs, code_bytes, c.y, c.sum_x)
+    return [*map(np.int32, whole), np.float32(outputs.code_zero)]
+
+
+def _image_numbers(rows: Rows, g: Geometry | None) -> tuple[int, ...]:
+    if g is None or rows.image is None:
+        return (1,) * 12
+    size = g.output_size(rows.image)
+    return (*rows.image, *size, g.kernel[1], g.taps, *g.stride, *g.padding, *g.dilation)
+
+
+def _type_of(dtype: torch.dtype) -> dict[str, int]:
+    return {"BFLOAT": 1} if dtype == torch.bfloat16 else {}
+
+
+@lru_cache(maxsize=512)
+def _kernel(
+    file: str, function: str, defines: tuple[tuple[str, int], ...], capability: tuple[int, int]
+) -> Kernel:
+    major, minor = capability
+    arch = f"sm_{major}{minor}" + ("a" if capability == (9, 0) else "")
+    return load(compiled(file, dict(defines), arch), function)
+
+
+def compiled(file: str, defines: Mapping[str, int], arch: str) -> CompiledKernel:
+    """Return a source compiled for an architecture; needs no GPU."""
+    source = read_source(SOURCES / file)
+    if "HOPPER" in defines:
+        source += multiply_bits(defines["P"] * defines["FEATURES"])
+    options = [*(f"-D{name}={value}" for name, value in sorted(defines.items())), "-std=c++17"]
+    name = f"low_bit_{file.removesuffix('.cu')}"
+    return compile_cuda(source, name=name, arch=arch, options=options)

@@ -1,0 +1,206 @@
+"""Which tiles the CUDA kernels take; imports no torch.
+
+Every figure here is a compile-time constant of a kernel. What fits is one function's business
+(:meth:`Tile.problem`), what is best another's (:func:`choose`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from kernels.arbitrary_precision.precision import Precision
+
+Path = Literal["wgmma", "mma"]
+
+MAX_PLANE_PRODUCTS = 16
+"""From p * q = 17 on, products of planes are not offered: 8-bit tensor cores do the same sooner."""
+
+TILE_BITS = 1024
+"""Of a row and plane, in a tile."""
+
+_TILE_BYTES = TILE_BITS // 8
+_AT_ONCE = 8  # products of planes whose sums a thread holds at once
+_REGISTERS = 65536
+_SHARED_KIB = {(8, 0): 163, (8, 7): 163, (9, 0): 227, (10, 0): 227, (10, 3): 227}
+_SMALLEST_SHARED_KIB = 99
+_SPARE_BYTES = 3 << 10  # to begin at a multiple of 1024, barriers, windows of images
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """What a block of threads makes at a time.
+
+    Attributes:
+        path: the instructions: ``"wgmma"`` (sm_90a) or ``"mma"`` (sm_80 and later).
+        features: outputs, a multiple of 32.
+        strips: tokens by 64 that a warpgroup owns (wgmma); by 16 that a warp owns (mma).
+        groups: warpgroups that multiply (wgmma); warps along tokens (mma).
+        across: warps along features (mma); 1 for wgmma.
+        stages: tiles along k in shared memory.
+    """
+
+    path: Path
+    features: int
+    strips: int
+    groups: int
+    across: int
+    stages: int
+
+    @property
+    def tokens(self) -> int:
+        """Rows of the product."""
+        return self.strips * self.groups * (64 if self.path == "wgmma" else 16)
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        if self.path == "wgmma":
+            return 128 * (1 + self.groups)
+        return 32 * self.groups * self.across
+
+    def passes(self, precision: Precision) -> int:
+        """Return how often tiles are gone through: once a plane of weights, where they are many."""
+        p, q = precision.weight_bits, precision.activation_bits
+        return p if p > 2 or p * q > _AT_ONCE else 1
+
+    def planes(self, precision: Precision) -> int:
+        """Return planes of weights in a tile at a time."""
+        return 1 if self.passes(precision) > 1 else precision.weight_bits
+
+    def stage_bytes(self, precision: Precision) -> int:
+        """Return shared memory of one tile along k."""
+        rows = self.tokens * precision.activation_bits + self.features * self.planes(precision)
+        return rows * _TILE_BYTES
+
+    def shared_bytes(self, precision: Precision) -> int:
+        """Return dynamic shared memory of a block."""
+        return self.stages * self.stage_bytes(precision) + 1024
+
+    def accumulators(self, precision: Precision) -> int:
+        """Return registers of a thread that hold sums."""
+        planes = self.strips * precision.activation_bits
+        if self.path == "wgmma":
+            own, run = self.planes(precision) * self.features // 2, self.features // 2
+        else:
+            own = self.planes(precision) * self.features // self.across // 2
+            run = self.features // self.across // 2
+        return planes * own + (self.strips * run if self.passes(precision) > 1 else 0)
+
+    def problem(self, precision: Precision, capability: tuple[int, int]) -> str | None:
+        """Return why a device cannot run the tile, None where it can."""
+        if precision.weight_bits * precision.activation_bits > MAX_PLANE_PRODUCTS:
+            return f"p * q is {precision.weight_bits * precision.activation_bits}, at most 16 pay"
+        if self.path == "wgmma" and capability != (9, 0):
+            return "wgmma on single bits exists on compute capability 9.0 alone"
+        if not (8, 0) <= capability < (10, 0):
+            return "1-bit tensor cores exist from compute capability 8.0 to 9.0"
+        own = self.features // self.across
+        if self.features % 32 or own % 32 or self.tokens % 64:
+            return "tiles are whole blocks of 32 outputs and 64 tokens"
+        columns = self.features * self.planes(precision)
+        if self.path == "wgmma" and columns > 256:
+            return f"a product has at most 256 columns, not {columns}"
+        most = 192 if self.path == "wgmma" else 160
+        if self.accumulators(precision) > most:
+            return f"{self.accumulators(precision)} registers of sums a thread, {most} fit"
+        limit = _SHARED_KIB.get(capability, _SMALLEST_SHARED_KIB) << 10
+        if self.shared_bytes(precision) + _SPARE_BYTES > limit:
+            return f"{self.shared_bytes(precision) >> 10} KiB of shared memory, {limit >> 10} exist"
+        return None
+
+    def defines(self, precision: Precision) -> dict[str, int]:
+        """Return the kernel's constants that follow from tile and precision."""
+        common = {
+            "Q": precision.activation_bits,
+            "P": self.planes(precision),
+            "PASSES": self.passes(precision),
+            "SIGNED": int(precision.weights.signed),
+            "FEATURES": self.features,
+            "STAGES": self.stages,
+        }
+        if self.path == "mma":
+            own = {"BLOCKS": self.strips, "TOKEN_WARPS": self.groups, "FEATURE_WARPS": self.across}
+            return {**common, **own}
+        taken = 40 if self.groups == 2 else 56
+        left = (_REGISTERS // 128 - taken) // self.groups // 8 * 8
+        own = {
+            "HOPPER": 1,
+            "TOKEN_STRIPS": self.strips,
+            "WARPGROUPS": self.groups,
+            "PRODUCER_REGISTERS": taken,
+            "CONSUMER_REGISTERS": min(left, 240),
+        }
+        return {**common, **own}
+
+
+def tiles(precision: Precision, capability: tuple[int, int]) -> Iterator[Tile]:
+    """Yield every tile that a device can run, as a tuner tries them."""
+    wgmma = (
+        Tile("wgmma", features, strips, groups, 1, stages)
+        for features in (256, 192, 128, 96, 64, 32)
+        for strips in (1, 2)
+        for groups in (2, 1)
+        for stages in (5, 4, 3, 2)
+    )
+    mma = (
+        Tile("mma", features, strips, groups, across, stages)
+        for features in (128, 64, 32)
+        for strips in (1, 2, 4)
+        for groups, across in ((4, 2), (4, 1), (2, 1))
+        for stages in (4, 3, 2)
+    )
+    for tile in (*wgmma, *mma):
+        if tile.problem(precision, capability) is None:
+            yield tile
+
+
+def choose(
+    precision: Precision,
+    tokens: int,
+    features: int,
+    depth: int,
+    *,
+    sms: int,
+    capability: tuple[int, int],
+    path: Path | None = None,
+) -> Tile | None:
+    """Return the tile that an estimate prefers; None where no tile runs.
+
+    The estimate counts whole rounds of tiles over the multiprocessors, and for each tile the
+    larger of the tensor cores' time and that of bringing it in, plus a fixed price for finishing.
+    It has not been compared with measurements yet.
+
+    Args:
+        precision: bits of the operands.
+        tokens: rows of the product.
+        features: outputs.
+        depth: tiles along k.
+        sms: multiprocessors.
+        capability: of the device.
+        path: instructions to use; None takes the better.
+    """
+    best, least = None, float("inf")
+    for tile in tiles(precision, capability):
+        if path not in (None, tile.path):
+            continue
+        time = _estimate(tile, precision, tokens, features, depth, sms)
+        if time < least:
+            best, least = tile, time
+    return best
+
+
+def _estimate(
+    tile: Tile, precision: Precision, tokens: int, features: int, depth: int, sms: int
+) -> float:
+    """Return clocks of the busiest multiprocessor."""
+    down, over = -(-tokens // tile.tokens), -(-features // tile.features)
+    rounds = -(-down * over // sms)
+    rate = 32768 if tile.path == "wgmma" else 14000  # bit products a clock, measured on an H100
+    pairs = precision.weight_bits * precision.activation_bits
+    products = tile.tokens * tile.features * pairs * TILE_BITS / rate
+    brought = tile.stage_bytes(precision) * tile.passes(precision) / 32  # bytes a clock from L2
+    finish = tile.tokens * tile.features * 5 / 128 + 500
+    start = 1500 / tile.stages
+    return rounds * (max(products, brought) * depth + finish) + start

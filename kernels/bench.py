@@ -1,0 +1,127 @@
+"""How cases of record are measured: ours beside what a user would pick instead, in one run.
+
+CUDA graphs, buffers rotated beyond the cache, baselines and ours interleaved round by round; the
+fastest baseline counts. Each kernel system names its own cases; their records are kept in
+``kernels/results``.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+
+import torch
+
+from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets, time_interleaved
+
+POLICY = TimingPolicy(mode="graph", rounds=5, samples_per_round=10, max_seconds=2.0)
+"""How cases of record are timed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Functions to time side by side.
+
+    Attributes:
+        case: the case of record.
+        baseline: what the baseline is.
+        ours: one function per buffer set.
+        baselines: name to the same; the fastest counts.
+        moved_bytes: what one call must read and write at least; 0 where that says nothing.
+        error: computes the relative error of ours against float64, where there is one.
+        cold: whether buffers rotate beyond the cache.
+        beside: name to functions that are timed and kept with the record, and not compared.
+    """
+
+    case: str
+    baseline: str
+    ours: Sequence[Call]
+    baselines: dict[str, Sequence[Call]]
+    moved_bytes: int = 0
+    error: Callable[[], float] | None = None
+    cold: bool = True
+    beside: dict[str, Sequence[Call]] | None = None
+
+
+Case = tuple[str, Callable[[], Comparison]]
+"""A name, and what makes the comparison."""
+
+
+def measure(
+    system: str,
+    cases: Iterable[Case],
+    *,
+    only: str = "",
+    commit: str = "",
+    policy: TimingPolicy = POLICY,
+) -> list[JsonValue]:
+    """Measure cases on torch's current GPU, TF32 off and cuDNN's algorithms measured.
+
+    Args:
+        system: whose cases they are.
+        cases: names, and what makes each comparison.
+        only: measure the cases whose names contain this.
+        commit: of the code, for the records.
+        policy: how to time.
+
+    Returns:
+        One record per case, see ``kernels/results``.
+    """
+    saved = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
+    try:
+        return [_record(system, make(), commit, policy) for name, make in cases if only in name]
+    finally:
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = saved
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the norm of the difference over the norm of what is expected, in float64."""
+    return float((found.double() - expected).norm() / expected.norm())
+
+
+def _record(system: str, compared: Comparison, commit: str, policy: TimingPolicy) -> JsonValue:
+    beside = compared.beside or {}
+    turns = {"ours": compared.ours, **compared.baselines, **beside}
+    if compared.moved_bytes:
+        turns["copy"] = _copies(compared.moved_bytes)
+    how = policy if compared.cold else replace(policy, cache="warm")
+    with torch.no_grad():
+        error = None if compared.error is None else compared.error()
+        timings = time_interleaved(turns, device="cuda", policy=how)
+    ours = timings["ours"]
+    fastest = min(compared.baselines, key=lambda name: timings[name].median_us)
+    record: dict[str, JsonValue] = {
+        "system": system,
+        "case": compared.case,
+        "ours_us": ours.median_us,
+        "p10_us": ours.p10_us,
+        "p90_us": ours.p90_us,
+        "baseline": f"{compared.baseline} ({fastest})",
+        "baseline_us": timings[fastest].median_us,
+        "ratio": timings[fastest].median_us / ours.median_us,
+        "roofline_us": timings["copy"].median_us if "copy" in timings else None,
+        "error": error,
+        "device": torch.cuda.get_device_name(),
+        "versions": {
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+            "python": platform.python_version(),
+        },
+        "commit": commit,
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    if beside:
+        record["beside_us"] = {name: timings[name].median_us for name in beside}
+    return record
+
+
+def _copies(moved_bytes: int) -> list[Call]:
+    """Copy half as many bytes: one pass over memory that moves as much."""
+    sets = cold_sets(moved_bytes)
+    pairs = [torch.empty(2, moved_bytes // 2, dtype=torch.int8, device="cuda") for _ in range(sets)]
+    return [partial(pair[0].copy_, pair[1]) for pair in pairs]

@@ -1,0 +1,1 @@
+"""Dual-module inference: a cheap estimate decides which rows of a layer are worth computing."""

@@ -1,0 +1,125 @@
+"""The cases of record of dual-module inference, each beside what a user would pick instead.
+
+Weights are cold: sets of them rotate beyond the cache. Thresholds are set so that a declared share
+of the rows keeps its estimate, which the record says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from kernels.bench import POLICY, Case, Comparison, measure, relative_error
+from kernels.dual_module.calibrate import fit, set_ratio
+from kernels.dual_module.launch import FFNStep, LSTMStep
+from kernels.dual_module.linear import DualModuleFFN
+from kernels.dual_module.recurrent import DualModuleLSTMCell
+from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets
+
+SYSTEM = "dual_module"
+_HALF = torch.float16
+_SAMPLES = 4096
+_DECAY = 1.0  # of the inputs' spectrum: little modules live from correlated inputs
+
+
+def bench(only: str = "", *, commit: str = "", policy: TimingPolicy = POLICY) -> list[JsonValue]:
+    """Measure the cases of record; see :func:`kernels.bench.measure`."""
+    return measure(SYSTEM, _cases(), only=only, commit=commit, policy=policy)
+
+
+def case_names() -> list[str]:
+    """Return the names of the cases of record."""
+    return [name for name, _ in _cases()]
+
+
+def _cases() -> Iterator[Case]:
+    for hidden in (1500, 2048, 4096):
+        name = f"lstm step h{hidden} ratio0.5"
+        yield name, partial(_lstm, name, hidden)
+    name = "ffn 4096-16384-4096 B1 inactive0.8"
+    yield name, partial(_ffn, name)
+
+
+def _lstm(case: str, hidden: int) -> Comparison:
+    blocks = torch.cuda.get_device_properties(0).multi_processor_count
+    cell = DualModuleLSTMCell.of(nn.LSTMCell(hidden, hidden).cuda(), bits=4)
+    xs, hs = _inputs(hidden, 1), _inputs(hidden, 2) / 4
+    cs = torch.randn(_SAMPLES, hidden, device="cuda")
+    fit(cell, lambda: cell(xs, (hs, cs)))
+    sets = cold_sets(16 * hidden * hidden)
+    dense = [LSTMStep(cell, blocks, dense=True) for _ in range(sets)]
+    set_ratio(cell, 0.5, lambda: cell(xs, (hs, cs)))
+    ours = [LSTMStep(cell, blocks) for _ in range(sets)]
+    halves, states = xs.half(), hs.half()
+    new_h = torch.empty(hidden, dtype=_HALF, device="cuda")
+    new_c = torch.empty(hidden, device="cuda")
+
+    def calls(steps: Sequence[LSTMStep]) -> list[Call]:
+        return [
+            step.launch(halves[i], states[i], cs[i], new_h, new_c).run
+            for i, step in enumerate(steps)
+        ]
+
+    def error() -> float:
+        calls(ours)[0]()
+        one = slice(0, 1)
+        expected = cell(halves[one].float(), (states[one].float(), cs[one]))[1][0]
+        return relative_error(new_c, expected.double())
+
+    library = [nn.LSTM(hidden, hidden).cuda().half() for _ in range(sets)]
+
+    def cudnn(i: int) -> object:
+        return library[i](halves[i : i + 1], (states[i : i + 1], cs[i : i + 1].half()))
+
+    baselines: dict[str, Sequence[Call]] = {
+        "cuDNN": [partial(cudnn, i) for i in range(sets)],
+        "own dense step": calls(dense),
+    }
+    baseline = "the better of cuDNN and our own dense step"
+    return Comparison(case, baseline, calls(ours), baselines, 16 * hidden * hidden, error)
+
+
+def _ffn(case: str) -> Comparison:
+    width, hidden = 4096, 16384
+    blocks = torch.cuda.get_device_properties(0).multi_processor_count
+    first, second = nn.Linear(width, hidden).cuda(), nn.Linear(hidden, width).cuda()
+    block = DualModuleFFN(first, second, bits=4)
+    xs = _inputs(width, 3)
+    fit(block, lambda: block.first(xs))
+    set_ratio(block, 0.8, lambda: block.first(xs))
+    sets = cold_sets(4 * width * hidden)
+    steps = [FFNStep(block, blocks) for _ in range(sets)]
+    halves = xs.half()
+    y = torch.empty(width, dtype=_HALF, device="cuda")
+    pairs = [
+        (first.weight.detach().half().clone(), second.weight.detach().half().clone())
+        for _ in range(sets)
+    ]
+    biases = first.bias.detach().half(), second.bias.detach().half()
+
+    def dense(i: int) -> object:
+        w1, w2 = pairs[i]
+        return F.linear(torch.relu_(F.linear(halves[i : i + 1], w1, biases[0])), w2, biases[1])
+
+    def error() -> float:
+        steps[0].launch(halves[0], y).run()
+        return relative_error(y, block(halves[:1].float())[0].double())
+
+    calls: list[Call] = [step.launch(halves[i], y).run for i, step in enumerate(steps)]
+    baselines: dict[str, Sequence[Call]] = {"linear": [partial(dense, i) for i in range(sets)]}
+    moved = 4 * width * hidden
+    return Comparison(case, "cuBLAS fp16 two GEMVs", calls, baselines, moved, error)
+
+
+def _inputs(size: int, seed: int) -> torch.Tensor:
+    """Return samples (n, size) whose covariance has eigenvalues i^-decay in a random basis."""
+    generator = torch.Generator("cuda").manual_seed(seed)
+    scale = torch.arange(1, size + 1, device="cuda") ** (-_DECAY / 2)
+    x = torch.randn(_SAMPLES, size, generator=generator, device="cuda") * scale
+    basis = torch.linalg.qr(torch.randn(size, size, generator=generator, device="cuda")).Q
+    made: torch.Tensor = x @ basis.T * (size / scale.square().sum()).sqrt()
+    return made

@@ -1,0 +1,1 @@
+"""Extended-precision GEMM (EGEMM-TC): float32 accuracy from products of halves on tensor cores."""

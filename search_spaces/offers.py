@@ -1,0 +1,112 @@
+"""Which variants a space offers for a layer: those that a kernel system says suit it.
+
+A system that executes variants (``variants.py``) may say so by a method ``offers``. As long as none
+does, a space asks no question about variants, and its candidates are dense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from search_spaces.architecture import Architecture
+from search_spaces.architecture.graph import Value, assign_variant, in_order, share_parameters
+from search_spaces.architecture.node import Variant
+from search_spaces.choose import Chooser
+from search_spaces.ops import Input, Op, Shape
+from search_spaces.space import DataSpec, Space
+from search_spaces.variants import systems
+
+
+@runtime_checkable
+class Offering(Protocol):
+    """What a system that executes variants may add to it."""
+
+    def offers(self, op: Op, inputs: tuple[Shape, ...]) -> Sequence[str]:
+        """Return the variants (``shfl_bw(V=64,density=0.25)``) that suit an operator."""
+        ...
+
+
+_NAMES_OF_ROLES = {
+    "qkv": "query key value q_proj k_proj v_proj",
+    "out": "out o_proj out_proj",
+    "up": "gate up gate_proj up_proj c_fc fc1",
+    "down": "down down_proj fc2",
+}
+ROLES: Mapping[str, str] = {
+    name: role for role, names in _NAMES_OF_ROLES.items() for name in names.split()
+}
+"""The role that a linear layer of a transformer plays, by the last part of its scope."""
+
+DENSE = "dense"
+"""The answer that leaves a layer as it is."""
+
+
+def offered(op: Op, inputs: tuple[Shape, ...]) -> list[str]:
+    """Return the variants that systems offer for an operator at input shapes."""
+    return [variant for system in _offering() for variant in system.offers(op, inputs)]
+
+
+def _offering() -> list[Offering]:
+    return [system for _, system in systems() if isinstance(system, Offering)]
+
+
+def choose_variants(choose: Chooser, output: Value) -> Value:
+    """Ask, for each role in each block of a network, by which variant its layers are executed.
+
+    The question is ``<block>/<role>``; it is asked only where something is offered for every layer
+    of the role, and each layer becomes a region of its own.
+
+    Args:
+        choose: asked at the top of a space, after the network is written.
+        output: of the network.
+
+    Returns:
+        the output.
+    """
+    if not _offering():
+        return output
+    for name, layers in _roles(output).items():
+        choices = [offered(item.op, tuple(i.shape for i in item.inputs)) for item in layers]
+        common = [variant for variant in choices[0] if all(variant in some for some in choices)]
+        if common:
+            answer = choose(f"{name}/variant", [DENSE, *common])
+            if answer != DENSE:
+                for layer in layers:
+                    assign_variant([layer], Variant.parse(answer))
+    return output
+
+
+def variant_space(name: str, architecture: Architecture) -> Space:
+    """Return the space of the variants of a network, such as a trained one that was traced.
+
+    Its candidates have no weights of their own: they share those of the network, by node number.
+    """
+    ids = any(isinstance(node.op, Input) and node.op.vocabulary for node in architecture.inputs)
+
+    def variants(choose: Chooser, data: DataSpec) -> Value:
+        return choose_variants(choose, _values(architecture))
+
+    return Space(name, 1, variants, "text" if ids else "images")
+
+
+def _values(architecture: Architecture) -> Value:
+    """Return a network as values again, without variants and weights."""
+    values: list[Value] = []
+    for node in architecture.nodes:
+        value = Value(node.op, tuple(values[item] for item in node.inputs), node.scope)
+        if node.tie is not None:
+            share_parameters(value, values[node.tie])
+        values.append(value)
+    return values[-1]
+
+
+def _roles(output: Value) -> dict[str, list[Value]]:
+    """Return the layers with weights by block and role, in the order they are computed."""
+    found: dict[str, list[Value]] = {}
+    for value in in_order(output):
+        if value.facts.reach.weighted:
+            outer, _, last = value.scope.rpartition("/")
+            role = ROLES.get(last, last)
+            found.setdefault(f"{outer}/{role}" if outer else role, []).append(value)
+    return found

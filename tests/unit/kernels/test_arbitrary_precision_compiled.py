@@ -1,0 +1,103 @@
+"""The CUDA sources of arbitrary precision, compiled for the cases of record without a GPU."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from kernels.arbitrary_precision.launch import compiled
+from kernels.arbitrary_precision.plan import Tile, choose, tiles
+from kernels.arbitrary_precision.precision import Precision
+
+HOPPER, AMPERE = ((9, 0), 132, "sm_90a"), ((8, 0), 108, "sm_80")
+CASES = (
+    # precision, tokens, outputs, tiles along k, OUT, IMAGES, UNIT, RESIDUAL
+    ("w1a1", 4096, 4096, 4, 1, 0, 16, 0),
+    ("w1a2", 4096, 4096, 4, 2, 0, 16, 0),
+    ("w2a2", 4096, 4096, 4, 2, 0, 16, 0),
+    ("w1a2", 64, 4096, 4, 2, 0, 16, 0),
+    ("w1a2", 401408, 64, 1, 6, 1, 16, 1),
+    ("w1a2", 401408, 64, 1, 4, 1, 8, 0),
+    ("w1a2", 6272, 512, 5, 6, 1, 16, 1),
+    ("w4a4", 4096, 4096, 4, 2, 0, 16, 0),
+)
+
+
+def nvdisasm() -> str | None:
+    """The disassembler: of the system, or of the package nvidia-cuda-nvdisasm."""
+    spec = find_spec("nvidia")
+    roots = [] if spec is None else list(spec.submodule_search_locations or [])
+    packaged = [path for root in roots for path in Path(root).glob("*/bin/nvdisasm")]
+    return shutil.which("nvdisasm") or (str(packaged[0]) if packaged else None)
+
+
+def emulated(text: str) -> list[str]:
+    """Routines with tensor core products in them: what the hardware lacks is done by a call."""
+    targets = set(re.findall(r"CALL\.\S+ `\((\S+)\)", text))
+    routines = [text.partition(f"{target}:\n")[2].partition("RET.")[0] for target in targets]
+    return [routine for routine in routines if "MMA" in routine]
+
+
+def constants(tile: Tile, precision: Precision, case: tuple) -> dict[str, int]:  # type: ignore[type-arg]
+    out, images, unit, residual = case[4:]
+    own = {"OUT": out, "IMAGES": images, "UNIT": unit, "RESIDUAL": residual, "RELU": 1, "Q_OUT": 2}
+    return {**tile.defines(precision), **own}
+
+
+@pytest.mark.parametrize("device", [HOPPER, AMPERE], ids=lambda device: device[2])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_products_compile_without_spills(case: tuple, device: tuple) -> None:  # type: ignore[type-arg]
+    precision = Precision.parse(case[0])
+    capability, sms, arch = device
+    tile = choose(precision, *case[1:4], sms=sms, capability=capability)
+    assert tile is not None
+    file = "product_sm90.cu" if tile.path == "wgmma" else "product_sm80.cu"
+    assert tile.path == ("wgmma" if device is HOPPER else "mma")
+    kernel = compiled(file, constants(tile, precision, case), arch)
+    resources = kernel.functions["low_bit_product"]
+    assert resources.spill_bytes == 0, (tile, resources)
+    assert resources.registers <= 65536 // tile.threads
+    assert "ignored" not in kernel.log  # setmaxnreg
+    tool = nvdisasm()
+    if tool is None:
+        pytest.skip("compiled; no nvdisasm to read the instructions with")
+    text = subprocess.run([tool, "-c", str(kernel.path)], capture_output=True, text=True).stdout
+    assert not emulated(text)
+    wanted = r"BGMMA\.64x\d+x256\.AND\.POPC" if tile.path == "wgmma" else r"BMMA\.168256\.AND\.POPC"
+    assert re.search(wanted, text)
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize("lanes", [8, 32])
+@pytest.mark.parametrize("size", [2, 4])
+def test_packing_compiles(arch: str, lanes: int, size: int) -> None:
+    kernel = compiled("pack.cu", {"Q": 2, "LANES": lanes, "INPUT": size}, arch)
+    assert kernel.functions["low_bit_pack"].spill_bytes == 0
+
+
+def test_tiles_are_those_a_device_can_run() -> None:
+    for bits in ("w1a1", "w1a2", "w2a2", "w4a4"):
+        precision = Precision.parse(bits)
+        for capability in ((8, 0), (8, 6), (8, 9), (9, 0)):
+            found = list(tiles(precision, capability))
+            assert found, (bits, capability)
+            assert all(tile.path == "mma" for tile in found) or capability == (9, 0)
+    assert list(tiles(Precision(2, 8), (8, 0)))
+    assert not list(tiles(Precision(2, 8), (8, 6)))  # eight planes of two tiles: too much memory
+    assert not list(tiles(Precision(8, 8), (9, 0)))
+    assert not list(tiles(Precision(1, 2), (12, 0)))
+    assert not list(tiles(Precision(1, 2), (7, 5)))
+
+
+def test_few_tokens_take_small_tiles_and_many_take_large_ones() -> None:
+    few = choose(Precision(1, 2), 64, 4096, 4, sms=132, capability=(9, 0))
+    many = choose(Precision(1, 2), 4096, 4096, 4, sms=132, capability=(9, 0))
+    assert few is not None
+    assert many is not None
+    assert few.tokens * few.features < many.tokens * many.features
+    assert -(-4096 // few.features) >= 64

@@ -1,0 +1,112 @@
+"""Variants are asked for where something offers them, and nowhere else."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torchvision
+
+from kernels.registry import Registry
+from search_spaces import offers as offering
+from search_spaces import variants
+from search_spaces.architecture import Architecture
+from search_spaces.offers import DENSE, offered, variant_space
+from search_spaces.ops import Op, Shape
+from search_spaces.space import EXAMPLES, DataSpec
+from search_spaces.trace import trace
+from search_spaces.zoo import load_space
+from tests.networks import gpt2
+
+TEXT = DataSpec((16,), 50, 50)
+
+
+@pytest.fixture
+def offers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two systems, as those to come: one for wide layers, one for all linear ones."""
+
+    class Sparse:
+        def offers(self, op: Op, inputs: tuple[Shape, ...]) -> list[str]:
+            wide = op.kind == "linear" and inputs[0][-1] >= 64
+            return ["sparse(density=0.25)", "sparse(density=0.5)"] if wide else []
+
+    class Low:
+        def offers(self, op: Op, inputs: tuple[Shape, ...]) -> list[str]:
+            return ["w1a2"] if op.kind == "linear" else []
+
+    registry: Registry[object] = Registry("variant")
+    registry.add("sparse", Sparse())
+    registry.add("low", Low())
+    registry.add("silent", object())  # executes variants, and offers none to spaces
+    monkeypatch.setattr(variants, "VARIANTS", registry)
+
+
+def network(width: int = 32) -> Architecture:
+    return gpt2(16, width=width, depth=2, heads=2, words=50)
+
+
+def test_nothing_is_offered_yet() -> None:
+    """No system can run its variant from training to export; the day one can, it says so."""
+    node = network().nodes[4]
+    assert offered(node.op, ((16, 32),)) == []
+    space = variant_space("variants of it", network())
+    found = [*space.enumerate(TEXT)]
+    assert [item.decisions for item in found] == [{}]
+    assert found[0].architecture == network()
+
+
+@pytest.mark.usefixtures("offers")
+def test_each_role_of_each_block_is_a_question() -> None:
+    space = variant_space("variants of it", network())
+    found = space.sample(random.Random(3), TEXT)
+    assert space.reads == "text"
+    assert len(found.decisions) == 2 * 4  # the unembedding is no linear layer
+    assert all(name.endswith("/variant") for name in found.decisions)
+    assert found.architecture.topology_key == network().key
+    assert found.architecture.weights is None
+    regions = found.architecture.regions
+    chosen = [answer for answer in found.decisions.values() if answer != DENSE]
+    assert {str(region.variant) for region in regions} == set(chosen)
+    assert all(len(region.nodes) == 1 for region in regions)
+    again = space.replay(found.decisions, TEXT)
+    assert again.architecture.key == found.architecture.key
+
+
+@pytest.mark.usefixtures("offers")
+def test_what_is_offered_depends_on_the_shape_of_every_layer_of_a_role() -> None:
+    """Of a network 32 wide only the way down reads 64 features or more; all three of qkv do not."""
+    seen: dict[str, set[str]] = {}
+    space = variant_space("variants of it", network())
+    for seed in range(60):
+        for name, answer in space.sample(random.Random(seed), TEXT).decisions.items():
+            seen.setdefault(name.split("/")[-2], set()).add(str(answer))
+    assert seen["down"] == {DENSE, "sparse(density=0.25)", "sparse(density=0.5)", "w1a2"}
+    assert seen["qkv"] == seen["out"] == seen["up"] == {DENSE, "w1a2"}
+
+
+@pytest.mark.usefixtures("offers")
+@pytest.mark.parametrize("name", ["vit-small", "decoder-lm-small"])
+def test_spaces_offer_them_too(name: str) -> None:
+    space = load_space(name)
+    found = space.sample(random.Random(0), EXAMPLES[space.reads])
+    asked = [item for item in found.decisions if item.endswith("/variant")]
+    assert any("block0/attention/qkv" in item for item in asked)
+    assert any("block0/mlp/down" in item for item in asked)
+
+
+@pytest.mark.usefixtures("offers")
+def test_a_traced_model_is_a_space_of_its_variants() -> None:
+    module = torchvision.models.VisionTransformer(16, 4, 1, 2, 32, 48, num_classes=5)
+    architecture = trace(module, (3, 16, 16))
+    assert architecture.weights
+    space = variant_space("variants of vit", architecture)
+    found = space.sample(random.Random(0), DataSpec((3, 16, 16), 5))
+    roles = {name.split("/")[-2] for name in found.decisions}
+    assert {"qkv", "out"} <= roles
+    assert found.architecture.dense() == architecture
+
+
+def test_roles_read_the_names_that_libraries_use() -> None:
+    roles = offering.ROLES
+    assert roles["q_proj"] == roles["query"] == "qkv"
+    assert roles["gate_proj"] == roles["up_proj"] == roles["c_fc"] == "up"
