@@ -33,10 +33,7 @@ def shfl_bw_hopper(
     added = None if bias is None else bias.float()
     tokens = x.shape[1 if feature_major else 0]
     with torch.cuda.device(x.device):
-        if feature_major:
-            features = _aligned(F.pad(x, (0, -tokens % 8)))
-        else:
-            features = run_transpose(_aligned(F.pad(x, (0, -x.shape[1] % 8))))
+        features = _usable(x) if feature_major else run_transpose(_usable(x))
         y = run_spmm(features, images, added, out_features=out_features, activation=activation)
         if feature_major:
             return y if y.shape[1] == tokens else y[:, :tokens].contiguous()
@@ -77,12 +74,12 @@ def shfl_bw_conv2d_hopper(
 def _feature_major(x: torch.Tensor, already: bool) -> torch.Tensor:
     """Return images as (c, h, w, b), b filled up to a multiple of 8 with zeros."""
     if already:
-        return _aligned(F.pad(x, (0, -x.shape[3] % 8)))
+        return _usable(x)
     batch, *shape = x.shape
     flat = x.flatten(1)  # copies channels-last images
     if flat.shape[1] % 8:
         return F.pad(x.permute(1, 2, 3, 0), (0, -batch % 8)).contiguous()
-    return run_transpose(_aligned(flat)).view(*shape, -1)
+    return run_transpose(_usable(flat)).view(*shape, -1)
 
 
 def _batch_major(y: torch.Tensor, batch: int) -> torch.Tensor:
@@ -103,5 +100,8 @@ def _images(
     return _IMAGES.get(values, None, make)
 
 
-def _aligned(x: torch.Tensor) -> torch.Tensor:
+def _usable(x: torch.Tensor) -> torch.Tensor:
+    """Return it with a last axis filled up to a multiple of 8 with zeros, 16-byte aligned."""
+    if x.shape[-1] % 8:
+        return F.pad(x, (0, -x.shape[-1] % 8))
     return x if x.data_ptr() % 16 == 0 else x.clone()

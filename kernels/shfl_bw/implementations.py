@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from kernels.device import Device
 from kernels.select import Implementation
+from kernels.shfl_bw.plan import VECTORS
 from kernels.workload import Scalar, Workload
 
 OP = "shfl_bw"
@@ -95,6 +96,15 @@ def _refuses(workload: Workload, device: Device) -> str | None:
     return None
 
 
+def _refuses_hopper(workload: Workload, device: Device) -> str | None:
+    if device.kind != "cuda" or device.capability != (9, 0):
+        return "needs a Hopper GPU (compute capability 9.0)"
+    if workload.dtype not in ("float16", "bfloat16"):
+        return f"float16 and bfloat16, not {workload.dtype}"
+    v = int(str(workload.attr("V")))
+    return None if v in VECTORS else f"V must be one of {', '.join(map(str, VECTORS))}, not {v}"
+
+
 def _refuses_grouped(workload: Workload, device: Device) -> str | None:
     if device.kind != "cpu":
         return "one product a group: for CPUs"
@@ -106,10 +116,20 @@ def _refuses_grouped(workload: Workload, device: Device) -> str | None:
     return _refuses(workload, device)
 
 
+UNPROVEN = -10
+"""Rank of what no GPU has run yet: taken only where it is forced by name."""
+
 IMPLEMENTATIONS = tuple(
     Implementation(op, name, f"kernels.shfl_bw.{module}", refuses, preference, note)
     for op, suffix in ((OP, ""), (CONV_OP, "_conv2d"))
     for name, module, refuses, preference, note in (
+        (
+            "hopper",
+            f"hopper:shfl_bw{suffix}_hopper",
+            _refuses_hopper,
+            UNPROVEN,
+            "gathered columns on tensor cores (wgmma)",
+        ),
         (
             "grouped",
             f"grouped:shfl_bw{suffix}_grouped",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -14,12 +13,14 @@ from kernels.jit import Kernel, compile_cuda, load, read_source
 from kernels.shfl_bw.activation import ACTIVATIONS
 from kernels.shfl_bw.images import Images, taps_of
 from kernels.shfl_bw.plan import Plan, choose
+from kernels.shfl_bw.remembered import PerTensor
 from kernels.shfl_bw.window import Window
 
 SOURCES = Path(__file__).parent / "cuda"
 """Where the CUDA sources are."""
 
 _NO_IMAGE = (1, 1, 1, 1, 1, 1, 0, 0)
+_TAPS = PerTensor[tuple[torch.Tensor, torch.Tensor]]()
 
 
 def run_spmm(
@@ -30,6 +31,7 @@ def run_spmm(
     out_features: int,
     activation: str = "none",
     plan: Plan | None = None,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return ``act(W x + bias)`` of x (in, tokens) as (out, tokens).
 
@@ -40,9 +42,10 @@ def run_spmm(
         out_features: rows of W.
         activation: what the epilogue applies.
         plan: None takes the model's.
+        out: to write to, like the result; None makes it.
     """
     tokens = x.shape[1]
-    y = torch.empty(out_features, tokens, dtype=x.dtype, device=x.device)
+    y = x.new_empty(out_features, tokens) if out is None else out
     if tokens:
         plan = plan or plan_for(images, tokens, x.device)
         _launch(x, images, images.columns, None, bias, y, plan, activation, _NO_IMAGE)
@@ -58,14 +61,19 @@ def run_convolution(
     out_features: int,
     activation: str = "none",
     plan: Plan | None = None,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the convolution of x (c, h, w, b) as (out, oh, ow, b), b a multiple of 8; as above."""
     channels, height, width, batch = x.shape
     down, across = window.output(height, width)
-    y = torch.empty(out_features, down, across, batch, dtype=x.dtype, device=x.device)
+    y = x.new_empty(out_features, down, across, batch) if out is None else out
     if y.numel():
         plan = plan or plan_for(images, down * across * batch, x.device)
-        columns, shifts = taps_of(images.columns, window, channels, height, width)
+        columns, shifts = _TAPS.get(
+            images.columns,
+            (window, channels, height, width),
+            lambda: taps_of(images.columns, window, channels, height, width),
+        )
         image = (batch, height, width, across, *window.stride, *window.padding)
         _launch(x, images, columns, shifts, bias, y, plan, activation, image)
     return y
@@ -83,7 +91,7 @@ def run_transpose(x: torch.Tensor, filled: int | None = None) -> torch.Tensor:
     y = torch.empty(columns, filled, dtype=x.dtype, device=x.device)
     if y.numel():
         capability = torch.cuda.get_device_capability(x.device)
-        kernel = _kernel("transpose.cu", "shfl_bw_transpose", (), x.dtype, capability)
+        kernel = transpose_kernel(x.dtype, capability)
         grid = (-(-columns // 64), -(-filled // 64))
         sizes = (rows, columns, columns, filled, filled)
         kernel(grid, (256,), (x, y, *map(_int32, sizes)))
@@ -118,18 +126,19 @@ def _launch(
     if plan.splits > 1:
         shape = (plan.splits, packed_rows, tokens)
         partial = torch.empty(shape, dtype=torch.float32, device=x.device)
-    defines = plan.defines() | {"ACTIVATION": ACTIVATIONS.index(activation)}
-    kernel = spmm_kernel(defines | ({} if shifts is None else {"CONV": 1}), x.dtype, x.device)
+    capability = torch.cuda.get_device_capability(x.device)
+    convolution = shifts is not None
+    kernel = spmm_kernel(plan, x.dtype, capability, activation=activation, convolution=convolution)
     x_pitch = 0 if shifts is not None else x.shape[1]
-    sizes = (groups, tokens, plan.token_tiles(tokens), plan.splits, x_pitch, tokens, *image)
+    tiles = plan.token_tiles(tokens)
+    order = int(plan.tokens_first)
+    sizes = (groups, tokens, tiles, plan.splits, order, x_pitch, tokens, *image)
     tensors = (x, images.panels, columns, shifts, images.tiles, images.order, images.rows)
     arguments = (*tensors, bias, y, partial, *map(_int32, sizes))
-    grid = (plan.grid(groups, tokens, _sms(x.device)),)
-    kernel(grid, (plan.threads,), arguments, shared_bytes=plan.shared_bytes)
+    grid = min(plan.items(groups, tokens), _blocks_at_once(kernel, plan, x.device))
+    kernel((grid,), (plan.threads,), arguments, shared_bytes=plan.shared_bytes)
     if partial is not None:
-        capability = torch.cuda.get_device_capability(x.device)
-        pairs = (("ACTIVATION", ACTIVATIONS.index(activation)),)
-        reduce = _kernel("reduce.cu", "shfl_bw_reduce", pairs, x.dtype, capability)
+        reduce = reduce_kernel(x.dtype, capability, activation)
         counts = (plan.splits, packed_rows, tokens, tokens, tokens)
         reduce(
             (-(-tokens // 1024), packed_rows),
@@ -138,10 +147,29 @@ def _launch(
         )
 
 
-def spmm_kernel(defines: Mapping[str, int], dtype: torch.dtype, device: torch.device) -> Kernel:
-    """Return the product kernel with its constants, compiled for a device."""
-    capability = torch.cuda.get_device_capability(device)
+def spmm_kernel(
+    plan: Plan,
+    dtype: torch.dtype,
+    capability: tuple[int, int],
+    *,
+    activation: str = "none",
+    convolution: bool = False,
+) -> Kernel:
+    """Return the product kernel with its constants, compiled for a capability."""
+    defines = plan.defines() | {"ACTIVATION": ACTIVATIONS.index(activation)}
+    defines |= {"CONV": 1} if convolution else {}
     return _kernel("spmm.cu", "shfl_bw_spmm", tuple(sorted(defines.items())), dtype, capability)
+
+
+def reduce_kernel(dtype: torch.dtype, capability: tuple[int, int], activation: str) -> Kernel:
+    """Return the kernel that adds splits, compiled for a capability."""
+    pairs = (("ACTIVATION", ACTIVATIONS.index(activation)),)
+    return _kernel("reduce.cu", "shfl_bw_reduce", pairs, dtype, capability)
+
+
+def transpose_kernel(dtype: torch.dtype, capability: tuple[int, int]) -> Kernel:
+    """Return the kernel that transposes, compiled for a capability."""
+    return _kernel("transpose.cu", "shfl_bw_transpose", (), dtype, capability)
 
 
 @lru_cache(maxsize=512)
@@ -162,6 +190,14 @@ def _kernel(
     name = f"shfl_bw_{file.removesuffix('.cu')}"
     source = read_source(SOURCES / file)
     return load(compile_cuda(source, name=name, arch=arch, options=options), function)
+
+
+def _blocks_at_once(kernel: Kernel, plan: Plan, device: torch.device) -> int:
+    """Return the blocks of a kernel that runs on and on: whole clusters, all resident."""
+    if plan.cluster == 1:
+        return _sms(device) * plan.blocks
+    shape = (plan.threads, plan.cluster, plan.shared_bytes)
+    return plan.cluster * kernel.clusters_at_once(int(device.index), *shape)
 
 
 @cache

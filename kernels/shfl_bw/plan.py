@@ -42,6 +42,10 @@ class Plan:
         cluster: blocks that share the panel.
         blocks: of a multiprocessor.
         splits: shares of the kept columns that are added by a second kernel.
+        counted: whether barriers see the copies land by themselves, and those who multiply fence;
+            else those who gather wait for them.
+        tokens_first: whether neighbouring blocks take the groups of a few tokens, so that these
+            stay in the L2 cache; else all tokens of a few groups.
     """
 
     v: int
@@ -51,6 +55,17 @@ class Plan:
     cluster: int = 1
     blocks: int = 1
     splits: int = 1
+    counted: bool = True
+    tokens_first: bool = True
+
+    def __str__(self) -> str:
+        ring = f"{self.width}x{self.side} ring {self.stages}"
+        parts = [f"V{self.v} {ring} cluster {self.cluster}"]
+        parts += ["two blocks"] if self.blocks > 1 else []
+        parts += [f"split {self.splits}"] if self.splits > 1 else []
+        parts += [] if self.counted else ["waited for"]
+        parts += [] if self.tokens_first else ["groups first"]
+        return ", ".join(parts)
 
     @property
     def strips(self) -> int:
@@ -99,18 +114,17 @@ class Plan:
             "PRODUCER_REGISTERS": _PRODUCER_REGISTERS,
             "CONSUMER_REGISTERS": _CONSUMER_REGISTERS[self.consumers, self.blocks],
         }
-        return found | ({"SPLIT": 1} if self.splits > 1 else {})
+        found |= {"SPLIT": 1} if self.splits > 1 else {}
+        return found | ({"COUNTED": 1} if self.counted else {})
 
     def token_tiles(self, tokens: int) -> int:
         """Return how many output tiles lie side by side, a whole number of clusters."""
         supers = -(-tokens // (self.tokens * self.cluster))
         return supers * self.cluster
 
-    def grid(self, groups: int, tokens: int, sms: int) -> int:
-        """Return the blocks to launch: no more than run at once, whole clusters."""
-        items = self.token_tiles(tokens) * groups * self.splits
-        resident = max(1, sms * self.blocks // self.cluster) * self.cluster
-        return min(items, resident)
+    def items(self, groups: int, tokens: int) -> int:
+        """Return how many blocks' worth of work there is."""
+        return self.token_tiles(tokens) * groups * self.splits
 
 
 def refuses_plan(plan: Plan) -> str | None:
@@ -137,6 +151,8 @@ def candidates(v: int) -> tuple[Plan, ...]:
         plan = Plan(v, width, side, 2, cluster, blocks)
         if plan.consumers == blocks == 1:
             continue  # one warpgroup alone on a multiprocessor hides no epilogue
+        if cluster == 4 and width < 256:
+            continue  # narrow tiles are for little work, and some multiprocessors fit no cluster
         stages = (_SHARED_LIMIT // blocks - 1024) // (plan.slot_bytes + 16)
         plan = replace(plan, stages=min(8, stages))
         if refuses_plan(plan) is None:

@@ -4,7 +4,8 @@
 // - Copies by cp.async happen as late as the program allows, bulk copies as early.
 // - Tensor cores read their operands as late as the program allows (with EAGER: at once), by descriptor,
 //   swizzle and all.
-// - A byte that cp.async wrote may be read by them only after its writer's fence.
+// - A byte that cp.async wrote may be read by them only after a fence of its writer's or, since then, of
+//   their own.
 // - Copies read only from memory that was declared; a barrier nobody completes ends in an error.
 
 #pragma once
@@ -157,7 +158,7 @@ struct Block {
   }
   std::unique_ptr<unsigned char[]> memory;
   unsigned char* base;
-  std::atomic<int> writer[SHARED_BYTES / 16] = {};  // of a unit that no fence covers yet, from 1
+  std::atomic<int> written[SHARED_BYTES / 16] = {};  // when, of a unit that its writer's fence does not cover
   std::map<unsigned, std::unique_ptr<Barrier>> barriers;
   std::barrier<> all;
   std::vector<Warp> warps;
@@ -179,13 +180,16 @@ struct Product {
   float* sums;
   int count;
   std::uint64_t left, right;
+  int fenced;
 };
 
 inline std::vector<std::pair<const char*, const char*>> readable;
 inline Cluster* cluster = nullptr;
 inline thread_local Block* block = nullptr;
 inline thread_local std::vector<std::vector<Copy>> copies(1);
-inline thread_local std::vector<unsigned> unfenced;
+inline std::atomic<int> now{0};
+inline thread_local int fenced = 0;  // when
+inline thread_local std::vector<std::pair<unsigned, int>> unfenced;
 inline thread_local std::vector<std::vector<Product>> products(1);
 inline thread_local Index threadIdx, blockIdx;
 inline Index gridDim;
@@ -243,7 +247,6 @@ DEVICE void barrier_arrive_remote(unsigned address, unsigned rank) {
 DEVICE void barrier_wait(unsigned address, unsigned parity) {
   barrier_at(*block, address).wait(parity);
 }
-DEVICE void barrier_wait_cluster(unsigned address, unsigned parity) { barrier_wait(address, parity); }
 DEVICE unsigned cluster_rank() { return block->rank; }
 DEVICE void cluster_sync() { cluster->all->arrive_and_wait(); }
 
@@ -251,10 +254,8 @@ DEVICE void copy_async(unsigned to, const void* from, bool valid) {
   copies.back().push_back({to, from, valid});
 }
 DEVICE void commit_copies() { copies.emplace_back(); }
-template <int PENDING>
-DEVICE void wait_copies() {
-  while (copies.size() > PENDING + 1) {
-    for (const Copy& copy : copies.front()) {
+DEVICE void carry_out(std::vector<Copy>& group) {
+    for (const Copy& copy : group) {
       unsigned char* target = shared_at(copy.to, 16);
       if (copy.valid) {
         check_source(copy.from, 16);
@@ -262,18 +263,27 @@ DEVICE void wait_copies() {
       } else {
         std::memset(target, 0, 16);
       }
-      block->writer[copy.to / 16] = int(threadIdx.x) + 1;
-      unfenced.push_back(copy.to / 16);
+      const int time = ++now;
+      block->written[copy.to / 16] = time;
+      unfenced.push_back({copy.to / 16, time});
     }
+    group.clear();
+}
+template <int PENDING>
+DEVICE void wait_copies() {
+  while (copies.size() > PENDING + 1) {
+    carry_out(copies.front());
     copies.erase(copies.begin());
   }
 }
+DEVICE void arrive_after_copies(unsigned barrier) {
+  for (auto& group : copies) carry_out(group);
+  barrier_arrive(barrier);
+}
 DEVICE void fence_for_tensor_cores() {
-  for (unsigned unit : unfenced) {
-    int mine = int(threadIdx.x) + 1;
-    block->writer[unit].compare_exchange_strong(mine, 0);
-  }
+  for (auto [unit, time] : unfenced) block->written[unit].compare_exchange_strong(time, 0);
   unfenced.clear();
+  fenced = now;
 }
 
 DEVICE void copy_to(Block& of, unsigned to, const void* from, unsigned bytes, unsigned barrier) {
@@ -300,16 +310,17 @@ DEVICE void take_registers() {}
 // the 128-byte swizzle, and which thread holds which sum.
 struct Operand {
   unsigned start, leading, stride;
+  int seen;
 
-  explicit Operand(std::uint64_t descriptor)
-      : start(unsigned(descriptor & 0x3FFF) << 4),
+  Operand(std::uint64_t descriptor, int fenced)
+      : seen(fenced), start(unsigned(descriptor & 0x3FFF) << 4),
         leading(unsigned(descriptor >> 16 & 0x3FFF) << 4),
         stride(unsigned(descriptor >> 32 & 0x3FFF) << 4) {
     if (descriptor >> 62 != 1) fail("not the 128-byte swizzle");
   }
   float at(unsigned address) const {
     address ^= (address >> 7 & 7) << 4;
-    if (block->writer[address / 16] != 0) fail("tensor cores read what no fence covers", address);
+    if (block->written[address / 16] > seen) fail("tensor cores read what no fence covers", address);
     std::uint16_t bits;
     std::memcpy(&bits, shared_at(address, 2), 2);
     return to_float(bits);
@@ -325,7 +336,7 @@ struct Operand {
 DEVICE void products_begin() {}
 DEVICE void products_commit() { products.emplace_back(); }
 DEVICE void compute(const Product& product) {
-  const Operand left(product.left), right(product.right);
+  const Operand left(product.left, product.fenced), right(product.right, product.fenced);
   const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
   float a[2][16];
   for (int h = 0; h < 2; ++h)
@@ -351,7 +362,7 @@ DEVICE unsigned long long describe(unsigned address, unsigned leading, unsigned 
 }
 template <int COUNT>
 DEVICE void multiply(float (&d)[COUNT], unsigned long long left, unsigned long long right) {
-  const Product product{d, COUNT, left, right};
+  const Product product{d, COUNT, left, right, fenced};
 #ifdef EAGER
   compute(product);
 #else

@@ -32,13 +32,15 @@ DEVICE void barrier_arrive_expecting(unsigned barrier, unsigned bytes) {
                : "memory");
 }
 
-// Arrives at the barrier at the same place in another block of the cluster.
+// Arrives at the barrier at the same place in another block of the cluster. No scope is named: with
+// .cluster it becomes a fence of all memory (MEMBAR.ALL.GPU in SASS), while what the barrier guards is
+// touched by copies and tensor cores alone.
 DEVICE void barrier_arrive_remote(unsigned barrier, unsigned rank) {
   asm volatile(
       "{\n"
       ".reg .b32 there;\n"
       "mapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
       "}" ::"r"(barrier),
       "r"(rank)
       : "memory");
@@ -50,21 +52,6 @@ DEVICE void barrier_wait(unsigned barrier, unsigned parity) {
       ".reg .pred done;\n"
       "again:\n"
       "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@done bra out;\n"
-      "bra again;\n"
-      "out:\n"
-      "}" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-}
-
-// As above; what other blocks of the cluster did before they arrived is seen too.
-DEVICE void barrier_wait_cluster(unsigned barrier, unsigned parity) {
-  asm volatile(
-      "{\n"
-      ".reg .pred done;\n"
-      "again:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
       "@done bra out;\n"
       "bra again;\n"
       "out:\n"
@@ -102,7 +89,13 @@ DEVICE void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
-// What this thread wrote to shared memory is seen by the tensor cores after its next arrival.
+// Arrives at a barrier, which counts this thread, once all its copies so far have landed.
+DEVICE void arrive_after_copies(unsigned barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
+// What this thread wrote to shared memory, or saw announced, is seen by the
+// tensor cores that it orders afterwards.
 DEVICE void fence_for_tensor_cores() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }

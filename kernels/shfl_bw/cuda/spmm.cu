@@ -21,11 +21,13 @@ constexpr int THREADS = 128 * (1 + CONSUMERS);
 constexpr int PANEL_BYTES = STRIPS * 64 * DEPTH * 2;
 constexpr int GATHERED_BYTES = DEPTH * TOKENS * 2;
 constexpr int SLOT_BYTES = PANEL_BYTES + GATHERED_BYTES;
+#ifndef COUNTED
 constexpr int LAG = STAGES > 3 ? STAGES - 2 : 1;  // copies of so many tiles are under way
+#endif
 constexpr int ATOM_BYTES = DEPTH * 128;         // 64 columns of a gathered tile
 
 static_assert(V == 16 || V == 32 || V == 64 || V == 128, "rows of a group");
-static_assert(CONSUMERS <= 2 && STAGES >= 2 && LAG < STAGES, "one or two warpgroups, a ring");
+static_assert(CONSUMERS <= 2 && STAGES >= 2, "one or two warpgroups, a ring");
 
 struct Tensors {
   const Element* x;
@@ -41,7 +43,7 @@ struct Tensors {
 };
 
 struct Sizes {
-  int groups, tokens, token_tiles, splits;
+  int groups, tokens, token_tiles, splits, tokens_first;
   int x_pitch, y_pitch;
 };
 
@@ -55,10 +57,12 @@ struct Item {
 
   DEVICE Item(int number, unsigned rank, const Tensors& t, const Sizes& sizes) {
     const int supers = (sizes.token_tiles + CLUSTER - 1) / CLUSTER;
-    const int rest = number / supers;
-    first_token = ((number - rest * supers) * CLUSTER + static_cast<int>(rank)) * TOKENS;
-    split = rest % sizes.splits;
-    group = t.order[rest / sizes.splits];
+    const int shares = sizes.groups * sizes.splits;
+    const int super = sizes.tokens_first ? number / shares : number % supers;
+    const int share = sizes.tokens_first ? number % shares : number / supers;
+    first_token = (super * CLUSTER + static_cast<int>(rank)) * TOKENS;
+    split = share % sizes.splits;
+    group = t.order[share / sizes.splits];
     const int begin = t.tiles[group], count = t.tiles[group + 1] - begin;
     tile = begin + count * split / sizes.splits;
     end = begin + count * (split + 1) / sizes.splits;
@@ -180,13 +184,30 @@ DEVICE void fetch_panel(const Ring& ring, int slot, int tile, unsigned rank, con
 
 // The phase before the first counts as over: the ring starts empty.
 DEVICE void wait_for_room(const Ring& ring, const Slot& slot) {
-  const unsigned empty = ring.empty + slot.index * 8;
-  if constexpr (CLUSTER == 1)
-    barrier_wait(empty, slot.phase ^ 1);
-  else
-    barrier_wait_cluster(empty, slot.phase ^ 1);
+  barrier_wait(ring.empty + slot.index * 8, slot.phase ^ 1);
 }
 
+#ifdef COUNTED
+// The barrier itself sees the copies land; those who multiply fence.
+DEVICE void produce(const Ring& ring, unsigned rank, int first, int step, const Tensors& t,
+                    const Sizes& sizes, const Image& image) {
+  const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
+  Slot slot;
+  for (int number = first; number < item_count(sizes); number += step) {
+    const Item item(number, rank, t, sizes);
+    const Source source(item, lane, t, sizes, image);
+    for (int tile = item.tile; tile < item.end; ++tile) {
+      wait_for_room(ring, slot);
+      if (thread == 0) fetch_panel(ring, slot.index, tile, rank, t);
+      gather_tile(ring.gathered(slot.index), tile, source, warp, lane, t, sizes, image);
+      arrive_after_copies(ring.full + slot.index * 8);
+      slot.move();
+    }
+  }
+  commit_copies();
+  wait_copies<0>();
+}
+#else
 DEVICE void produce(const Ring& ring, unsigned rank, int first, int step, const Tensors& t,
                     const Sizes& sizes, const Image& image) {
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
@@ -218,6 +239,7 @@ DEVICE void produce(const Ring& ring, unsigned rank, int first, int step, const 
     landed.move();
   }
 }
+#endif
 
 // Lanes of a quad hold neighbouring pairs of columns of four units of 8; afterwards each holds the
 // four pairs of one unit.
@@ -298,6 +320,9 @@ DEVICE void consume(const Ring& ring, unsigned rank, int first, int step, const 
 #pragma unroll 1
     for (int tile = item.tile; tile < item.end; ++tile) {
       barrier_wait(ring.full + slot.index * 8, slot.phase);
+#ifdef COUNTED
+      fence_for_tensor_cores();
+#endif
       const unsigned long long left = describe(ring.panel(slot.index) + panel_offset, 16, 1024);
       const unsigned long long right =
           describe(ring.gathered(slot.index) + side_offset, ATOM_BYTES, 1024);
@@ -325,11 +350,11 @@ __launch_bounds__(THREADS, BLOCKS_PER_SM)
     shfl_bw_spmm(const Element* x, const Element* panels, const int* columns, const int* shifts,
                  const int* tiles, const int* order, const int* rows,
                  const float* bias, Element* y, float* partial, int groups, int tokens,
-                 int token_tiles, int splits, int x_pitch, int y_pitch, int batch, int height,
+                 int token_tiles, int splits, int tokens_first, int x_pitch, int y_pitch, int batch, int height,
                  int width, int out_width, int stride_down, int stride_across, int pad_top,
                  int pad_left) {
   const Tensors t{x, panels, columns, shifts, tiles, order, rows, bias, y, partial};
-  const Sizes sizes{groups, tokens, token_tiles, splits, x_pitch, y_pitch};
+  const Sizes sizes{groups, tokens, token_tiles, splits, tokens_first, x_pitch, y_pitch};
   const Image image{batch, height, width, out_width, stride_down, stride_across, pad_top, pad_left};
   const Ring ring(shared_address(dynamic_shared()));
   const unsigned rank = CLUSTER > 1 ? cluster_rank() : 0;
