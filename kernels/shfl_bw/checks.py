@@ -33,7 +33,7 @@ TRANSPOSITION = "transposition"
 """The group that is no plan."""
 
 _DEVICE = "cuda"
-_AT_ONCE = 4
+_AT_ONCE = 6
 _SECONDS = 150
 """After which a group is taken to hang."""
 
