@@ -16,7 +16,13 @@ import torch
 from kernels.errors import NasError, UnknownNameError
 from kernels.shfl_bw.exchange import search
 from kernels.shfl_bw.kmeans import constrained_kmeans
-from kernels.shfl_bw.pattern import Pattern, as_matrix, group_count
+from kernels.shfl_bw.pattern import (
+    Pattern,
+    as_matrix,
+    group_count,
+    pattern_of,
+    refuses_mask,
+)
 
 Floats = npt.NDArray[np.float32]
 Order = npt.NDArray[np.int64]
@@ -91,6 +97,29 @@ def prune(
         torch.from_numpy(order.ravel()).to(weight.device),
         v,
     )
+
+
+def pattern_for(weight: torch.Tensor, v: int, density: float) -> Pattern:
+    """Return the pattern that a weight has at a density already, else what :func:`prune` chooses.
+
+    A weight that was trained on a mask keeps it; vectors of which every weight became 0 are filled
+    up with others.
+    """
+    support = as_matrix(weight.detach()) != 0
+    rows, columns = support.shape
+    if refuses_mask(support, v) is not None:
+        return prune(weight, v, density)
+    found = pattern_of(support, v)
+    kept = found.kept()
+    missing = vectors_kept(rows, columns, v, density) - int(kept.sum())
+    if missing < 0:
+        return prune(weight, v, density)
+    free = (~kept).flatten().nonzero()[:missing, 0]
+    kept.view(-1)[free] = True
+    order = found.order.to(weight.device)
+    mask = support.new_zeros(len(order), columns)
+    mask[order] = kept.repeat_interleave(v, 0)
+    return Pattern(mask[:rows], order, v)
 
 
 def vectors_kept(rows: int, columns: int, v: int, density: float) -> int:
