@@ -20,25 +20,21 @@ class Images:
         panels: (tiles, rows, 64): the vectors as columns, rows filled up to a multiple of 64 and
             columns to one of 64 with zeros; the 16-byte units of row r are permuted by XOR r % 8.
         columns: (tiles * 64,), int32: the column of each, -1 where filled up.
-        tiles: (groups + 1,), int32: where each group's tiles begin.
-        order: (groups,), int32: groups, the longest first.
+        counts: kept columns of each group.
         rows: (groups * v,), int32: packed place to row, -1 for padding.
         v: rows of a group.
-        vectors: kept columns of all groups together.
     """
 
     panels: torch.Tensor
     columns: torch.Tensor
-    tiles: torch.Tensor
-    order: torch.Tensor
+    counts: tuple[int, ...]
     rows: torch.Tensor
     v: int
-    vectors: int
 
     @property
     def groups(self) -> int:
         """Number of groups."""
-        return len(self.order)
+        return len(self.counts)
 
 
 def images_of(
@@ -60,11 +56,9 @@ def images_of(
     return Images(
         _swizzled(vectors.view(total, DEPTH, height).transpose(1, 2)),
         filled,
-        tiles.to(torch.int32),
-        counts.argsort(descending=True, stable=True).to(torch.int32),
+        tuple(counts.tolist()),
         rows,
         v,
-        len(columns),
     )
 
 

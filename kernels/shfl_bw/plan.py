@@ -5,19 +5,25 @@ Every figure of a plan but the splits is a compile-time constant of ``cuda/spmm.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from heapq import heappop, heappush
+from itertools import accumulate, product
+from typing import NamedTuple
 
 VECTORS = (16, 32, 64, 128)
 """Rows of a group that the kernel takes; fewer than 64 fill half or a quarter of a product."""
 
 DEPTH = 64
-"""Kept columns of a tile."""
+"""Kept columns of a panel's tile."""
 
-_SHARED_LIMIT = 227 << 10  # bytes of a multiprocessor; a block also takes 1 KiB of its own
-_PRODUCER_REGISTERS = 56  # 40 spilled
-_CONSUMER_REGISTERS = {(2, 1): 224, (1, 1): 224, (1, 2): 192}  # by warpgroups and blocks
+SLICE = 32
+"""Kept columns of a gathered slice: half a tile."""
+
+_SHARED_LIMIT = 228 << 10  # bytes of a multiprocessor; a block also takes 1 KiB of its own
+_REGISTERS = {(2, 1): (72, 216), (1, 1): (72, 216), (1, 2): (64, 192)}
+# Of a thread that gathers and one that multiplies, by multiplying warpgroups and blocks.
+_WRITING = 4  # slices in whose time an output tile is written
 
 # The model behind ``choose``, in clocks of one multiprocessor. From the data sheet and from what
 # plain gather kernels reached on an H100 (KERNELS notes), not from this kernel: it has not run yet.
@@ -30,6 +36,22 @@ _STORE_BYTES = 40.0
 _REDUCE = 4000.0  # a second launch
 
 
+Item = tuple[int, int, int, int]
+"""First token tile of a cluster, group (counting on from split to split), first slice, last + 1."""
+
+
+class Schedule(NamedTuple):
+    """What clusters do.
+
+    Attributes:
+        items: of all of them, one cluster's after the other's.
+        bounds: where each cluster's begin, and the end.
+    """
+
+    items: list[Item]
+    bounds: list[int]
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How the kernel is compiled and launched.
@@ -38,32 +60,34 @@ class Plan:
         v: rows of a group.
         width: columns of one product: 64, 128 or 256.
         side: warpgroups side by side over the tokens.
-        stages: tiles in the ring.
+        stages: gathered slices in their ring.
+        panels: tiles of the panel in theirs.
         cluster: blocks that share the panel.
         blocks: of a multiprocessor.
         splits: shares of the kept columns that are added by a second kernel.
-        counted: whether barriers see the copies land by themselves, and those who multiply fence;
-            else those who gather wait for them.
-        tokens_first: whether neighbouring blocks take the groups of a few tokens, so that these
+        staged: whether output goes through shared memory and bulk copies; else straight from
+            registers.
+        tokens_first: whether the groups of a few tokens are computed side by side, so that these
             stay in the L2 cache; else all tokens of a few groups.
     """
 
     v: int
     width: int = 256
     side: int = 1
-    stages: int = 4
+    stages: int = 6
+    panels: int = 3
     cluster: int = 1
     blocks: int = 1
     splits: int = 1
-    counted: bool = True
+    staged: bool = False
     tokens_first: bool = True
 
     def __str__(self) -> str:
-        ring = f"{self.width}x{self.side} ring {self.stages}"
-        parts = [f"V{self.v} {ring} cluster {self.cluster}"]
+        parts = [f"V{self.v} {self.width}x{self.side} rings {self.stages}+{self.panels}"]
+        parts += [f"cluster {self.cluster}"]
         parts += ["two blocks"] if self.blocks > 1 else []
         parts += [f"split {self.splits}"] if self.splits > 1 else []
-        parts += [] if self.counted else ["waited for"]
+        parts += ["staged"] if self.staged else []
         parts += [] if self.tokens_first else ["groups first"]
         return ", ".join(parts)
 
@@ -93,38 +117,78 @@ class Plan:
         return self.strips * 64 * DEPTH * 2
 
     @property
-    def slot_bytes(self) -> int:
-        """Of a tile of the ring: panel and gathered rows."""
-        return self.panel_bytes + DEPTH * self.tokens * 2
+    def slice_bytes(self) -> int:
+        """Of a slice of gathered rows."""
+        return SLICE * self.tokens * 2
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Of a block, beside its slices."""
+        staged = self.consumers * 64 * (2 * self.width + 16) if self.staged else 0
+        return self.panels * (self.panel_bytes + 16) + staged
 
     @property
     def shared_bytes(self) -> int:
         """Of a block."""
-        return self.stages * (self.slot_bytes + 16)
+        return self.fixed_bytes + self.stages * (self.slice_bytes + 16)
 
     def defines(self) -> dict[str, int]:
         """Return the compile-time constants."""
+        gathering, multiplying = _REGISTERS[self.consumers, self.blocks]
         found = {
             "V": self.v,
             "WIDTH": self.width,
             "SIDE": self.side,
             "STAGES": self.stages,
+            "PANELS": self.panels,
             "CLUSTER": self.cluster,
             "BLOCKS_PER_SM": self.blocks,
-            "PRODUCER_REGISTERS": _PRODUCER_REGISTERS,
-            "CONSUMER_REGISTERS": _CONSUMER_REGISTERS[self.consumers, self.blocks],
+            "PRODUCER_REGISTERS": gathering,
+            "CONSUMER_REGISTERS": multiplying,
         }
         found |= {"SPLIT": 1} if self.splits > 1 else {}
-        return found | ({"COUNTED": 1} if self.counted else {})
+        return found | ({"STAGED": 1} if self.staged else {})
 
     def token_tiles(self, tokens: int) -> int:
         """Return how many output tiles lie side by side, a whole number of clusters."""
         supers = -(-tokens // (self.tokens * self.cluster))
         return supers * self.cluster
 
-    def items(self, groups: int, tokens: int) -> int:
-        """Return how many blocks' worth of work there is."""
-        return self.token_tiles(tokens) * groups * self.splits
+    def schedule(self, counts: Sequence[int], tokens: int, clusters: int) -> Schedule:
+        """Deal out the output tiles to clusters that run at once, each to the least loaded one.
+
+        Args:
+            counts: kept columns of each group.
+            tokens: columns of the input.
+            clusters: how many run at once.
+        """
+        tiles = [-(-count // DEPTH) for count in counts]
+        begins = list(accumulate(tiles, initial=0))
+        shares = [
+            (group + split * len(counts), *_share(begins[group], counts[group], split, self.splits))
+            for group in sorted(range(len(counts)), key=lambda group: -counts[group])
+            for split in range(self.splits)
+        ]
+        supers = range(0, self.token_tiles(tokens), self.cluster)
+        if self.tokens_first:
+            items = [(first, *share) for first in supers for share in shares]
+        else:
+            items = [(first, *share) for share in shares for first in supers]
+        loads = [(0, cluster) for cluster in range(min(clusters, len(items)))]
+        dealt: list[list[Item]] = [[] for _ in loads]
+        for item in items:
+            load, cluster = heappop(loads)
+            dealt[cluster].append(item)
+            heappush(loads, (load + item[3] - item[2] + _WRITING, cluster))
+        bounds = accumulate(map(len, dealt), initial=0)
+        return Schedule([item for part in dealt for item in part], list(bounds))
+
+
+def _share(begin: int, count: int, split: int, splits: int) -> tuple[int, int]:
+    """Return the first slice of a group's share and the one behind its last."""
+    tiles = -(-count // DEPTH)
+    first, last = (begin + tiles * part // splits for part in (split, split + 1))
+    return 2 * first, min(2 * last, 2 * begin + -(-count // SLICE))
 
 
 def refuses_plan(plan: Plan) -> str | None:
@@ -133,28 +197,32 @@ def refuses_plan(plan: Plan) -> str | None:
         return f"V must be one of {', '.join(map(str, VECTORS))}, not {plan.v}"
     if plan.width not in (64, 128, 256):
         return f"a product has 64, 128 or 256 columns, not {plan.width}"
-    if (plan.consumers, plan.blocks) not in _CONSUMER_REGISTERS:
+    if (plan.consumers, plan.blocks) not in _REGISTERS:
         return f"{plan.blocks} blocks of {plan.consumers} multiplying warpgroups have no registers"
     if plan.width == 256 and plan.blocks > 1:
         return "sums of 256 columns do not fit in the registers of two blocks"
-    if plan.cluster not in (1, 2, 4) or plan.stages < 2 or plan.splits < 1:
-        return "a cluster has 1, 2 or 4 blocks, a ring 2 stages or more, K one split or more"
+    if plan.cluster not in (1, 2, 4) or plan.splits < 1:
+        return "a cluster has 1, 2 or 4 blocks, K one split or more"
+    if plan.stages < 3 or plan.panels < 2:
+        return "rings have 3 slices and 2 panels or more"
     if plan.blocks * (plan.shared_bytes + 1024) > _SHARED_LIMIT:
         return f"{plan.blocks} blocks need {plan.shared_bytes} bytes of shared memory each"
     return None
 
 
 def candidates(v: int) -> tuple[Plan, ...]:
-    """Return every plan worth timing for V, each with as many stages as fit."""
+    """Return every plan worth timing for V, each with as many slices as fit."""
     found = []
-    for width, side, cluster, blocks in product((256, 128, 64), (1, 2), (1, 2, 4), (1, 2)):
-        plan = Plan(v, width, side, 2, cluster, blocks)
+    options = product((256, 128, 64), (1, 2), (1, 2, 4), (1, 2), (True, False))
+    for width, side, cluster, blocks, staged in options:
+        panels = 4 if cluster > 1 and v < 128 and not staged else 3
+        plan = Plan(v, width, side, 3, panels, cluster, blocks, staged=staged)
         if plan.consumers == blocks == 1:
             continue  # one warpgroup alone on a multiprocessor hides no epilogue
-        if cluster == 4 and width < 256:
+        if cluster > 1 and (width == 64 or (cluster == 4 and width < 256)):
             continue  # narrow tiles are for little work, and some multiprocessors fit no cluster
-        stages = (_SHARED_LIMIT // blocks - 1024) // (plan.slot_bytes + 16)
-        plan = replace(plan, stages=min(8, stages))
+        room = _SHARED_LIMIT // blocks - 1024 - plan.fixed_bytes
+        plan = replace(plan, stages=min(12, room // (plan.slice_bytes + 16)))
         if refuses_plan(plan) is None:
             found.append(plan)
     return tuple(found)

@@ -10,14 +10,15 @@ from kernels.shfl_bw.plan import VECTORS, Plan, candidates
 
 @cache
 def variants() -> dict[str, Plan]:
-    """Return the plans for every V: tiles, and the other ways to gather, to walk and to split."""
+    """Return the plans for every V that were worth timing in earlier runs, and some to compare."""
     found = list(candidates(16)[:1])
     for v in VECTORS[1:]:
-        plans = [plan for plan in candidates(v) if v > 32 or plan.width > 64]
-        widest = next(plan for plan in plans if plan.cluster == 2)
-        found += plans
-        found += [replace(widest, counted=False), replace(widest, tokens_first=False)]
+        plans = candidates(v)
+        wide = [plan for plan in plans if plan.width == 256]
+        found += [plan for plan in wide if plan.cluster <= 2]
         if v == 64:
-            narrow = [plan for plan in plans if plan.width == 128 and plan.cluster == 1]
-            found += [replace(plan, splits=splits) for plan in narrow for splits in (2, 4)]
+            found += [plan for plan in wide if plan.cluster == 4 and not plan.staged]
+            found += [plan for plan in plans if plan.width < 256 and plan.blocks == 2]
+            found += [plan for plan in plans if plan.width < 256 and plan.side == 2 > plan.cluster]
+            found.append(replace(wide[0], tokens_first=False))
     return {str(plan): plan for plan in found}
