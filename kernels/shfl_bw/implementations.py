@@ -105,6 +105,15 @@ def _refuses_hopper(workload: Workload, device: Device) -> str | None:
     return None if v in VECTORS else f"V must be one of {', '.join(map(str, VECTORS))}, not {v}"
 
 
+def _refuses_portable(workload: Workload, device: Device) -> str | None:
+    if device.kind != "cuda" or (device.capability or (0, 0)) < (8, 0):
+        return "needs a GPU of compute capability 8.0 or more"
+    if workload.dtype not in ("float16", "bfloat16"):
+        return f"float16 and bfloat16, not {workload.dtype}"
+    v = int(str(workload.attr("V")))
+    return None if v in VECTORS else f"V must be one of {', '.join(map(str, VECTORS))}, not {v}"
+
+
 def _refuses_grouped(workload: Workload, device: Device) -> str | None:
     if device.kind != "cpu":
         return "one product a group: for CPUs"
@@ -129,6 +138,13 @@ IMPLEMENTATIONS = tuple(
             _refuses_hopper,
             UNPROVEN,
             "gathered columns on tensor cores (wgmma)",
+        ),
+        (
+            "portable",
+            f"portable:shfl_bw{suffix}_portable",
+            _refuses_portable,
+            UNPROVEN,
+            "gathered columns on tensor cores (Triton)",
         ),
         (
             "grouped",
