@@ -25,32 +25,16 @@ def activate(v, KIND: tl.constexpr):
 
 @triton.jit
 def gather_product(
-    x,  # (in, tokens), or images (c, h, w, b)
-    values,  # (vectors, V)
-    columns,  # (vectors,): of x, or offsets of pixels
-    shifts,  # (vectors,): of a convolution, vertical << 16 | horizontal
-    offsets,  # (groups + 1,)
-    order,  # (groups,): the longest first
-    rows,  # (groups * V,)
-    bias,  # (out,), float32
-    y,  # (out, tokens)
-    tokens,
-    pitch,  # of x: tokens, or images of a batch
-    height,
-    width,
-    out_width,
-    stride_down,
-    stride_across,
-    pad_top,
-    pad_left,
-    V: tl.constexpr,
-    TOKENS: tl.constexpr,
-    DEPTH: tl.constexpr,
-    KIND: tl.constexpr,
-    BIASED: tl.constexpr,
+    x, values, columns, shifts, offsets, order, rows, bias, y, tokens, pitch, height, width,
+    out_width, stride_down, stride_across, pad_top, pad_left, V: tl.constexpr,
+    TOKENS: tl.constexpr, DEPTH: tl.constexpr, KIND: tl.constexpr, BIASED: tl.constexpr,
     CONV: tl.constexpr,
-):
-    """One group times TOKENS columns of x, DEPTH kept columns at a time."""
+):  # fmt: skip
+    """One group times TOKENS columns of x, DEPTH kept columns at a time.
+
+    x is (in, tokens), or images (c, h, w, b), of which columns are then offsets of pixels and
+    shifts vertical << 16 | horizontal; order holds the groups, the longest first.
+    """
     tiles = tl.cdiv(tokens, TOKENS)
     program = tl.program_id(0)
     group = tl.load(order + program // tiles)

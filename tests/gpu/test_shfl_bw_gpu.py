@@ -24,10 +24,12 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NAS_KERNEL_SHFL_BW", "hopper")
-    monkeypatch.setenv("NAS_KERNEL_SHFL_BW_CONV", "hopper")
+@pytest.fixture(params=["hopper", "portable"])
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = str(request.param)
+    monkeypatch.setenv("NAS_KERNEL_SHFL_BW", name)
+    monkeypatch.setenv("NAS_KERNEL_SHFL_BW_CONV", name)
+    return name
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float16) -> torch.Tensor:
@@ -61,7 +63,7 @@ def test_every_plan(name: str) -> None:
 @pytest.mark.parametrize("v", VECTORS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("tokens", [1, 7, 64, 1001])
-def test_a_layer_token_major(v: int, dtype: torch.dtype, tokens: int) -> None:
+def test_a_layer_token_major(implementation: str, v: int, dtype: torch.dtype, tokens: int) -> None:
     layer, masked, bias = linear(2 * v + 5, 123, v, dtype, activation="silu")
     x = normal(tokens, 123, dtype=dtype)
     expected = F.silu(F.linear(x.double(), masked, bias.double()))
@@ -71,7 +73,7 @@ def test_a_layer_token_major(v: int, dtype: torch.dtype, tokens: int) -> None:
 
 
 @pytest.mark.parametrize("tokens", [8, 9, 640])
-def test_a_layer_feature_major_and_unaligned(tokens: int) -> None:
+def test_a_layer_feature_major_and_unaligned(implementation: str, tokens: int) -> None:
     layer, masked, bias = linear(192, 200, 64, torch.float16, feature_major=True)
     storage = normal(200 * tokens + 1)
     for x in (storage[:-1].view(200, tokens), storage[1:].view(200, tokens)):
@@ -79,7 +81,7 @@ def test_a_layer_feature_major_and_unaligned(tokens: int) -> None:
         assert error(layer(x), expected) < 1e-3
 
 
-def test_gradients_of_input_values_and_bias() -> None:
+def test_gradients_of_input_values_and_bias(implementation: str) -> None:
     layer, masked, bias = linear(256, 160, 64, torch.float16, activation="gelu")
     x = normal(96, 160).requires_grad_()
     y = layer(x)
@@ -112,7 +114,7 @@ def test_two_layers_folded() -> None:
 
 @pytest.mark.parametrize("batch", [3, 64])
 @pytest.mark.parametrize("last", [False, True])
-def test_a_convolution(batch: int, last: bool) -> None:
+def test_a_convolution(implementation: str, batch: int, last: bool) -> None:
     pattern, flat = checks.uneven(128, 9 * 40, 64, (90, 120))
     filters = like_weight(flat, (128, 40, 3, 3)).half()
     layer = ShflBWConv2d.from_dense(filters, pattern, stride=2, padding=1, activation="relu").cuda()
@@ -125,7 +127,7 @@ def test_a_convolution(batch: int, last: bool) -> None:
     assert y.is_contiguous(memory_format=torch.channels_last) == last
 
 
-def test_inside_a_graph_and_compiled() -> None:
+def test_inside_a_graph_and_compiled(implementation: str) -> None:
     layer, masked, bias = linear(256, 512, 64, torch.float16)
     x = normal(300, 512)
     expected = F.linear(x.double(), masked, bias.double())
@@ -140,7 +142,7 @@ def test_inside_a_graph_and_compiled() -> None:
         assert error(torch.compile(layer, fullgraph=True)(x), expected) < 1e-3
 
 
-def test_a_changed_weight_is_packed_anew() -> None:
+def test_a_changed_weight_is_packed_anew(implementation: str) -> None:
     layer, masked, bias = linear(128, 64, 64, torch.float16)
     x = normal(16, 64)
     with torch.no_grad():
