@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from kernels.device import Device
 from kernels.select import Implementation
+from kernels.shfl_bw.pays import refuses_cost
 from kernels.shfl_bw.plan import VECTORS
 from kernels.workload import Scalar, Workload
 
@@ -99,19 +101,39 @@ def _refuses(workload: Workload, device: Device) -> str | None:
 def _refuses_hopper(workload: Workload, device: Device) -> str | None:
     if device.kind != "cuda" or device.capability != (9, 0):
         return "needs a Hopper GPU (compute capability 9.0)"
+    return _refuses_halves(workload)
+
+
+def _refuses_halves(workload: Workload) -> str | None:
     if workload.dtype not in ("float16", "bfloat16"):
         return f"float16 and bfloat16, not {workload.dtype}"
     v = int(str(workload.attr("V")))
     return None if v in VECTORS else f"V must be one of {', '.join(map(str, VECTORS))}, not {v}"
+
+
+def _refuses_slower(workload: Workload, device: Device) -> str | None:
+    """Refuse what the Hopper kernel cannot do, and where the dense product is expected to win."""
+    reason = _refuses_hopper(workload, device)
+    if reason is not None:
+        return reason
+    v, density = int(str(workload.attr("V"))), float(str(workload.attr("density")))
+    (given,), output = workload.inputs, workload.output
+    convolution = workload.op == CONV_OP
+    taps = prod(map(int, str(workload.attr("kernel")).split("x"))) if convolution else 1
+    return refuses_cost(
+        -(-output[1] // v),
+        v,
+        taps * given[1],
+        density,
+        prod(output) // output[1],
+        turned=None if workload.layout == FEATURE_MAJOR else (prod(given), prod(output)),
+    )
 
 
 def _refuses_portable(workload: Workload, device: Device) -> str | None:
     if device.kind != "cuda" or (device.capability or (0, 0)) < (8, 0):
         return "needs a GPU of compute capability 8.0 or more"
-    if workload.dtype not in ("float16", "bfloat16"):
-        return f"float16 and bfloat16, not {workload.dtype}"
-    v = int(str(workload.attr("V")))
-    return None if v in VECTORS else f"V must be one of {', '.join(map(str, VECTORS))}, not {v}"
+    return _refuses_halves(workload)
 
 
 def _refuses_grouped(workload: Workload, device: Device) -> str | None:
@@ -125,8 +147,8 @@ def _refuses_grouped(workload: Workload, device: Device) -> str | None:
     return _refuses(workload, device)
 
 
-UNPROVEN = -10
-"""Rank of what no GPU has run yet: taken only where it is forced by name."""
+BY_NAME = -10
+"""Rank of what is taken only where it is forced by name."""
 
 IMPLEMENTATIONS = tuple(
     Implementation(op, name, f"kernels.shfl_bw.{module}", refuses, preference, note)
@@ -135,15 +157,22 @@ IMPLEMENTATIONS = tuple(
         (
             "hopper",
             f"hopper:shfl_bw{suffix}_hopper",
-            _refuses_hopper,
-            UNPROVEN,
+            _refuses_slower,
+            30,
             "gathered columns on tensor cores (wgmma)",
+        ),
+        (
+            "hopper-any",
+            f"hopper:shfl_bw{suffix}_hopper",
+            _refuses_hopper,
+            BY_NAME,
+            "the same, also where the dense product is expected to win",
         ),
         (
             "portable",
             f"portable:shfl_bw{suffix}_portable",
             _refuses_portable,
-            UNPROVEN,
+            BY_NAME,
             "gathered columns on tensor cores (Triton)",
         ),
         (

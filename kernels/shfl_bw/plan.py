@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
-from itertools import accumulate, product
+from itertools import accumulate
 from typing import NamedTuple
 
 VECTORS = (16, 32, 64, 128)
@@ -25,15 +25,24 @@ _REGISTERS = {(2, 1): (72, 216), (1, 1): (72, 216), (1, 2): (64, 192)}
 # Of a thread that gathers and one that multiplies, by multiplying warpgroups and blocks.
 _WRITING = 4  # slices in whose time an output tile is written
 
-# The model behind ``choose``, in clocks of one multiprocessor. From the data sheet and from what
-# plain gather kernels reached on an H100 (KERNELS notes), not from this kernel: it has not run yet.
-_GATHER_BYTES = 34.0  # from L2 to all 132 at once: 8 TB/s at 1.75 GHz
-_GATHER_ALONE = 55.0  # to one, when others rest
-_TILE = 60.0  # barriers of a tile
-_ITEM = 600.0  # an output tile beside its products: indices, first copies, last stores
-_START = 3000.0  # launch and first copies
-_STORE_BYTES = 40.0
-_REDUCE = 4000.0  # a second launch
+_COSTS = {
+    # products below each other, columns, side by side, blocks, cluster, staged:
+    # start, an output tile, a slice; microseconds on an H100
+    (1, 256, 2, 1, 1, False): (3.4, 2.4, 0.69),
+    (1, 256, 2, 1, 2, False): (6.0, 1.9, 0.64),
+    (1, 128, 1, 2, 1, False): (3.1, 1.1, 0.44),
+    (1, 128, 1, 2, 2, False): (4.5, 1.15, 0.366),
+    (1, 128, 2, 1, 1, False): (4.2, 1.3, 0.405),
+    (1, 64, 1, 2, 1, False): (4.1, 0.52, 0.277),
+    (1, 64, 2, 1, 1, False): (4.4, 0.5, 0.29),
+    (2, 256, 1, 1, 1, True): (3.4, 2.2, 0.44),
+    (2, 128, 1, 1, 1, True): (4.2, 1.2, 0.307),
+    (2, 64, 1, 1, 1, True): (4.2, 0.5, 0.234),
+}
+"""The plans to choose from and what they take: measured, all multiprocessors busy."""
+
+_MOVED_BYTES = 2.7e6  # a microsecond
+_REDUCE = 3.0  # microseconds of a second launch
 
 
 Item = tuple[int, int, int, int]
@@ -211,21 +220,21 @@ def refuses_plan(plan: Plan) -> str | None:
 
 
 def candidates(v: int) -> tuple[Plan, ...]:
-    """Return every plan worth timing for V, each with as many slices as fit."""
+    """Return the plans to choose from for V, each with as many slices as fit."""
+    wanted = Plan(v).strips
     found = []
-    options = product((256, 128, 64), (1, 2), (1, 2, 4), (1, 2), (True, False))
-    for width, side, cluster, blocks, staged in options:
-        panels = 4 if cluster > 1 and v < 128 and not staged else 3
-        plan = Plan(v, width, side, 3, panels, cluster, blocks, staged=staged)
-        if plan.consumers == blocks == 1:
-            continue  # one warpgroup alone on a multiprocessor hides no epilogue
-        if cluster > 1 and (width == 64 or (cluster == 4 and width < 256)):
-            continue  # narrow tiles are for little work, and some multiprocessors fit no cluster
-        room = _SHARED_LIMIT // blocks - 1024 - plan.fixed_bytes
-        plan = replace(plan, stages=min(12, room // (plan.slice_bytes + 16)))
-        if refuses_plan(plan) is None:
-            found.append(plan)
+    for strips, width, side, blocks, cluster, staged in _COSTS:
+        if strips == wanted:
+            plan = Plan(v, width, side, cluster=cluster, blocks=blocks, staged=staged)
+            found.append(with_room_used(plan))
     return tuple(found)
+
+
+def with_room_used(plan: Plan) -> Plan:
+    """Return a plan with the rings that its shared memory has room for."""
+    plan = replace(plan, panels=4 if plan.cluster > 1 and not plan.staged else 3)
+    room = _SHARED_LIMIT // plan.blocks - 1024 - plan.fixed_bytes
+    return replace(plan, stages=min(12, room // (plan.slice_bytes + 16)))
 
 
 def choose(v: int, groups: int, columns: float, tokens: int, *, sms: int) -> Plan:
@@ -257,19 +266,13 @@ def _splits(plan: Plan, groups: int, columns: float, tokens: int, sms: int) -> I
 
 
 def estimate(plan: Plan, groups: int, columns: float, tokens: int, *, sms: int) -> float:
-    """Return the clocks that the model expects; see :func:`choose`."""
-    tiles = -(-columns // DEPTH) / plan.splits
-    items = plan.token_tiles(tokens) * groups * plan.splits
-    busy = min(items, sms * plan.blocks)
-    rounds = -(-items // (sms * plan.blocks))
-    rate = min(_GATHER_ALONE, _GATHER_BYTES * 132 * plan.blocks / max(1, busy))
-    moved = DEPTH * plan.tokens * 2 + plan.panel_bytes / plan.cluster
-    gather = moved / (rate / plan.blocks)
-    products = DEPTH / 16 * plan.consumers * plan.width / 2 * plan.blocks
-    stored = plan.v * plan.tokens * (4 if plan.splits > 1 else 2) / (_STORE_BYTES / plan.blocks)
-    item = tiles * (max(gather, products) + _TILE) + _ITEM
-    total = _START + rounds * (item + (0.3 if gather > products else 1.0) * stored)
+    """Return the microseconds that are expected of a candidate; see :func:`choose`."""
+    key = (plan.strips, plan.width, plan.side, plan.blocks, plan.cluster, plan.staged)
+    start, item, piece = _COSTS[key]
+    clusters = sms * plan.blocks // plan.cluster
+    items = plan.token_tiles(tokens) // plan.cluster * groups * plan.splits
+    slices = -(-columns // (SLICE * plan.splits))
+    total = start + -(-items // clusters) * (item + slices * piece)
     if plan.splits == 1:
         return total
-    scratch = 8.0 * plan.splits * groups * plan.v * tokens / (_GATHER_BYTES * 132)
-    return total + _REDUCE + scratch
+    return total + _REDUCE + 8.0 * plan.splits * groups * plan.v * tokens / _MOVED_BYTES

@@ -5,20 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from kernels.shfl_bw.plan import VECTORS, Plan, candidates
+from kernels.shfl_bw.plan import VECTORS, Plan, candidates, with_room_used
 
 
 @cache
 def variants() -> dict[str, Plan]:
-    """Return the plans for every V that were worth timing in earlier runs, and some to compare."""
+    """Return the plans to choose from for every V, and their other ways to write and to walk."""
     found = list(candidates(16)[:1])
     for v in VECTORS[1:]:
-        plans = candidates(v)
-        wide = [plan for plan in plans if plan.width == 256]
-        found += [plan for plan in wide if plan.cluster <= 2]
+        plans = [plan for plan in candidates(v) if v == 64 or plan.width == 256]
+        if v == 128:
+            plans.append(replace(plans[0], cluster=2))
+        for plan in plans:
+            found += [with_room_used(replace(plan, staged=staged)) for staged in (False, True)]
         if v == 64:
-            found += [plan for plan in wide if plan.cluster == 4 and not plan.staged]
-            found += [plan for plan in plans if plan.width < 256 and plan.blocks == 2]
-            found += [plan for plan in plans if plan.width < 256 and plan.side == 2 > plan.cluster]
-            found.append(replace(wide[0], tokens_first=False))
+            found.append(replace(plans[0], tokens_first=False))
     return {str(plan): plan for plan in found}

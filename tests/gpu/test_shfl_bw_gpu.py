@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(params=["hopper", "portable"])
+@pytest.fixture(params=["hopper-any", "portable"])
 def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     name = str(request.param)
     monkeypatch.setenv("NAS_KERNEL_SHFL_BW", name)

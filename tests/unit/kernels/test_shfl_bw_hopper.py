@@ -314,7 +314,7 @@ def test_the_transposition_is_exact(rows: int, columns: int, tmp_path: Path) -> 
 @pytest.mark.parametrize("v", plans.VECTORS)
 def test_plans_fit_a_multiprocessor_and_the_choice_is_one_of_them(v: int) -> None:
     made = plans.candidates(v)
-    assert len(made) >= 5
+    assert len(made) >= 3
     for plan in made:
         assert plans.refuses_plan(plan) is None
         assert plan.blocks * (plan.shared_bytes + 1024) <= 228 << 10

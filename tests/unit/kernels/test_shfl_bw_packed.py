@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -446,9 +447,40 @@ def test_synthetic_weights_have_the_density_and_balance_asked_for() -> None:
 
 
 def test_the_choice_explains_itself() -> None:
-    fine = explain(shfl_bw_workload((4, 64), 64, v=16, density=0.25), CPU)
-    assert [choice.status for choice in fine.choices] == ["chosen", "available", "available"]
-    full = explain(shfl_bw_workload((4, 64), 64, v=16, density=0.8), CPU)
-    assert full.choices[0].reason == "no faster than dense at density 0.8; up to 0.5"
-    thin = explain(shfl_bw_workload((4, 64), 64, v=4, density=0.2), CPU)
-    assert "from 8 on" in thin.choices[0].reason
+    def reasons(**changes: float) -> dict[str, str]:
+        given: dict[str, Any] = {"v": 16, "density": 0.25, **changes}
+        found = explain(shfl_bw_workload((4, 64), 64, **given), CPU)
+        return {
+            choice.implementation.name: choice.status + choice.reason for choice in found.choices
+        }
+
+    assert reasons()["grouped"].startswith("chosen")
+    assert reasons()["dense"].startswith("available")
+    assert "needs a Hopper GPU" in reasons()["hopper"]
+    assert "compute capability 8.0" in reasons()["portable"]
+    assert "no faster than dense at density 0.8; up to 0.5" in reasons(density=0.8)["grouped"]
+    assert "from 8 on" in reasons(v=4, density=0.2)["grouped"]
+
+
+HOPPER = replace(CPU, kind="cuda", name="H100", capability=(9, 0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "out", "how", "chosen"),
+    [
+        ((4096, 4096), 4096, {"v": 64, "density": 0.25, "feature_major": True}, "hopper"),
+        ((4096, 4096), 4096, {"v": 128, "density": 0.25}, "hopper"),
+        ((4096, 4096), 4096, {"v": 16, "density": 0.25, "feature_major": True}, "dense"),
+        ((4096, 4096), 4096, {"v": 64, "density": 0.9, "feature_major": True}, "dense"),
+        ((512, 256), 256, {"v": 64, "density": 0.25}, "dense"),  # turning costs more than it saves
+        ((4096, 4096), 4096, {"v": 48, "density": 0.25}, "dense"),
+    ],
+)
+def test_on_hopper_the_gather_kernel_runs_where_it_is_expected_to_win(
+    shape: tuple[int, int], out: int, how: dict[str, Any], chosen: str
+) -> None:
+    workload = shfl_bw_workload(shape, out, dtype="float16", **how)
+    found = explain(workload, HOPPER)
+    assert [c.implementation.name for c in found.choices if c.status == "chosen"] == [chosen]
+    single = explain(shfl_bw_workload(shape, out, **how), HOPPER)
+    assert "dense" in [c.implementation.name for c in single.choices if c.status == "chosen"]
