@@ -1,9 +1,11 @@
 """How much of a trained network's magnitude each way of grouping rows keeps.
 
     python examples/retained_importance.py model.safetensors --v 32 --density 0.25
+    python examples/retained_importance.py 4096x1024 --v 64
 
 Every matrix and filter of a safetensors or npz file that has two groups of V rows or more is
 pruned with rows grouped by exchanges, by the published K-means, and left as they are (vector-wise).
+Sizes in place of a file stand for one matrix of N(0, 1).
 """
 
 from __future__ import annotations
@@ -24,7 +26,11 @@ from kernels.shfl_bw.prune import GROUPINGS, prune
 
 def weights(path: Path, v: int, skip: str) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the weights of a file that can be pruned."""
-    if path.suffix == ".npz":
+    if not path.suffix:
+        rows, columns = map(int, path.name.split("x"))
+        generator = torch.Generator().manual_seed(0)
+        state = {"N(0, 1)": torch.randn(rows, columns, generator=generator)}
+    elif path.suffix == ".npz":
         with np.load(path) as file:
             state = {name: torch.from_numpy(file[name]) for name in file.files}
     else:
@@ -60,7 +66,7 @@ def main() -> None:
         shares = ", ".join(f"{g} {share / float(matrix.sum()):.4f}" for g, share in row.items())
         sys.stdout.write(f"{name:<60} {tuple(matrix.shape)!s:<14} {shares}\n")
         sys.stdout.flush()
-    shares = ", ".join(f"{g} {kept[g] / total:.4f} ({seconds[g]:.0f} s)" for g in GROUPINGS)
+    shares = ", ".join(f"{g} {kept[g] / total:.4f} ({seconds[g]:.2f} s)" for g in GROUPINGS)
     sys.stdout.write(f"all {len(found)}: {shares}; exchange below K-means in {worse}\n")
 
 
