@@ -14,6 +14,7 @@ from kernels.shfl_bw.remembered import PerTensor
 from kernels.shfl_bw.window import Window
 
 _IMAGES = PerTensor[Images]()
+_BIASES = PerTensor[torch.Tensor]()
 
 
 def shfl_bw_hopper(
@@ -30,7 +31,7 @@ def shfl_bw_hopper(
 ) -> torch.Tensor:
     """See :func:`kernels.shfl_bw.reference.shfl_bw_reference`."""
     images = _images(values, columns, offsets, rows)
-    added = None if bias is None else bias.float()
+    added = _float(bias)
     tokens = x.shape[1 if feature_major else 0]
     with torch.cuda.device(x.device):
         features = _usable(x) if feature_major else run_transpose(_usable(x))
@@ -56,7 +57,7 @@ def shfl_bw_conv2d_hopper(
 ) -> torch.Tensor:
     """See :func:`kernels.shfl_bw.reference.shfl_bw_conv2d_reference`."""
     images = _images(values, columns, offsets, rows)
-    added = None if bias is None else bias.float()
+    added = _float(bias)
     with torch.cuda.device(x.device):
         y = run_convolution(
             _feature_major(x, feature_major),
@@ -98,6 +99,13 @@ def _images(
             return images_of(values.detach(), columns, offsets, rows)
 
     return _IMAGES.get(values, None, make)
+
+
+def _float(bias: torch.Tensor | None) -> torch.Tensor | None:
+    if bias is None or bias.dtype == torch.float32:
+        return bias
+    with torch.no_grad():
+        return _BIASES.get(bias, None, lambda: bias.detach().float())
 
 
 def _usable(x: torch.Tensor) -> torch.Tensor:
