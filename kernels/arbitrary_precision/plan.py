@@ -7,7 +7,8 @@ Every figure here is a compile-time constant of a kernel. What fits is one funct
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal
 
 from kernels.arbitrary_precision.precision import Precision
@@ -25,7 +26,8 @@ _AT_ONCE = 8  # products of planes whose sums a thread holds at once
 _REGISTERS = 65536
 _SHARED_KIB = {(8, 0): 163, (8, 7): 163, (9, 0): 227, (10, 0): 227, (10, 3): 227}
 _SMALLEST_SHARED_KIB = 99
-_SPARE_BYTES = 3 << 10  # to begin at a multiple of 1024, barriers, windows of images
+_WINDOW_BYTES = 12  # where a token's window of an image begins
+_SPARE_BYTES = 3 << 10  # what kernels have in fixed places
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,9 @@ class Tile:
         groups: warpgroups that multiply (wgmma); warps along tokens (mma).
         across: warps along features (mma); 1 for wgmma.
         stages: tiles along k in shared memory.
+        cluster: blocks with neighbouring tokens that share what they read of the weights (wgmma).
+        pingpong: whether warpgroups take tiles in turn, so that one finishes its outputs while
+            another multiplies; else they share each tile (wgmma).
     """
 
     path: Path
@@ -47,11 +52,14 @@ class Tile:
     groups: int
     across: int
     stages: int
+    cluster: int = 1
+    pingpong: bool = False
 
     @property
     def tokens(self) -> int:
         """Rows of the product."""
-        return self.strips * self.groups * (64 if self.path == "wgmma" else 16)
+        groups = 1 if self.pingpong else self.groups
+        return self.strips * groups * (64 if self.path == "wgmma" else 16)
 
     @property
     def threads(self) -> int:
@@ -76,7 +84,8 @@ class Tile:
 
     def shared_bytes(self, precision: Precision) -> int:
         """Return dynamic shared memory of a block."""
-        return self.stages * self.stage_bytes(precision) + 1024
+        stages = self.stages * self.stage_bytes(precision) + 1024
+        return stages + (self.tokens * _WINDOW_BYTES if self.path == "wgmma" else 0)
 
     def accumulators(self, precision: Precision) -> int:
         """Return registers of a thread that hold sums."""
@@ -129,6 +138,8 @@ class Tile:
             "HOPPER": 1,
             "TOKEN_STRIPS": self.strips,
             "WARPGROUPS": self.groups,
+            "CLUSTER": self.cluster,
+            "PINGPONG": int(self.pingpong),
             "PRODUCER_REGISTERS": taken,
             "CONSUMER_REGISTERS": min(left, 240),
         }
@@ -137,23 +148,27 @@ class Tile:
 
 def tiles(precision: Precision, capability: tuple[int, int]) -> Iterator[Tile]:
     """Yield every tile that a device can run, as a tuner tries them."""
-    wgmma = (
-        Tile("wgmma", features, strips, groups, 1, stages)
-        for features in (256, 192, 128, 96, 64, 32)
-        for strips in (1, 2)
-        for groups in (2, 1)
-        for stages in (5, 4, 3, 2)
-    )
-    mma = (
-        Tile("mma", features, strips, groups, across, stages)
-        for features in (128, 64, 32)
-        for strips in (1, 2, 4)
-        for groups, across in ((4, 2), (4, 1), (2, 1))
-        for stages in (4, 3, 2)
-    )
-    for tile in (*wgmma, *mma):
-        if tile.problem(precision, capability) is None:
-            yield tile
+    for shape in (*_wgmma_shapes(), *_mma_shapes()):
+        for stages in (6, 5, 4, 3, 2):
+            tile = replace(shape, stages=stages)
+            if tile.problem(precision, capability) is None:
+                yield tile
+                break
+
+
+def _wgmma_shapes() -> Iterator[Tile]:
+    for features in (256, 192, 128, 96, 64, 32):
+        for strips in (1, 2):
+            for pingpong, cluster in product((True, False), (2, 1)):
+                yield Tile("wgmma", features, strips, 2, 1, 0, cluster, pingpong)
+            yield Tile("wgmma", features, strips, 1, 1, 0)
+
+
+def _mma_shapes() -> Iterator[Tile]:
+    for features in (128, 64, 32):
+        for strips in (1, 2, 4):
+            for groups, across in ((4, 2), (4, 1), (2, 1)):
+                yield Tile("mma", features, strips, groups, across, 0)
 
 
 def choose(
@@ -165,12 +180,9 @@ def choose(
     sms: int,
     capability: tuple[int, int],
     path: Path | None = None,
+    output_bytes: int = 2,
 ) -> Tile | None:
     """Return the tile that an estimate prefers; None where no tile runs.
-
-    The estimate counts whole rounds of tiles over the multiprocessors, and for each tile the
-    larger of the tensor cores' time and that of bringing it in, plus a fixed price for finishing.
-    It has not been compared with measurements yet.
 
     Args:
         precision: bits of the operands.
@@ -180,27 +192,47 @@ def choose(
         sms: multiprocessors.
         capability: of the device.
         path: instructions to use; None takes the better.
+        output_bytes: of an output, as it is written.
     """
     best, least = None, float("inf")
     for tile in tiles(precision, capability):
         if path not in (None, tile.path):
             continue
-        time = _estimate(tile, precision, tokens, features, depth, sms)
+        time = estimate(tile, precision, (tokens, features, depth), output_bytes, sms)
         if time < least:
             best, least = tile, time
     return best
 
 
-def _estimate(
-    tile: Tile, precision: Precision, tokens: int, features: int, depth: int, sms: int
+def estimate(
+    tile: Tile, precision: Precision, size: tuple[int, int, int], output_bytes: int, sms: int
 ) -> float:
-    """Return clocks of the busiest multiprocessor."""
-    down, over = -(-tokens // tile.tokens), -(-features // tile.features)
-    rounds = -(-down * over // sms)
+    """Return clocks of the busiest multiprocessor.
+
+    Counts whole rounds of tiles over the multiprocessors. A tile along k takes as long as the
+    tensor cores, shared memory or what comes from the second-level cache; outputs take their way
+    to memory, at the same time where warpgroups take turns.
+
+    Args:
+        tile: of the plan.
+        precision: bits of the operands.
+        size: tokens, outputs, tiles along k.
+        output_bytes: of an output, as it is written.
+        sms: multiprocessors.
+    """
+    tokens, features, depth = size
+    down, over = -(-tokens // (tile.tokens * tile.cluster)), -(-features // tile.features)
+    rounds = -(-down * over // (sms // tile.cluster))
     rate = 32768 if tile.path == "wgmma" else 14000  # bit products a clock, measured on an H100
-    pairs = precision.weight_bits * precision.activation_bits
-    products = tile.tokens * tile.features * pairs * TILE_BITS / rate
-    brought = tile.stage_bytes(precision) * tile.passes(precision) / 32  # bytes a clock from L2
-    finish = tile.tokens * tile.features * 5 / 128 + 500
-    start = 1500 / tile.stages
-    return rounds * (max(products, brought) * depth + finish) + start
+    q, columns = precision.activation_bits, tile.features * tile.planes(precision)
+    products = tile.tokens * q * columns * TILE_BITS / rate
+    rows = tile.tokens * q + columns / tile.cluster
+    brought = rows * _TILE_BYTES / 32  # bytes a clock from the second-level cache
+    read = tile.tokens * q // 64 * (64 + columns) * _TILE_BYTES
+    shared = (read + tile.stage_bytes(precision)) / 128
+    multiply = depth * tile.passes(precision) * max(products, shared, brought) * 1.1
+    finish = tile.tokens * tile.features * output_bytes / 13 + 500
+    start = 2000
+    if tile.pingpong:
+        return start + multiply + (rounds - 1) * max(multiply, finish) + finish
+    return start + rounds * (multiply + finish)
