@@ -195,12 +195,9 @@ def test_codes_made_for_the_next_layer(path: plan.Path) -> None:
     assert made.planes.shape[2] == padded(128) // 8
 
 
-def test_a_residual_network_agrees_with_the_exact_path() -> None:
+def test_a_residual_network_gives_what_whole_numbers_give() -> None:
     torch.manual_seed(0)
     body = low_bit_body(Precision(1, 2), "cuda")
     x = torch.rand(2, 64, 56, 56, device="cuda", dtype=torch.float16)
     x = x.to(memory_format=torch.channels_last)
-    found, expected = body(x), body.reference(x)
-    # Where float32 and float64 round to other codes, later layers differ by whole steps.
-    close = (found.double() - expected).abs() <= 0.02 * expected.abs().max()
-    assert close.double().mean() > 0.98
+    assert torch.equal(body(x), body.reference(x))

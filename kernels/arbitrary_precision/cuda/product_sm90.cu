@@ -120,6 +120,16 @@ DEVICE void multiply_tile(int (&counts)[STRIPS][COLUMNS / 2], unsigned a, unsign
   commit_products();
 }
 
+// Waits until the warpgroup before has begun all products of the tile before. A barrier tells but
+// even phases from odd ones: who looked at stages earlier could take one of before for its own.
+DEVICE void wait_for_turn(unsigned begun, int group, int round) {
+  if (group > 0) {
+    wait_barrier(begun + 8 * (group - 1), round & 1);
+  } else if (round > 0) {
+    wait_barrier(begun + 8 * (WARPGROUPS - 1), (round - 1) & 1);
+  }
+}
+
 // Gives a stage back to all blocks that write to it.
 DEVICE void release(unsigned empty, int turn) {
   const int lane = threadIdx.x % 32;
@@ -131,16 +141,17 @@ DEVICE void release(unsigned empty, int turn) {
   }
 }
 
-DEVICE void consume(unsigned stages, unsigned full, unsigned empty, const Rows& rows,
+DEVICE void consume(unsigned stages, unsigned full, unsigned empty, unsigned begun, const Rows& rows,
                     const Images& images, const Tiles& tiles, const Finish& f) {
   const int group = of_first_lane(threadIdx.x / 128 - 1);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const int sharer = PINGPONG ? 0 : group, turns = PASSES * tiles.depth;
   const int own = sharer * STRIPS * 64 * TILE_BYTES;
   Walk walk{tiles};
-  int turn = 0;
+  int turn = 0, round = 0;
   if constexpr (PINGPONG) walk.skip(group), turn = group * turns;
-  for (; walk.more(); walk.skip(WARPGROUPS / SHARERS), turn += (WARPGROUPS / SHARERS - 1) * turns) {
+  for (; walk.more(); walk.skip(WARPGROUPS / SHARERS), turn += (WARPGROUPS / SHARERS - 1) * turns,
+                      ++round) {
     const int first = walk.token() + sharer * TOKEN_STRIPS * 64 + 16 * warp;
     int code_sums[TOKEN_STRIPS][2] = {};
     if (f.times_sum != 0)
@@ -154,6 +165,7 @@ DEVICE void consume(unsigned stages, unsigned full, unsigned empty, const Rows& 
 #if PASSES > 1
     int run[TOKEN_STRIPS][1][COLUMNS / 2] = {};
 #endif
+    if constexpr (PINGPONG) wait_for_turn(begun, group, round);
     for (int pass = 0; pass < PASSES; ++pass) {
       for (int k = 0; k < tiles.depth; ++k, ++turn) {
         const int stage = turn % STAGES;
@@ -168,6 +180,7 @@ DEVICE void consume(unsigned stages, unsigned full, unsigned empty, const Rows& 
           release(empty, turn - 1);
         }
       }
+      if (PINGPONG && pass == PASSES - 1 && lane == 0) arrive(begun + 8 * group);
       wait_products<0>();
       hold(counts);
       release(empty, turn - 1);
@@ -199,9 +212,10 @@ DEVICE void consume(unsigned stages, unsigned full, unsigned empty, const Rows& 
 extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, 1) low_bit_product(ARGUMENTS) {
   READ_ARGUMENTS;
   extern __shared__ unsigned char memory[];
-  __shared__ __align__(8) unsigned long long barriers[2 * STAGES];
+  __shared__ __align__(8) unsigned long long barriers[2 * STAGES + WARPGROUPS];
   const unsigned stages = (shared_address(memory) + 1023) & ~1023u;
   const unsigned full = shared_address(barriers), empty = full + 8 * STAGES;
+  const unsigned begun = empty + 8 * STAGES;
   // Behind the stages: windows of images.
   Corner* const corners = reinterpret_cast<Corner*>(memory + (stages - shared_address(memory)) +
                                                     STAGES * STAGE_BYTES);
@@ -210,6 +224,7 @@ extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, 1) low_bit_pro
       start_barrier(full + 8 * stage, 128 + 1);
       start_barrier(empty + 8 * stage, 4 * SHARERS * CLUSTER);
     }
+    for (int group = 0; group < WARPGROUPS; ++group) start_barrier(begun + 8 * group, 4);
     publish_barriers();
   }
   if constexpr (CLUSTER == 1) {
@@ -222,7 +237,7 @@ extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, 1) low_bit_pro
     produce(stages, full, empty, corners, rows, images, weights, all);
   } else {
     take_registers<CONSUMER_REGISTERS>();
-    consume(stages, full, empty, rows, images, all, finish_with);
+    consume(stages, full, empty, begun, rows, images, all, finish_with);
   }
   if constexpr (CLUSTER > 1) {
     __syncwarp();

@@ -103,6 +103,7 @@ def test_packing(rows: int, k: int, bits: int, zero: int, dtype: torch.dtype, fo
         (Tile("wgmma", 32, 1, 2, 1, 3), "w4a3", 90, 40, 700, 3),
         (Tile("wgmma", 64, 1, 2, 1, 4, pingpong=True), "w1a2", 150, 136, 2100, 0),
         (Tile("wgmma", 32, 2, 2, 1, 2, 2, True), "w1a1", 300, 72, 1100, 0),
+        (Tile("wgmma", 32, 1, 2, 1, 3, 2, True), "w1a1", 100, 136, 5000, 0),
         (Tile("wgmma", 64, 1, 2, 1, 3, 2), "w2a1", 140, 72, 1100, 0),
         (MMA, "w1a2", 70, 72, 300, 0),
         (Tile("mma", 64, 1, 4, 2, 2), "w2a3", 70, 72, 1100, 2),
