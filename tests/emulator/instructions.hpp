@@ -271,6 +271,8 @@ struct Group {
 inline std::map<int, Group> groups;  // by warpgroup of all blocks that run
 inline std::map<int, Product> being_shown;
 
+inline const bool products_end = (machine::forget = [] { groups.clear(), barriers.clear(); }, true);
+
 inline int warpgroup() { return 8 * machine::rank() + machine::current->number / 128; }
 inline void meet_warpgroup() { machine::meet(200 + machine::current->number / 128, 128); }
 inline bool first_of_warpgroup() { return machine::current->number % 128 == 0; }

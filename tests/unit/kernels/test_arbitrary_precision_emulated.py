@@ -50,12 +50,13 @@ void multiply_bits(int (&counts)[COLUMNS / 2], unsigned long long rows,
 """
 
 
-def emulate(launch: Launch, folder: Path, seed: int = 0) -> None:
+def emulate(
+    launch: Launch, folder: Path, seed: int = 0, fault: tuple[str, str] | None = None
+) -> None:
     more = WARPGROUP_PRODUCT if "HOPPER" in launch.defines else ""
     source, together = SOURCES / launch.file, launch.defines.get("CLUSTER", 1)
-    kernel = Emulated(
-        source, launch.function, launch.defines, folder, more, together=together, seed=seed
-    )
+    settings = {"together": together, "seed": seed, "fault": fault}
+    kernel = Emulated(source, launch.function, launch.defines, folder, more, **settings)
     kernel(launch.grid, launch.block, launch.arguments)
 
 
@@ -126,6 +127,43 @@ def test_whole_numbers(
     emulate(launch, folder)
     expected = from_codes(codes, layer.inputs) @ layer.integers().squeeze(2).T
     assert torch.equal(out.long(), expected)
+
+
+FAULTS = {
+    "turns not waited for": ("if constexpr (PINGPONG) wait_for_turn(", "if (false) wait_for_turn("),
+    "a stage given back before it is read": ("wait_products<1>();", ""),
+    "copies not waited for": ("arrive_when_copied(told);", "arrive(told);"),
+    "weights for this block alone": ("bytes, full, EVERY_BLOCK", "bytes, full, 1 << skipped % 2"),
+}
+
+
+@pytest.mark.parametrize(
+    ("seed", "fault"),
+    [
+        (1, None),
+        (2, None),
+        (1, "turns not waited for"),
+        *(pytest.param(1, fault, marks=pytest.mark.slow) for fault in list(FAULTS)[1:]),
+    ],
+)
+def test_warpgroups_that_take_turns_and_share_weights(
+    seed: int, fault: str | None, folder: Path
+) -> None:
+    rng = np.random.default_rng(seed)
+    tile, tokens, m, k = Tile("wgmma", 32, 1, 2, 1, 3, 2, True), 200, 72, 9000
+    layer = linear_layer(rng, m, k, "w1a1", 0)
+    codes = random_codes(rng, (tokens, k), 1)
+    out = poisoned(tokens, m, dtype=torch.int32)
+    rows = Rows(*pack_rows(codes, 1), tokens)
+    launch = product_launch(rows, layer.weights(), Outputs("integers", out), tile, sms=2)
+    expected = from_codes(codes, layer.inputs) @ layer.integers().squeeze(2).T
+    if fault is None:
+        emulate(launch, folder, seed)
+        assert torch.equal(out.long(), expected)
+    else:
+        with pytest.raises(AssertionError):  # it waits for ever, or numbers are wrong
+            emulate(launch, folder, seed, FAULTS[fault])
+            assert torch.equal(out.long(), expected)
 
 
 def finished(layer: APLinear, whole: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor:
