@@ -1,9 +1,4 @@
-"""What a person sees of a study: figures and pages. The web app comes later.
+"""What a person sees of a study: pages served beside it, and the same in one file.
 
-Nothing here imports plotly before a figure is drawn.
+Nothing here imports plotly before a page is made.
 """
-
-from dashboards.front_data import FrontData, FrontDataError, Metric, Point
-from dashboards.front_page import write_front_page
-
-__all__ = ["FrontData", "FrontDataError", "Metric", "Point", "write_front_page"]

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from dashboards.record import StudyRow
+from dashboards.elsewhere import MARK, figures_elsewhere
+from dashboards.record import Floats, Reading, StudyRow, marks
 from studies.pareto import non_dominated
 from studies.storage import TrialState
 
-Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Indices = npt.NDArray[np.intp]
+Integers = npt.NDArray[np.int64]
+_Item = TypeVar("_Item", bound=np.generic)
 
 _MANY = 2000
 """Changed trials from which a column is read anew as a whole."""
 _AT_ONCE = 500
 _PROBED = 50
 """Trials at either end of a study that are asked which metrics they have."""
-
-
-@dataclass(slots=True)
-class Column:
-    """Figures of one metric by row; NaN where a trial has none or it is exact."""
-
-    value: list[float] = field(default_factory=list)
-    low: list[float] = field(default_factory=list)
-    high: list[float] = field(default_factory=list)
-
-    def grow(self, rows: int) -> None:
-        """Add rows without a figure up to that many."""
-        for part in (self.value, self.low, self.high):
-            part.extend([np.nan] * (rows - len(part)))
+_STATES = [str(state) for state in TrialState]
+_FIGURE = ("value", "low", "high")
+_CODES = " ".join(f"WHEN '{state}' THEN {code}" for code, state in enumerate(_STATES))
+_TRIALS = (
+    f"SELECT id, number, CASE state {_CODES} END, CASE WHEN baseline THEN 1 ELSE 0 END "
+    "FROM trial WHERE"
+)
 
 
 class StudyColumns:
@@ -43,62 +36,80 @@ class StudyColumns:
 
     Attributes:
         study: the study.
-        ids: of the trials in the record, rising; the other lists have the same order.
+        ids: of the trials in the record, rising; the other columns have the same order.
         number: in the study.
-        state: how far each came.
         baseline: whether it is a baseline.
-        ended: when it ended, in minutes since the study was enrolled; NaN while it runs.
     """
 
     def __init__(self, study: StudyRow) -> None:
         self.study = study
-        self.ids: list[int] = []
-        self.number: list[int] = []
-        self.state: list[str] = []
-        self.baseline: list[bool] = []
-        self.ended: list[float] = []
-        self._row: dict[int, int] = {}
-        self._running: set[int] = set()
-        self._columns: dict[str, Column] = {}
+        self.ids: Integers = np.empty(0, dtype=np.int64)
+        self.number: Integers = np.empty(0, dtype=np.int64)
+        self.baseline: Bools = np.empty(0, dtype=np.bool_)
+        self._state: Integers = np.empty(0, dtype=np.int64)
+        self._figures: dict[str, Floats] = {}
+        self._front: list[int] | None = None
 
-    def refresh(self, connection: sqlite3.Connection) -> None:
+    def refresh(self, connection: Reading) -> None:
         """Read trials that are new or were running, and their figures."""
+        late = self.ids[self.front()]  # figures may come late: tests of the front
         changed = self._read_trials(connection)
-        for column in self._columns.values():
-            column.grow(len(self.ids))
-        late = [self.ids[row] for row in self.front()] if self.ids else []
-        touched = sorted({*changed, *late})  # figures may come late: tests of the front
-        for name, column in self._columns.items():
-            self._read_values(connection, name, column, touched)
+        missing = len(self.ids)
+        for name, figures in self._figures.items():
+            grown = np.full((missing, len(_FIGURE)), np.nan)
+            grown[: len(figures)] = figures
+            self._figures[name] = grown
+            self._read_figures(connection, name, np.union1d(changed, late))
+        self._front = None
 
-    def load(self, connection: sqlite3.Connection, metrics: Iterable[str]) -> None:
+    def load(self, connection: Reading, metrics: Iterable[str]) -> None:
         """Read metrics that were not read before."""
         for name in metrics:
-            if name not in self._columns:
-                column = self._columns[name] = Column()
-                column.grow(len(self.ids))
-                self._read_values(connection, name, column, self.ids)
+            if name not in self._figures:
+                self._figures[name] = np.full((len(self.ids), len(_FIGURE)), np.nan)
+                self._read_figures(connection, name, self.ids)
+                self._front = None
 
-    def metrics(self, connection: sqlite3.Connection) -> list[str]:
-        """Return the metrics that trials have: objectives and bounds first, then others by name."""
+    def load_own(self, connection: Reading) -> list[str]:
+        """Read what the study asks for and return it: its objectives, then its bounds."""
         config = self.study.config
-        first = [*config.names, *(str(bound.metric) for bound in config.bounds)]
-        complete = [i for i, s in zip(self.ids, self.state, strict=True) if s == "complete"]
-        probed = {*complete[:_PROBED], *complete[-_PROBED:]}
+        names = list(dict.fromkeys([*config.names, *(str(b.metric) for b in config.bounds)]))
+        self.load(connection, names)
+        return names
+
+    def metrics(self, connection: Reading) -> list[str]:
+        """Return the metrics that trials have: the study's own first, then others by name."""
+        complete = self.ids[self._state == _STATES.index(TrialState.COMPLETE)]
+        probed = np.union1d(complete[:_PROBED], complete[-_PROBED:])
+        own = self.load_own(connection)
+        probed = np.union1d(probed, self.ids[self.front()])  # these alone may have been tested
         found: set[str] = set()
-        for part in _parts(sorted(probed)):
-            query = f"SELECT DISTINCT metric FROM value WHERE trial_id IN ({_marks(part)})"
+        for part in _parts(probed):
+            query = f"SELECT DISTINCT metric FROM value WHERE trial_id IN ({marks(part)})"
             found.update(row[0] for row in connection.execute(query, part))
-        return list(dict.fromkeys([*first, *sorted(found)]))
+        return list(dict.fromkeys([*own, *sorted(found)]))
 
     def values(self, metric: str, part: str = "value") -> Floats:
-        """Return a loaded metric's figures by row."""
-        return np.array(getattr(self._columns[metric], part), dtype=np.float64)
+        """Return a loaded metric's figures by row, or the ``low`` or ``high`` ends of its spread.
+
+        NaN where a trial has none.
+        """
+        figures: Floats = self._figures[metric][:, _FIGURE.index(part)]
+        return figures
+
+    def states(self) -> dict[str, int]:
+        """Return how many trials are in each state that any is in."""
+        codes, counts = np.unique(self._state, return_counts=True)
+        return {_STATES[code]: int(count) for code, count in zip(codes, counts, strict=True)}
+
+    def baselines(self) -> list[int]:
+        """Return the rows of complete baselines."""
+        rows = np.flatnonzero(self.baseline & (self._state == _STATES.index(TrialState.COMPLETE)))
+        return [int(row) for row in rows]
 
     def complete(self) -> Bools:
         """Tell which trials are complete candidates with a figure of every objective and bound."""
-        kept = np.array([state == TrialState.COMPLETE for state in self.state], dtype=np.bool_)
-        kept &= ~np.array(self.baseline, dtype=np.bool_)
+        kept: Bools = (self._state == _STATES.index(TrialState.COMPLETE)) & ~self.baseline
         config = self.study.config
         for name in dict.fromkeys([*config.names, *(str(item.metric) for item in config.bounds)]):
             kept &= np.isfinite(self.values(name))
@@ -113,69 +124,66 @@ class StudyColumns:
         return kept
 
     def front(self) -> list[int]:
-        """Return the rows on the study's front, in order; none before the objectives are read."""
-        config = self.study.config
-        if not set(config.names) <= self._columns.keys():
-            return []
-        rows = np.flatnonzero(self.feasible())
-        points = np.stack([self.values(name)[rows] for name in config.names], axis=1)
-        directions = [target.direction for target in config.targets]
-        return [int(rows[place]) for place in non_dominated(points, directions)]  # type: ignore[arg-type]
+        """Return the rows on the study's front, in order; none before its metrics are read."""
+        if self._front is None:
+            config = self.study.config
+            known = {*config.names, *(str(bound.metric) for bound in config.bounds)}
+            if not known <= self._figures.keys():
+                return []
+            rows = np.flatnonzero(self.feasible())
+            points = np.stack([self.values(name)[rows] for name in config.names], axis=1)
+            directions = [target.direction for target in config.targets]
+            best = non_dominated(points, directions)  # type: ignore[arg-type]
+            self._front = [int(rows[place]) for place in best]
+        return self._front
 
-    def _read_trials(self, connection: sqlite3.Connection) -> list[int]:
-        query = (
-            "SELECT id, number, state, baseline, "
-            "(julianday(ended) - julianday(?)) * 1440 FROM trial WHERE study_id = ? "
-        )
-        start = self.study.created.removesuffix("Z")
-        last = self.ids[-1] if self.ids else -1
-        rows = connection.execute(
-            query + "AND id > ? ORDER BY id", (start, self.study.id, last)
-        ).fetchall()
-        for part in _parts(sorted(self._running)):
-            where = f"AND id IN ({_marks(part)})"
-            rows += connection.execute(query + where, (start, self.study.id, *part)).fetchall()
-        for trial_id, number, state, baseline, ended in rows:
-            row = self._row.setdefault(trial_id, len(self.ids))
-            if row == len(self.ids):
-                self.ids.append(trial_id)
-                self.number.append(number)
-                self.state.append(state)
-                self.baseline.append(bool(baseline))
-                self.ended.append(np.nan)
-            self.state[row] = state
-            self.ended[row] = np.nan if ended is None else ended
-            (self._running.add if state == "running" else self._running.discard)(trial_id)
-        return [row[0] for row in rows]
+    def _read_trials(self, connection: Reading) -> Integers:
+        """Read trials that are new, or were running, and return their ids."""
+        running = self.ids[self._state == _STATES.index(TrialState.RUNNING)]
+        last = int(self.ids[-1]) if len(self.ids) else -1
+        asked: list[tuple[str, tuple[int, ...]]] = [
+            ("study_id = ? AND id > ?", (self.study.id, last))
+        ]
+        asked += [(f"id IN ({marks(part)})", tuple(part)) for part in _parts(running)]
+        tables = [connection.table(f"{_TRIALS} {where}", values) for where, values in asked]
+        found = np.concatenate([table.reshape(-1, 4) for table in tables]).astype(np.int64)
+        ids = found[:, 0]
+        new = np.unique(ids[~np.isin(ids, self.ids)])
+        self.ids = np.concatenate([self.ids, new])
+        self.number = _longer(self.number, len(self.ids))
+        self.baseline = _longer(self.baseline, len(self.ids))
+        self._state = _longer(self._state, len(self.ids))
+        rows = np.searchsorted(self.ids, ids)
+        self.number[rows], self._state[rows], self.baseline[rows] = found[:, 1:].T
+        return ids
 
-    def _read_values(
-        self, connection: sqlite3.Connection, metric: str, column: Column, trials: Sequence[int]
-    ) -> None:
-        if len(trials) > _MANY:
+    def _read_figures(self, connection: Reading, metric: str, trials: Integers) -> None:
+        if MARK in metric:
+            tables = [figures_elsewhere(connection, self.study, metric)]
+        elif len(trials) > _MANY:
             query = (
                 "SELECT t.id, v.value, v.low, v.high FROM trial t JOIN value v "
                 "ON v.trial_id = t.id AND v.metric = ? WHERE t.study_id = ?"
             )
-            self._store(column, connection.execute(query, (metric, self.study.id)))
-            return
-        query = "SELECT trial_id, value, low, high FROM value WHERE metric = ? AND trial_id IN "
-        for part in _parts(trials):
-            self._store(column, connection.execute(f"{query}({_marks(part)})", (metric, *part)))
-
-    def _store(self, column: Column, rows: Iterable[sqlite3.Row]) -> None:
-        for trial_id, value, low, high in rows:
-            row = self._row.get(trial_id)
-            if row is not None:
-                column.value[row] = value
-                if low is not None:
-                    column.low[row] = low
-                if high is not None:
-                    column.high[row] = high
+            tables = [connection.table(query, (metric, self.study.id))]
+        else:
+            query = "SELECT trial_id, value, low, high FROM value WHERE metric = ? AND trial_id IN "
+            tables = [
+                connection.table(f"{query}({marks(part)})", (metric, *part))
+                for part in _parts(trials)
+            ]
+        for table in tables:
+            if len(table):
+                rows = np.searchsorted(self.ids, table[:, 0].astype(np.int64))
+                self._figures[metric][rows] = table[:, 1:]
 
 
-def _parts(items: Sequence[int]) -> Iterable[Sequence[int]]:
-    return (items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))
+def _longer(column: npt.NDArray[_Item], rows: int) -> npt.NDArray[_Item]:
+    grown = np.zeros(rows, dtype=column.dtype)
+    grown[: len(column)] = column
+    return grown
 
 
-def _marks(items: Sequence[int]) -> str:
-    return ",".join("?" * len(items))
+def _parts(items: Integers) -> Iterable[Sequence[int]]:
+    whole = items.tolist()
+    return (whole[start : start + _AT_ONCE] for start in range(0, len(whole), _AT_ONCE))

@@ -9,11 +9,23 @@ from dashboards.theme import DARK, FONT, LIGHT, Palette
 
 SCRIPTS = (
     "core.js",
-    "pareto.js",
+    "numbers.js",
+    "picture.js",
     "plot.js",
     "table.js",
+    "pareto.js",
+    "study.js",
     "filters.js",
     "parallel.js",
+    "front_figure.js",
+    "front_table.js",
+    "front_controls.js",
+    "align.js",
+    "graph.js",
+    "evidence.js",
+    "requests.js",
+    "variants.js",
+    "exports.js",
     "page_studies.js",
     "page_front.js",
     "page_trial.js",
@@ -42,6 +54,27 @@ def plotly_js() -> str:
     return text
 
 
+def index(token: str) -> str:
+    """Return the page with the token that it shows when it asks for work."""
+    names = (*SCRIPTS, "plotly.js")  # our own ask for data while the browser reads plotly
+    parts = {
+        "token": f'<meta name="token" content="{token}">',
+        "style": '<link rel="stylesheet" href="/static/app.css">',
+        "content": "",
+        "scripts": "\n".join(f'<script src="/static/{name}"></script>' for name in names),
+    }
+    page = app_file("index.html")
+    for name, text in parts.items():
+        page = filled(page, name, text)
+    return page
+
+
+def filled(page: str, name: str, text: str) -> str:
+    """Return a page with a text in place of the comment of a name."""
+    return page.replace(f"<!-- {name} -->", text)
+
+
+@cache
 def style() -> str:
     """Return the style sheet with the palettes of the figures."""
     light, dark = _colours(LIGHT), _colours(DARK)

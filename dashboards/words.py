@@ -1,8 +1,10 @@
-"""What people call a metric: its label, unit and what the ends of its spread are."""
+"""What people call a metric: its label, unit, and what the ends of its spread are."""
 
 from __future__ import annotations
 
-from dashboards.front_data import Metric
+from dataclasses import asdict, dataclass
+from typing import Any
+
 from kernels.errors import NasError
 from studies.config import StudyConfig
 from studies.metrics import Direction, parse_metric
@@ -18,7 +20,7 @@ _WORDS = {
     "energy_mj": ("Energy", "mJ", ""),
     "peak_memory_mb": ("Peak memory", "MB", ""),
     "params": ("Parameters", "", ""),
-    "macs": ("Multiply-accumulates", "", ""),
+    "macs": ("MACs", "", ""),
     "bytes_moved": ("Bytes moved", "B", ""),
     "peak_activation_bytes": ("Peak activations", "B", ""),
     "kv_cache_bytes": ("Key-value cache", "B", ""),
@@ -29,6 +31,59 @@ _WORDS = {
     "rf_volume": ("3DRF volume", "nats", ""),
     "rf_local": ("3DRF local", "nats", ""),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One figure about a candidate, and how people read it.
+
+    Attributes:
+        name: its name in the metric grammar, such as ``latency_ms``.
+        label: in words without the unit, such as ``Latency``.
+        direction: whether less or more of it is better.
+        unit: such as ``ms``. A value in ``%`` is kept as a fraction and shown times a hundred.
+        spread: what the low and high ends of its values are, such as ``95 % interval``.
+
+    Example:
+        >>> latency = Metric("latency_ms", "Latency", "min", unit="ms")
+        >>> latency.title, latency.wish, latency.number(0.5213)
+        ('Latency (ms)', 'lower is better', '0.521')
+    """
+
+    name: str
+    label: str
+    direction: Direction
+    unit: str = ""
+    spread: str = ""
+
+    @property
+    def title(self) -> str:
+        """The label with the unit in brackets, unless each number carries it, as with ``%``."""
+        return self.label if self.unit in ("", "%") else f"{self.label} ({self.unit})"
+
+    @property
+    def wish(self) -> str:
+        """The direction in words."""
+        return "higher is better" if self.direction == "max" else "lower is better"
+
+    def number(self, value: float) -> str:
+        """Return a value as it stands under the title: three figures, all of a large one."""
+        if self.unit == "%":
+            return f"{100 * value:.1f} %"
+        if abs(value) >= 1000 or value == int(value):
+            return f"{value:,.0f}"
+        return f"{value:#.3g}".rstrip(".")
+
+    def ends(self, low: float | None, high: float | None) -> str:
+        """Return a spread as ``low to high`` without the unit; empty where a value is exact."""
+        if low is None and high is None:
+            return ""
+        words = ["?" if end is None else self.number(end) for end in (low, high)]
+        return f"{words[0].removesuffix(' %')} to {words[1]}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values, title and wish among them."""
+        return {**asdict(self), "title": self.title, "wish": self.wish}
 
 
 def metric_words(name: str, direction: Direction | None = None) -> Metric:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
@@ -69,4 +70,27 @@ class Evaluator(Protocol):
         Raises:
             EvaluationError: the candidate has no such figures; the message is the reason.
         """
+        ...
+
+
+@runtime_checkable
+class Stepwise(Evaluator, Protocol):
+    """An evaluator that can be looked at on its way: a training, after some of its epochs."""
+
+    @property
+    def steps(self) -> int:
+        """How many steps it takes in all."""
+        ...
+
+    def until(self, step: int, metrics: tuple[str, ...]) -> Evaluator:
+        """Return one that goes so far and leaves its state for one that goes on from there.
+
+        Args:
+            step: the last one it takes, from 1.
+            metrics: names of the figures after that step, in the order of its own.
+        """
+        ...
+
+    def state_files(self, architecture: Architecture) -> tuple[Path, ...]:
+        """Return where the state of a candidate lies between steps; nothing where none is kept."""
         ...

@@ -6,6 +6,8 @@
 | | ``NAS_KERNEL_SLIDING_CHANNEL=reference``; an error if it cannot run; empty means unset |
 | ``NAS_CACHE_DIR`` | folder for what can be made again, such as compiled kernels; without it |
 | | ``paretonas`` in ``XDG_CACHE_HOME`` or in ``~/.cache`` |
+| ``CUDA_VISIBLE_DEVICES`` | the GPUs that a process may see; empty for workers that need none |
+| ``RAY_AUTH_MODE`` and others | see :data:`RAY_SETTINGS` |
 | ``NAS_DATA_DIR`` | folder of the public data sets that torchvision reads and downloads; without |
 | | it ``data`` in the cache folder |
 """
@@ -67,6 +69,35 @@ def data_dir() -> Path:
     return Path(named).expanduser() if named else cache_dir() / "data"
 
 
-def worker_environment(threads: int) -> dict[str, str]:
-    """Return the environment of a worker process: this one, with the threads of libraries set."""
-    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
+"""Names the GPUs that a process may see."""
+
+RAY_SETTINGS = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+}
+"""What Ray is started with where the environment does not say otherwise: who talks to it needs its
+token, it reports to nobody, and what asked for no GPU sees none."""
+
+
+def worker_environment(threads: int, *, gpus: bool = True) -> dict[str, str]:
+    """Return the environment of a worker process.
+
+    Args:
+        threads: of numerical libraries.
+        gpus: whether it may see the GPUs that this process sees.
+    """
+    hidden = {} if gpus else {GPU_VARIABLE: ""}
+    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **hidden}
+
+
+def visible_gpus() -> str | None:
+    """Return the GPUs that the environment lets this process see; None where it does not say."""
+    return os.environ.get(GPU_VARIABLE)
+
+
+def prepare_ray() -> None:
+    """Set what Ray reads when it is loaded; what the user has set stays."""
+    for name, value in RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)

@@ -36,7 +36,7 @@ def exclusive(device: Device, *, wait_seconds: float = 600.0) -> Iterator[None]:
         NasError: another process or thread held the device all that time, and says who; or the
             lock cannot be taken at all, and says why.
     """
-    name = _name(device)
+    name = device_name(device)
     with _guard:
         lock = _threads.setdefault(name, threading.RLock())
     end = time.monotonic() + wait_seconds
@@ -50,7 +50,7 @@ def exclusive(device: Device, *, wait_seconds: float = 600.0) -> Iterator[None]:
             finally:
                 _held[name] -= 1
             return
-        with _locked(_folder() / f"{name}.lock", device, end):
+        with _locked(lock_folder() / f"{name}.lock", device, end):
             _held[name] = 1
             try:
                 yield
@@ -60,13 +60,14 @@ def exclusive(device: Device, *, wait_seconds: float = 600.0) -> Iterator[None]:
         lock.release()
 
 
-def _name(device: Device) -> str:
+def device_name(device: Device) -> str:
+    """Return what a device is called in the names of locks."""
     if device.kind == "cpu":
         return "cpu"
     return f"gpu-{device.uuid or device.index}"
 
 
-def _folder() -> Path:
+def lock_folder() -> Path:
     """Return a folder all processes of this user agree on."""
     for folder in (cache_dir() / "locks", Path(gettempdir()) / f"paretonas-locks-{_user()}"):
         try:

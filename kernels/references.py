@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 from hashlib import blake2b
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,6 +57,22 @@ def load_file(path: Path) -> ModuleType:
     return module
 
 
+def load_entry(entry: EntryPoint, what: str) -> Any:
+    """Return the object that another distribution offers under an entry point.
+
+    Raises:
+        NasError: it cannot be loaded; names the error and what the entry point stands for.
+    """
+    try:
+        return entry.load()
+    except Exception as problem:  # the code is a stranger's
+        why = " ".join(str(problem).split())
+        raise NasError(
+            f"The {what} {entry.name!r} ({entry.value}) cannot be loaded: "
+            f"{type(problem).__name__}: {why}"
+        ) from problem
+
+
 def load_reference(reference: str, what: str, *, group: str | None = None) -> Any:
     """Return the object that a reference names.
 
@@ -73,7 +89,7 @@ def load_reference(reference: str, what: str, *, group: str | None = None) -> An
         known = entry_points(group=group) if group else ()
         for entry in known:
             if entry.name == reference:
-                return entry.load()
+                return load_entry(entry, what)
         raise UnknownNameError(what, reference, [entry.name for entry in known])
     if not name:
         raise NasError(f"Name the {what} in {reference}: {reference}:NAME.")
@@ -82,8 +98,11 @@ def load_reference(reference: str, what: str, *, group: str | None = None) -> An
     else:
         try:
             module = importlib.import_module(place)
-        except ImportError as problem:
-            raise NasError(f"Cannot import {place!r} for the {what}: {problem}.") from problem
+        except Exception as problem:  # the module may raise anything
+            why = " ".join(str(problem).split())
+            raise NasError(
+                f"Cannot import {place!r} for the {what}: {type(problem).__name__}: {why}"
+            ) from problem
     try:
         return getattr(module, name)
     except AttributeError:

@@ -13,6 +13,7 @@ from kernels.errors import NasError
 from nas.jobs.common import chosen_study
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
+from search_spaces.zoo import plain_name
 from studies.config import StudyConfig
 from studies.front import FrontPoint
 from studies.front import front as read_front
@@ -306,7 +307,7 @@ def search(
         objectives = [f"{metric}:{direction}" for metric, direction in objectives.items()]
     if evaluate is not None and not _can_travel(evaluate):
         settings["workers"] = 0
-    name = settings.pop("name", None) or (Path(out).resolve().name if out else _plain(known))
+    name = settings.pop("name", None) or (Path(out).resolve().name if out else plain_name(known))
     run = Path(out) if out is not None else Path("runs") / name
     config = StudyConfig(
         name=name, space=known, data=data, objectives=tuple(objectives), **settings
@@ -319,11 +320,6 @@ def search(
         on_progress=on_progress,
     )
     return Study(run, summary.study, summary.message)
-
-
-def _plain(space: str) -> str:
-    """Return a name for a study of a space that may be a file: its last part."""
-    return Path(space.rpartition(":")[2] or space).stem
 
 
 def _can_travel(function: OwnFunction) -> bool:

@@ -1,18 +1,29 @@
-"""How fast candidates are drawn and scored, before anything is trained or measured."""
+"""How fast candidates are drawn and scored, and how fast a study records what became of them."""
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from evaluators.cost import analytic_cost
 from evaluators.proxies.receptive_field import receptive_field
+from kernels.errors import NasError
 from search_spaces.space import DataSpec, Space
+
+if TYPE_CHECKING:
+    from studies.flight import Progress
 
 _BLOCK = 200
 _WARM_UP = 400
+_EDGE = 1000
+"""Trials at the beginning and at the end of a study whose times are compared."""
+_READS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +77,88 @@ def _draw_and_score(space: Space, rng: Random, data: DataSpec) -> int:
     analytic_cost(architecture)
     receptive_field(architecture)
     return len(architecture.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordCosts:
+    """What a study of cheap trials costs, in ms.
+
+    Attributes:
+        trials: how many it has.
+        first: a trial from ask to tell, all of it recorded: the median of the first 1,000.
+        last: the same of the last 1,000.
+        p90: of the last 1,000.
+        front: the front, from a record that was closed.
+        summary: counts, reasons, times and the best trial, likewise.
+        resume: from the call of a driver that goes on with the study to its first trial.
+    """
+
+    trials: int
+    first: float
+    last: float
+    p90: float
+    front: float
+    summary: float
+    resume: float
+
+
+def record_costs(space: str, trials: int, *, say: Callable[[str], None]) -> RecordCosts:
+    """Run a study of random candidates that are scored by arithmetic, and time its trials.
+
+    Args:
+        space: where candidates are drawn from.
+        trials: how many; at least 2,000.
+        say: told of every tenth of them.
+
+    Raises:
+        NasError: there is no such space, or it is too small.
+    """
+    from studies.config import StudyConfig
+    from studies.front import front
+    from studies.manage import show_study
+    from studies.search import run_study
+
+    ends: list[float] = []
+
+    def note(progress: Progress) -> None:
+        ends.append(time.perf_counter())
+        if len(ends) % (trials // 10) == 0:
+            say(f"{len(ends):,} trials")
+
+    with TemporaryDirectory(prefix="nas-bench-") as folder:
+        config = StudyConfig(
+            name="bench",
+            space=space,
+            data="digits",
+            objectives=("macs", "params"),
+            trials=trials,
+            sampler="random",
+            workers=0,
+            device="cpu",
+        )
+        run_study(config, folder, on_progress=note)
+        reads = {
+            read: min(_seconds(read, folder) for _ in range(_READS)) for read in (front, show_study)
+        }
+        begin, known = time.perf_counter(), len(ends)
+        run_study(config.model_copy(update={"trials": trials + 1}), folder, on_progress=note)
+        resume = ends[known] - begin
+    times = [1e3 * (end - begin) for begin, end in pairwise(ends[:known])]
+    if len(times) < 2 * _EDGE:
+        raise NasError(f"The space {space!r} gave {len(ends)} trials; 2,000 are needed.")
+    last = times[-_EDGE:]
+    return RecordCosts(
+        trials=known,
+        first=statistics.median(times[:_EDGE]),
+        last=statistics.median(last),
+        p90=statistics.quantiles(last, n=10)[-1],
+        front=1e3 * reads[front],
+        summary=1e3 * reads[show_study],
+        resume=1e3 * resume,
+    )
+
+
+def _seconds(read: Callable[[str, str], object], folder: str) -> float:
+    begin = time.perf_counter()
+    read(folder, "bench")
+    return time.perf_counter() - begin

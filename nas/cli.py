@@ -22,7 +22,7 @@ except ImportError as problem:
         "that name: use a virtual environment for paretonas alone."
     )
 
-from nas.commands import describe, run, studies
+from nas.commands import bench, describe, pages, run, studies
 from nas.commands.search import SearchCommand, search
 
 INTERRUPTED = 130
@@ -42,8 +42,10 @@ app.command(short_help="Show a study, or one trial.")(run.show)
 app.command(short_help="Train one network from several seeds.")(run.train)
 app.add_typer(studies.app, name="studies", short_help="List, compare, export, delete studies.")
 app.command(short_help="Write points as plain PyTorch, checked.")(run.export)
+app.command(short_help="Serve a run's pages to the browser.")(pages.dashboard)
+app.command(short_help="Write a study's pages into one file.")(pages.report)
 app.command(short_help="List spaces and their sizes.")(describe.spaces)
-app.command(short_help="Measure how fast candidates are drawn.")(describe.bench)
+app.add_typer(bench.app, name="bench", short_help="Measure candidates, records, samplers, kernels.")
 app.command(short_help="Check this machine and installation.")(describe.doctor)
 
 
@@ -65,6 +67,8 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as problem:  # a file that is in the way, a disk that is full
+        return _say(f"{problem}; check the path, your rights to it, and the room on its disk.", 2)
     except Exception as problem:
         if not isinstance(problem, _USAGE_ERRORS):
             raise

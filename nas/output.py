@@ -17,4 +17,4 @@ def progress(line: str) -> None:
 
 def show(result: Result, *, as_json: bool, text: Callable[[Result], str]) -> None:
     """Print a result, as one JSON document or for people."""
-    print(json.dumps(result, indent=1) if as_json else text(result))  # noqa: T201
+    print(json.dumps(result, indent=1) if as_json else text(result), flush=True)  # noqa: T201

@@ -20,6 +20,9 @@ Decisions = dict[str, Option]
 
 SomeOption = TypeVar("SomeOption", bound=Option)
 
+MOST_QUESTIONS = 10_000
+"""Of one candidate: a space that asks more has a loop that does not end."""
+
 
 class Rejected(Exception):  # noqa: N818 - an answer, not a fault
     """The decisions so far break a rule of the space; another draw is needed.
@@ -64,7 +67,8 @@ class Chooser:
         """Return one of ``options``.
 
         Raises:
-            SpaceError: there are no options, or the question was asked before.
+            SpaceError: there are no options, the question was asked before, or it is one of too
+                many.
         """
         full = f"{self._path}/{name}" if self._path else name
         if full in self.decisions:
@@ -73,6 +77,11 @@ class Chooser:
             )
         if not options:
             raise SpaceError(f"The question {full!r} has no options.")
+        if len(self.decisions) >= MOST_QUESTIONS:
+            raise SpaceError(
+                f"The space asks more than {MOST_QUESTIONS:,} questions, the last one {full!r}; "
+                "does a loop in it never end?"
+            )
         value = options[self._decide(full, options)]
         self.decisions[full] = value
         return value

@@ -107,7 +107,7 @@ def generate(
         *_forward(architecture),
     ]
     where = "on layers of paretonas" if used and form == "native" else "in plain PyTorch"
-    head = [f'"""A network for inputs of {_sizes(architecture)}, {where}."""', "", *imports]
+    head = [f'"""A network for {_sizes(architecture)}, {where}."""', "", *imports]
     return "\n\n\n".join(["\n".join(head), *definitions, "\n".join(body)]) + "\n"
 
 
@@ -201,9 +201,12 @@ def _sorted_imports(lines: Iterable[str]) -> list[str]:
 
 def _sizes(architecture: Architecture) -> str:
     """Write the shapes of the inputs, without the batch axis; equal ones once."""
+    if architecture.decodes:
+        return f"up to {architecture.inputs[0].shape[0]} token ids"
     sizes = dict.fromkeys("x".join(map(str, node.shape)) for node in architecture.inputs)
     named = " and ".join(list(sizes)[:_SIZES])
-    return named if 0 < len(sizes) <= _SIZES else "any size" if not sizes else "several sizes"
+    known = named if 0 < len(sizes) <= _SIZES else "any size" if not sizes else "several sizes"
+    return f"inputs of {known}"
 
 
 def _docstring(architecture: Architecture, description: str) -> list[str]:
@@ -263,7 +266,8 @@ def _forward(architecture: Architecture) -> list[str]:
             call = node.op.call(f"self.{names[number]}", (*args, *extra))
         target = "return" if node is nodes[-1] else f"{variables[number]} ="
         lines += [""] if paragraphs.begins(node) else []
-        lines += statement(target, call, " x ".join(map(str, node.shape)))
+        shape = ("t", *node.shape[1:]) if decodes else node.shape
+        lines += statement(target, call, " x ".join(map(str, shape)))
     if any(isinstance(node.op, Zero) for node in nodes):
         lines.insert(0, f"        like = {arguments[0]}")
     if decodes:

@@ -96,9 +96,10 @@ def free_variable(taken: Iterable[str]) -> str:
 
 
 class Paragraphs:
-    """Tells where a blank line belongs: where a block ends, by the first two of its scopes.
+    """Tells where a blank line belongs: where a block ends.
 
-    Of ``stage1/block0/conv`` these are ``stage1`` and ``block0``, of ``features/3`` only the first.
+    A block is what shares its scopes up to the last of the first ones that are numbered:
+    ``stage1/block0`` of ``stage1/block0/conv``, ``encoder/layer_2`` of ``encoder/layer_2/mlp/up``.
     """
 
     def __init__(self) -> None:
@@ -106,5 +107,13 @@ class Paragraphs:
 
     def begins(self, node: Node) -> bool:
         """Tell whether a node is the first of its block, and not the first of all."""
-        last, self._last = self._last, node.scope.split("/")[:-1][:2]
+        last, self._last = self._last, _block(node.scope.split("/")[:-1])
         return last is not None and last != self._last
+
+
+def _block(scopes: list[str]) -> list[str]:
+    numbered = [bool(item) and item[-1].isdigit() for item in scopes]
+    if not any(numbered):
+        return scopes[:2]
+    first = numbered.index(True)
+    return scopes[: numbered.index(False, first) if False in numbered[first:] else len(scopes)]

@@ -1,48 +1,55 @@
 """The driver's loop: ask, pass each candidate through the stages, record, tell.
 
-One process drives a study and is the only writer of its trials. Each figure is in the record as
-soon as it is known, so a driver that dies leaves trials that the next one goes on with.
+One process drives a study and is the only writer of its trials. What happens in a turn of the loop
+is stored before anything follows from it, so that a driver that dies leaves trials that the next
+one goes on with.
 """
 
 from __future__ import annotations
 
-import math
-import shutil
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evaluators.protocol import Evaluator, Measured
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
+from search_spaces.choose import Option
 from search_spaces.space import Candidate
+from studies.asker import Asker, Question
 from studies.config import StudyConfig
-from studies.deadline import deadline
+from studies.crew import Crew
+from studies.deadline import source_file
 from studies.enrol import Setting
-from studies.executors import Executor, Job, LocalExecutor, Outbox, Outcome
+from studies.executors import Executor
 from studies.flight import Flight, Progress, begun_trial
-from studies.funnel import Stage, misleads
-from studies.heartbeat import LEASE_SECONDS, Heartbeat
+from studies.heartbeat import Heartbeat
+from studies.judge import Judge
 from studies.ledger import Ending, Ledger
-from studies.metrics import quality_of
+from studies.pace import Pace
 from studies.presets import BASELINE
 from studies.samplers import Sampler
-from studies.storage import (
-    Evaluation,
-    Owner,
-    Repository,
-    StudyRecord,
-    TrialRecord,
-    TrialState,
-    Value,
-)
+from studies.storage import Owner, Repository, StudyRecord, TrialRecord, TrialState
+from studies.supply import Supply
+from studies.workspace import Workspace
 
-ASK_SECONDS = 120.0
-"""How long a space function and a sampler may take over one proposal."""
-MIN_FREE_BYTES = 64 << 20
-"""Room that must be left on the artifacts' disk to begin an evaluation."""
 _TICK_SECONDS = 2.0
-_CLAIM_POLL_SECONDS = 0.25
+"""How long the loop waits for results at most."""
+_ASK_POLL_SECONDS = 0.01
+"""How long it waits for a proposal before it looks for results."""
+_LAUNCH_SECONDS = 0.02
+"""For how long it begins trials before it gives out what they need."""
+
+
+@dataclass(slots=True)
+class Ended:
+    """A trial that ended in this turn, and how the study stood then."""
+
+    number: int
+    counts: Mapping[TrialState, int]
+    running: Mapping[int, str]
 
 
 class Driver:
@@ -61,18 +68,34 @@ class Driver:
         on_progress: Callable[[Progress], None],
     ) -> None:
         self.config, self.setting = config, setting
-        self.repository, self.study = repository, study
-        self.sampler, self.executor, self.on_progress = sampler, executor, on_progress
-        self.root, self.outbox, self.owner = root, Outbox(root / "outbox"), Owner.here()
-        self.inline = LocalExecutor()
-        self.ledger = Ledger(config, setting.lookahead, sampler)
+        self.repository, self.study, self.owner = repository, study, Owner.here()
+        self.executor, self.on_progress = executor, on_progress
+        self.journal = repository.journal(study.id, self.owner)
+        self.asker = Asker(
+            sampler,
+            background=executor.slots > 0,
+            what=f"The space {setting.space.name!r}",
+            file=source_file(setting.space),
+        )
+        self.ledger = Ledger(config, setting.lookahead, self.asker.tell)
+        self.judge = Judge(config, setting, self.ledger, self.journal.event, set())
+        self.supply = Supply(
+            self.judge,
+            self.journal,
+            executor,
+            place=Workspace(root),
+            wanted=setting.wanted,
+            spent_seconds=sum(repository.seconds_spent(study.id).values()),
+        )
+        self.crew = Crew(executor, self.supply.trial_of)
+        self.pace = Pace(config.sampler)
         self.flights: dict[int, Flight] = {}
-        self.job_count = 0
-        self.jobs: dict[int, tuple[Flight, Evaluator, str]] = {}
+        self.question: Question | None = None
         self.begun = time.monotonic()
-        self.spent_seconds = sum(repository.seconds_spent(study.id).values())
-        self.gates_off: set[str] = set()
         self.over: tuple[Ending, str] | None = None
+        self.complaint: str | None = None
+        self._repeats: defaultdict[int, list[Flight]] = defaultdict(list)
+        self._ended: list[Ended] = []
 
     def run(self) -> tuple[Ending, str]:
         """Drive the study to its end.
@@ -81,102 +104,133 @@ class Driver:
             NasError: it cannot go on; the record is in order.
         """
         with Heartbeat(self.repository, self.study.id, self.owner) as heartbeat:
-            self._take_up()
-            self._note("started", complete=self.ledger.counts[TrialState.COMPLETE])
             try:
+                self._take_up()
+                self.journal.event("started", {"complete": self.ledger.counts[TrialState.COMPLETE]})
                 self._loop(heartbeat)
+                self.ledger.tell_until(self.ledger.next_number)
+                assert self.over is not None, "the loop ends with a reason"
+                self.journal.event("ended", {"ending": self.over[0], "message": self.over[1]})
+                self.journal.workers([])
+                self.journal.store()
+            except BaseException:
+                # What is known by now is paid for; where the record refused, it was no help.
+                with contextlib.suppress(NasError):
+                    self.journal.store(patience=0.0)
+                raise
             finally:
-                for _, _, key in self.jobs.values():
-                    self.repository.release(key, self.owner)
-            self.ledger.tell_until(self.ledger.next_number)
-            assert self.over is not None, "the loop ends with a reason"
-            self._note("ended", ending=self.over[0], message=self.over[1])
+                self.asker.close()
+                with contextlib.suppress(NasError):
+                    self.repository.release_all(self.owner)
         return self.over
 
     def _loop(self, heartbeat: Heartbeat) -> None:
         while True:
             heartbeat.check()
-            while self.over is None and self.ledger.ready(self._is_over):
-                self._launch()
-            if not self.flights:
-                return
+            self._launch()
+            self._exchange()
+            if not self.flights and self.question is None:
+                if self._is_over():
+                    return
+                continue
             self._wait()
+
+    # Beginning
 
     def _take_up(self) -> None:
         """Read the record: what ended, and what a dead driver left."""
         recorded = self.repository.trials(self.study.id)
+        self.journal.know({trial.number: trial.id for trial in recorded})
         for trial in recorded:
             self.ledger.begin(trial.number, trial.key, baseline=trial.origin.get("by") == BASELINE)
             if trial.state is not TrialState.REPEAT:
-                self._arrivals(trial.number, trial.values)
+                self.judge.arrived(trial.number, trial.values)
             if trial.state is TrialState.RUNNING:
                 architecture = self.repository.architecture(trial.key)
-                self._fly(trial, architecture, trial.origin.get("told", 0))
+                flight = self._fly(trial, architecture, trial.origin.get("told", 0))
+                self.supply.know(flight, self.setting.stages)
             else:
                 self.ledger.end(trial)
-                self._count_passes(trial)
+                self.judge.recorded(trial)
         if recorded:
             self.ledger.tell_until(max(trial.origin.get("told", 0) for trial in recorded))
-        for flight in list(self.flights.values()):
-            self._advance(flight)
-
-    def _count_passes(self, trial: TrialRecord) -> None:
-        """Count the gates that a recorded trial went through."""
-        for stage in self.setting.stages:
-            for gate in stage.gates:
-                came = trial.state is not TrialState.REPEAT and gate.names[0] in trial.values
-                gate.passed += came and trial.stage != stage.name
-
-    def _is_over(self) -> bool:
-        """Tell whether no trial is to be begun any more; trials in flight change nothing of it."""
-        self.over = self.over or self._ending()
-        return self.over is not None
-
-    def _ending(self) -> tuple[Ending, str] | None:
-        config = self.config
-        minutes = (time.monotonic() - self.begun) / 60
-        if config.minutes is not None and minutes >= config.minutes:
-            return Ending.BUDGET, f"The {config.minutes:g} minutes of this run are over."
-        if config.device_minutes is not None and self.spent_seconds / 60 >= config.device_minutes:
-            return Ending.BUDGET, f"The {config.device_minutes:g} minutes of evaluation are spent."
-        for stage in self.setting.stages:
-            for gate in stage.gates:
-                if gate.config.limit is not None and gate.passed >= gate.config.limit:
-                    return Ending.BUDGET, (
-                        f"{gate.config.limit} candidates went on from the stage {gate.config.by}."
-                    )
-        return self.ledger.ending()
+        self._advance_all(list(self.flights.values()))
 
     def _launch(self) -> None:
-        number = self.ledger.next_number
-        told = self.ledger.told
-        if number < len(self.setting.presets):
-            preset = self.setting.presets[number]
-            candidate, origin = preset.candidate, dict(preset.origin)
-        else:
-            candidate, origin = self._ask(number)
-        origin["told"] = told
-        trial_id = self.repository.add_trial(self.study.id, number, candidate, origin=origin)
-        architecture = candidate.architecture
-        trial = begun_trial(trial_id, number, candidate, origin)
-        self.ledger.begin(number, trial.key, baseline=origin["by"] == BASELINE)
-        self._advance(self._fly(trial, architecture, told))
+        """Begin trials while proposals come at once."""
+        end = time.monotonic() + _LAUNCH_SECONDS
+        while time.monotonic() < end:
+            if self.question is None:
+                if self.over is not None or not self.ledger.ready(self._is_over):
+                    return
+                number = self.ledger.next_number
+                if number < len(self.setting.presets):
+                    preset = self.setting.presets[number]
+                    self._begin(preset.candidate, preset.origin)
+                    continue
+                self.question = self.asker.ask(number, self._pending(number))
+            if not self.question.wait(_ASK_POLL_SECONDS):
+                return
+            proposal, self.question = self.question.proposal, None
+            self.pace.proposed()
+            self._begin(proposal.candidate, proposal.origin)
 
-    def _ask(self, number: int) -> tuple[Candidate, dict[str, object]]:
-        pending = [
+    def _pending(self, number: int) -> list[Mapping[str, Option]]:
+        return [
             self.ledger.trials[item].decisions
             if item in self.ledger.trials
             else self.flights[item].trial.decisions
             for item in range(self.ledger.told, number)
         ]
-        with deadline(ASK_SECONDS, f"The space {self.setting.space.name!r}"):
-            proposal = self.sampler.ask(number, pending)
-        return proposal.candidate, dict(proposal.origin)
+
+    def _begin(self, candidate: Candidate, given: Mapping[str, object]) -> None:
+        number, told = self.ledger.next_number, self.ledger.told
+        origin = {**given, "told": told}
+        self.journal.begun(number, candidate, origin)
+        trial = begun_trial(number, candidate, origin)
+        self.ledger.begin(number, trial.key, baseline=origin["by"] == BASELINE)
+        self._advance(self._fly(trial, candidate.architecture, told))
 
     def _fly(self, trial: TrialRecord, architecture: Architecture, told: int) -> Flight:
         flight = Flight(trial, architecture, told, values=dict(trial.values))
         self.flights[trial.number] = flight
         return flight
+
+    # Under way
+
+    def _exchange(self) -> None:
+        """Store what is noted, give out what is needed, and say what ended."""
+        while learned := self.supply.exchange():
+            self._advance_all(learned)
+        ended, self._ended = self._ended, []
+        for item in ended:
+            trial = self.ledger.trials[item.number]
+            trial = replace(trial, id=self.journal.id_of(item.number))
+            self.ledger.trials[item.number] = trial
+            complete = item.counts[TrialState.COMPLETE]
+            wanted = self.config.trials
+            self.on_progress(Progress(trial, complete, wanted, item.counts, item.running))
+
+    def _wait(self) -> None:
+        """Take what is done."""
+        asking = self.question is not None
+        timeout = 0.0 if asking else _TICK_SECONDS
+        self._advance_all(self.supply.collect(timeout))
+        if self.question is not None:
+            self.question.wait(_ASK_POLL_SECONDS)
+        self.pace.see(slots=self.executor.slots, busy=self.supply.in_work, asking=asking)
+        complaint = self.pace.complaint()
+        if complaint is not None:
+            self.complaint = complaint
+            self.journal.event("sampler behind", {"message": complaint})
+        changed = self.crew.changed()
+        if changed is not None:
+            self.journal.workers(changed)
+
+    def _advance_all(self, flights: Iterable[Flight]) -> None:
+        for flight in sorted(flights, key=lambda item: item.number):
+            if flight.number in self.flights:
+                self._advance(flight)
 
     def _advance(self, flight: Flight) -> None:
         """Take a trial as far as it goes without waiting."""
@@ -188,181 +242,34 @@ class Driver:
             stage = self.setting.stages[flight.stage]
             for evaluator in stage.evaluators:
                 if flight.failure is None and not flight.values.keys() >= set(evaluator.metrics):
-                    self._obtain(flight, evaluator)
-            if flight.jobs or (flight.claimed and flight.failure is None):
+                    self.supply.obtain(flight, evaluator)
+            if flight.failure is not None:
+                self.supply.forget(flight)
+            if flight.open:
                 return
             if flight.failure is not None:
                 self._settle(flight, TrialState.FAILED, flight.failure)
                 return
-            reason = self._judge(flight, stage)
+            reason = self.judge.verdict(flight, stage)
             if reason is not None:
                 self._settle(flight, TrialState.DROPPED, reason, stage=stage.name)
                 return
             flight.stage += 1
         self._settle(flight, TrialState.COMPLETE)
 
+    # Ending
+
     def _repeat(self, flight: Flight, first: int) -> None:
         """Give a trial the figures of the earlier one, once that one ended."""
         earlier = self.ledger.trials.get(first)
-        if earlier is not None:
-            self.repository.copy_values(earlier.id, flight.trial.id)
-            flight.values = dict(earlier.values)
-            reason = f"the same architecture as trial {first}"
-            self._settle(flight, TrialState.REPEAT, reason)
-
-    def _obtain(self, flight: Flight, evaluator: Evaluator) -> None:
-        """Find an evaluator's figures, or have them made."""
-        if evaluator.slot == "inline":
-            self.inline.submit(Job(0, evaluator, flight.architecture, ""))
-            (outcome,) = self.inline.wait()
-            self._take(flight, evaluator, outcome, key="")
+        if earlier is None:
+            if flight not in self._repeats[first]:
+                self._repeats[first].append(flight)
             return
-        if evaluator in flight.jobs:
-            return
-        key = evaluator.cache_key(flight.architecture)
-        if key and self._reuse(flight, evaluator, key):
-            return
-        if key and not self.repository.claim(key, self.owner, LEASE_SECONDS):
-            if evaluator not in flight.claimed:
-                flight.claimed.append(evaluator)
-            return
-        if evaluator in flight.claimed:
-            flight.claimed.remove(evaluator)
-        self._check_room()
-        self.job_count += 1
-        self.jobs[self.job_count] = (flight, evaluator, key)
-        flight.jobs.append(evaluator)
-        self.executor.submit(Job(self.job_count, evaluator, flight.architecture, key))
-
-    def _reuse(self, flight: Flight, evaluator: Evaluator, key: str) -> bool:
-        found = self.repository.reuse(flight.trial.id, key, evaluator.metrics)
-        if found is not None:
-            self._note("reused", trial=flight.number, metrics=evaluator.metrics, cache_key=key)
-            if evaluator in flight.claimed:
-                flight.claimed.remove(evaluator)
-            self._learn_figures(flight, evaluator, found)
-            return True
-        left = self.outbox.get(key)
-        if left is None:
-            return False
-        self._take(flight, evaluator, left, key=key)
-        return True
-
-    def _wait(self) -> None:
-        """Take what is done, and look again for what other drivers claimed."""
-        polls = any(flight.claimed for flight in self.flights.values())
-        outcomes = self.executor.wait(_CLAIM_POLL_SECONDS if polls else _TICK_SECONDS)
-        if polls and not self.jobs:
-            time.sleep(_CLAIM_POLL_SECONDS)  # the executor has nothing to wait for
-        for outcome in outcomes:
-            flight, evaluator, key = self.jobs.pop(outcome.job)
-            flight.jobs.remove(evaluator)
-            self._take(flight, evaluator, outcome, key=key)
-            if key:
-                self.repository.release(key, self.owner)
-        for flight in sorted(self.flights.values(), key=lambda item: item.number):
-            if flight.number in self.flights:
-                self._advance(flight)
-
-    def _take(self, flight: Flight, evaluator: Evaluator, outcome: Outcome, *, key: str) -> None:
-        """Record an evaluation that was made."""
-        seconds = (outcome.ended - outcome.started).total_seconds()
-        if evaluator.slot != "inline":
-            self.spent_seconds += seconds
-            self._note(
-                "evaluated",
-                trial=flight.number,
-                metrics=evaluator.metrics,
-                slot=evaluator.slot,
-                started=outcome.started.isoformat(),
-                ended=outcome.ended.isoformat(),
-                attempts=outcome.attempts,
-            )
-        if outcome.reason is not None:
-            first, _, rest = outcome.reason.partition("\n")
-            flight.failure = flight.failure or first
-            if rest:
-                self._note("worker output", trial=flight.number, text=rest)
-            return
-        figures = tuple(item for item in outcome.measured if item.metric in evaluator.metrics)
-        disturbed = any(item.detail.get("disturbed") for item in figures)
-        evaluation = Evaluation(
-            evaluator=type(evaluator).__name__,
-            key=key if key and not disturbed else None,
-            figures=tuple(item for item in figures if math.isfinite(item.value)),
-            started=outcome.started,
-            ended=outcome.ended,
-            worker=outcome.worker,
-        )
-        self.repository.add_evaluation(flight.trial.id, evaluation)
-        if key:
-            self.outbox.remove(key)
-        self._learn_figures(flight, evaluator, figures)
-
-    def _learn_figures(
-        self, flight: Flight, evaluator: Evaluator, figures: tuple[Measured, ...] | list[Measured]
-    ) -> None:
-        given = {item.metric: item for item in figures}
-        for name in evaluator.metrics:
-            item = given.get(name)
-            if item is not None and math.isfinite(item.value):
-                flight.values[name] = Value(item.value, item.low, item.high)
-            elif name in self.setting.wanted:
-                came = f"is {item.value}" if item is not None else "was not given"
-                flight.failure = flight.failure or f"The metric {name} {came}."
-            else:
-                flight.values[name] = Value(math.nan)
-        self._arrivals(flight.number, flight.values)
-
-    def _arrivals(self, number: int, values: Mapping[str, Value]) -> None:
-        """Note at the gates that a trial came there."""
-        figures = {name: item.value for name, item in values.items()}
-        for stage in self.setting.stages:
-            for gate in stage.gates:
-                if figures.keys() >= set(gate.names):
-                    gate.arrive(number, figures)
-
-    def _judge(self, flight: Flight, stage: Stage) -> str | None:
-        """Return why a trial goes no further; baselines always do."""
-        if flight.is_baseline:
-            return None
-        for bound in stage.bounds:
-            value = flight.values[str(bound.metric)].value
-            if bound.violation(value) > 0:
-                return f"{bound.metric} is {value:.6g}, the constraint is {bound}."
-        for gate in stage.gates:
-            if self._is_off(gate.names[0], flight.known_before):
-                continue
-            reason = gate.verdict(flight.number, flight.known_before)
-            if reason is not None:
-                return reason
-            gate.passed += 1
-        return None
-
-    def _is_off(self, proxy: str, before: int) -> bool:
-        """Tell whether a proxy ranks this study's trained trials worse than their size does."""
-        quality = quality_of(self.config.names)
-        if quality is None or proxy.startswith(quality):
-            return False
-        trained = [
-            trial.values
-            for number, trial in self.ledger.trials.items()
-            if number < before and trial.state is TrialState.COMPLETE and proxy in trial.values
-        ]
-        sign = self.setting.sign(proxy)
-        columns = [
-            [factor * values[name].value for values in trained]
-            for name, factor in (
-                (proxy, sign),
-                ("params", 1.0),
-                (quality, self.setting.sign(quality)),
-            )
-        ]
-        why = misleads(*columns)
-        if why is not None and proxy not in self.gates_off:
-            self.gates_off.add(proxy)
-            self._note("proxy off", metric=proxy, reason=why)
-        return why is not None
+        self.journal.copied(first, flight.number)
+        flight.values = dict(earlier.values)
+        reason = f"the same architecture as trial {first}"
+        self._settle(flight, TrialState.REPEAT, reason)
 
     def _settle(
         self,
@@ -372,25 +279,32 @@ class Driver:
         *,
         stage: str | None = None,
     ) -> None:
-        """Record how a trial ended."""
-        self.repository.finish_trial(flight.trial.id, state, reason, stage=stage)
-        trial = flight.ended(state, reason, stage)
+        """Note how a trial ended."""
+        self.journal.finished(flight.number, state, reason, stage)
         del self.flights[flight.number]
-        self.ledger.end(trial)
-        counts = self.ledger.counts
+        self.ledger.end(flight.ended(state, reason, stage))
+        self.supply.clear_up(flight)
         stages = self.setting.stages
         running = {item.number: stages[item.stage].name for item in self.flights.values()}
-        complete = counts[TrialState.COMPLETE]
-        self.on_progress(Progress(trial, complete, self.config.trials, dict(counts), running))
+        self._ended.append(Ended(flight.number, self.ledger.counts.copy(), running))
+        self._advance_all(self._repeats.pop(flight.number, ()))
 
-    def _check_room(self) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.root).free
-        if free < MIN_FREE_BYTES:
-            raise NasError(
-                f"Only {free >> 20} MB are free at {self.root}; make room and give the same "
-                "command to go on."
+    def _is_over(self) -> bool:
+        """Tell whether no trial is to be begun any more; trials in flight change nothing of it."""
+        self.over = self.over or self._ending()
+        return self.over is not None
+
+    def _ending(self) -> tuple[Ending, str] | None:
+        config = self.config
+        minutes = (time.monotonic() - self.begun) / 60
+        if config.minutes is not None and minutes >= config.minutes:
+            return Ending.BUDGET, f"The {config.minutes:g} minutes of this run are over."
+        spent = self.supply.spent_seconds / 60
+        if config.device_minutes is not None and spent >= config.device_minutes:
+            return Ending.BUDGET, f"The {config.device_minutes:g} minutes of evaluation are spent."
+        gate = self.judge.full()
+        if gate is not None:
+            return Ending.BUDGET, (
+                f"{gate.config.limit} candidates went on from the stage {gate.config.by}."
             )
-
-    def _note(self, kind: str, **data: object) -> None:
-        self.repository.add_event(self.study.id, kind, data)
+        return self.ledger.ending()

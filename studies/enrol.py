@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
 from evaluators.accuracy.data import load_dataset
-from evaluators.accuracy.recipe import get_recipe
+from evaluators.accuracy.recipe_reference import find_recipe
 from evaluators.protocol import Evaluator
-from kernels.device import detect
+from kernels.device import Device
 from kernels.errors import NasError
 from search_spaces.space import DataSpec, Space
 from search_spaces.zoo import load_space
@@ -19,12 +19,14 @@ from studies.evaluation import Means, check_coverage, default_evaluators, wanted
 from studies.funnel import Stage, make_stages
 from studies.metrics import QUALITIES, parse_metric
 from studies.presets import Preset, presets
+from studies.rungs import with_rungs
 from studies.starting import trained_model
 from studies.storage import Repository, StudyRecord
 from studies.workspace import Workspace
 
 _FREE = {
     "trials",
+    "candidates",
     "minutes",
     "device_minutes",
     "trial_minutes",
@@ -32,11 +34,15 @@ _FREE = {
     "max_repeats",
     "max_failures",
     "max_drops",
+    "recipe",
     "device",
     "workers",
+    "ray",
+    "gpus",
     "lookahead",
 }
-"""Settings that may change between runs of a study; a device is held by its kind and model."""
+"""Settings that may change between runs of a study; what a recipe says and the kind and model of a
+device are held by the conditions."""
 _IN_FLIGHT = 4
 """Candidates in flight per worker. Training times of a space differ by 50 and more: with one per
 worker, two workers trained one network at a time on CIFAR-10 while the slowest was in work."""
@@ -53,7 +59,7 @@ class Setting:
         stages: what a candidate passes, in order.
         presets: what is evaluated before anything is asked for.
         wanted: metrics without which a trial has failed.
-        lookahead: how many trials may be in flight.
+        lookahead: how many trials may be in flight; 0 until it is known.
         conditions: what must not change while the study goes on.
     """
 
@@ -64,6 +70,12 @@ class Setting:
     wanted: frozenset[str]
     lookahead: int
     conditions: Mapping[str, str]
+
+    def for_workers(self, slots: int) -> Setting:
+        """Return the setting with a lookahead for so many workers, where none was given."""
+        lookahead = self.lookahead or default_lookahead(slots)
+        held = {**self.conditions, "lookahead": str(lookahead)}
+        return replace(self, lookahead=lookahead, conditions=held)
 
     def recorded(self, study: StudyRecord) -> Setting:
         """Return the setting with what the record holds on to."""
@@ -79,9 +91,18 @@ def prepare(
     config: StudyConfig,
     place: Workspace,
     evaluators: Sequence[Evaluator] | None,
+    *,
+    device: Device,
     space: Space | None = None,
 ) -> Setting:
-    """Load what the settings name; a space that is given stands for the one they name.
+    """Load what the settings name.
+
+    Args:
+        config: the settings.
+        place: the workspace.
+        evaluators: those given; None for those that the settings need.
+        device: that they run on.
+        space: stands for the one that the settings name.
 
     Raises:
         NasError: something cannot be found, or an objective has no evaluator.
@@ -93,27 +114,26 @@ def prepare(
         space, start = trained.space, trained.start
     elif space is None:
         space = load_space(config.space)
-    device = detect(config.device)
     if evaluators is None:
         evaluators = default_evaluators(Means(config, dataset, device, place, start))
     check_coverage(config, evaluators)
-    stages = make_stages(config, evaluators)
+    evaluators, rungs, gates = with_rungs(config, evaluators)
+    stages = make_stages(config, evaluators, gates=gates, rungs=rungs)
     conditions = {"space": f"{space.name} version {space.version}", "data": dataset.fingerprint}
     wanted = wanted_metrics(config)
     if any(name.startswith(QUALITIES) for name in wanted):
-        conditions["recipe"] = get_recipe(config.recipe).digest
+        conditions["recipe"] = find_recipe(config.recipe, dataset.input_shape).digest
     if any(item.slot == "measurement" for item in evaluators):
         conditions["device"] = f"{device.kind} ({device.name})"
     data = dataset.spec
-    lookahead = config.lookahead or default_lookahead(config.workers)
     return Setting(
         space=space,
         data=data,
         stages=stages,
         presets=presets(config, data),
         wanted=frozenset(wanted),
-        lookahead=lookahead,
-        conditions=conditions | {"lookahead": str(lookahead)},
+        lookahead=config.lookahead or 0,
+        conditions=conditions,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evaluators.accuracy.data import AnyDataset
 from evaluators.accuracy.evaluator import AccuracyEvaluator, Start
-from evaluators.accuracy.recipe import get_recipe
+from evaluators.accuracy.recipe_reference import find_recipe
 from evaluators.accuracy.tasks import metrics_of
 from evaluators.analytic import AnalyticEvaluator
 from evaluators.energy import EnergyEvaluator
@@ -17,8 +17,9 @@ from evaluators.protocol import Evaluator
 from kernels.device import Device
 from kernels.errors import NasError
 from studies.config import StudyConfig
+from studies.executors.files import send
 from studies.metrics import QUALITIES, Metric, parse_metric
-from studies.own import load_own_evaluator
+from studies.own import load_own_evaluators
 from studies.repeat import RepeatedEvaluator
 from studies.workspace import Workspace
 
@@ -43,12 +44,13 @@ def default_evaluators(means: Means) -> list[Evaluator]:
     wanted = list(wanted_metrics(means.config))
     found: list[Evaluator] = [AnalyticEvaluator()]
     own = tuple(name for name in wanted if parse_metric(name, own=True).kind is None)
-    found += [
-        load_own_evaluator(
-            reference, means.dataset, metrics=own, seed=means.config.seed, start=means.start
-        )
-        for reference in means.config.evaluators
-    ]
+    found += load_own_evaluators(
+        means.config.evaluators,
+        means.dataset,
+        metrics=own,
+        seed=means.config.seed,
+        start=means.start,
+    )
     given = {name for evaluator in found for name in evaluator.metrics}
     for name in wanted:
         metric = parse_metric(name, own=True)
@@ -95,17 +97,25 @@ def _quality(means: Means, metric: Metric, index: int) -> Evaluator:
         raise NasError(
             f"Training on {means.config.data!r} gives {', '.join(names)}, not {metric.name}."
         )
-    return AccuracyEvaluator(
+    evaluator = AccuracyEvaluator(
         means.dataset,
-        get_recipe(recipe),
+        find_recipe(recipe, means.dataset.input_shape),
         seed=means.config.seed + index,
         device=means.device.torch_name,
         threads=means.config.threads,
         save=means.place.weights.save,
         checkpoints=means.place.root / "checkpoints",
-        metric=names[0] + str(metric).removeprefix(metric.name),
+        metric=names[0] + str(metric.after(0)).removeprefix(metric.name),
         start=means.start,
+        send=send,
     )
+    epoch = int(metric.qualifier("epoch"))
+    if epoch > evaluator.steps:
+        raise NasError(f"{metric}: the recipe {evaluator.recipe.name!r} takes {evaluator.steps}.")
+    if not epoch:
+        return evaluator
+    moments = (parse_metric(name).after(epoch) for name in evaluator.metrics)
+    return evaluator.until(epoch, tuple(map(str, moments)))
 
 
 _FAMILIES: dict[str, Callable[[Means, Metric, int], Evaluator]] = {

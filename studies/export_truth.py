@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from evaluators.accuracy.data import Dataset, load_dataset
+from evaluators.accuracy.data import AnyDataset, TextDataset, TextSplit, load_dataset
 from evaluators.accuracy.evaluator import Weights, measure_test
 from evaluators.accuracy.recipe import RECIPES
 from evaluators.audit.truth import Latency, Truth
@@ -15,7 +15,15 @@ from kernels.device import Device, detect
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from search_spaces.build import build, load_weights
-from search_spaces.export.values import Facts, Figure, Form, Format, Preprocessing
+from search_spaces.export.values import (
+    Facts,
+    Figure,
+    Form,
+    Format,
+    Preprocessing,
+    Processing,
+    TextProcessing,
+)
 from search_spaces.export.write import Order
 from studies.config import StudyConfig
 from studies.metrics import METRICS, parse_metric, quality_of
@@ -65,7 +73,7 @@ class Wanted:
 
 
 def truth_of(repository: Repository, wanted: Wanted, trial: TrialRecord) -> Truth:
-    """Return a trial's model as the record has it; its test accuracy is measured if it is not.
+    """Return a trial's model as the record has it; it is tested if it was not.
 
     Raises:
         NasError: the trial has no trained weights, or they or the data are not there any more.
@@ -74,8 +82,6 @@ def truth_of(repository: Repository, wanted: Wanted, trial: TrialRecord) -> Trut
     if "dense_key" not in detail:
         raise NasError(f"Trial {trial.number} has no trained weights: its evaluator kept none.")
     dataset = load_dataset(wanted.config.data)
-    if not isinstance(dataset, Dataset):
-        raise NasError("Language models cannot be exported yet.")
     if detail["data_fingerprint"] != dataset.fingerprint:
         raise NasError(
             f"The data {wanted.config.data!r} changed since trial {trial.number} was trained."
@@ -83,19 +89,16 @@ def truth_of(repository: Repository, wanted: Wanted, trial: TrialRecord) -> Trut
     architecture = repository.architecture(trial.key)
     weights = wanted.place.weights.load(detail["dense_key"])
     values = dict(trial.values)
-    if "test_accuracy" not in values:
-        values["test_accuracy"] = _tested(
-            repository, trial, architecture, weights, dataset, wanted.device
-        )
+    quality = "test_loss" if isinstance(dataset, TextDataset) else "test_accuracy"
+    if quality not in values:
+        values |= _tested(repository, trial, architecture, weights, dataset, wanted.device)
     module = build(architecture)
     load_weights(module, architecture, weights)
     order = Order(
         form=wanted.form,
         to=wanted.to,
         facts=_facts(wanted, trial, values, detail, dataset),
-        preprocessing=Preprocessing(
-            dataset.input_shape, dataset.mean, dataset.std, dataset.class_names
-        ),
+        preprocessing=_processing(dataset),
         device=wanted.device.torch_name,
     )
     return Truth(
@@ -103,7 +106,8 @@ def truth_of(repository: Repository, wanted: Wanted, trial: TrialRecord) -> Trut
         module=module.eval(),
         order=order,
         test=dataset.test,
-        test_accuracy=values["test_accuracy"].value,
+        tokeniser=dataset.tokeniser if isinstance(dataset, TextDataset) else None,
+        **{quality: values[quality].value},
         latencies=tuple(_latencies(values)),
         device=wanted.device.torch_name,
         device_note=wanted.device_note,
@@ -119,12 +123,19 @@ def _tested(
     trial: TrialRecord,
     architecture: Architecture,
     weights: Weights,
-    dataset: Dataset,
+    dataset: AnyDataset,
     device: Device,
-) -> Value:
-    (figure,) = measure_test(architecture, weights, dataset, device=device.torch_name)
-    repository.add_values(trial.id, [figure])
-    return Value(figure.value, figure.low, figure.high)
+) -> dict[str, Value]:
+    figures = measure_test(architecture, weights, dataset, device=device.torch_name)
+    repository.add_values(trial.id, figures)
+    return {item.metric: Value(item.value, item.low, item.high) for item in figures}
+
+
+def _processing(dataset: AnyDataset) -> Processing:
+    if isinstance(dataset, TextDataset):
+        about = dataset.tokeniser.to_json()
+        return TextProcessing(about["kind"], tuple(about["tokens"]), *dataset.input_shape)
+    return Preprocessing(dataset.input_shape, dataset.mean, dataset.std, dataset.class_names)
 
 
 def _facts(
@@ -132,7 +143,7 @@ def _facts(
     trial: TrialRecord,
     values: Mapping[str, Value],
     detail: Mapping[str, Any],
-    dataset: Dataset,
+    dataset: AnyDataset,
 ) -> Facts:
     return Facts(
         title=f"{wanted.study.name}, network {trial.key[:8]}",
@@ -149,9 +160,7 @@ def _facts(
         data={
             "name": without_folders(wanted.config.data),
             "fingerprint": dataset.fingerprint,
-            "classes": dataset.classes,
-            "images": f"{len(dataset.train)} for training, {len(dataset.validation)} for "
-            f"validation, {len(dataset.test)} for the test",
+            **_contents(dataset),
         },
         conditions={
             name: without_folders(wanted.study.conditions[name])
@@ -159,6 +168,21 @@ def _facts(
             if name in wanted.study.conditions
         },
     )
+
+
+def _contents(dataset: AnyDataset) -> dict[str, object]:
+    splits = dataset.train, dataset.validation, dataset.test
+    if isinstance(dataset, TextDataset):
+        counts = [len(split.ids) for split in splits if isinstance(split, TextSplit)]
+        about: dict[str, object] = {"vocabulary": dataset.classes}
+    else:
+        counts = [len(split) for split in splits]
+        about = {"classes": dataset.classes}
+    unit = "tokens" if isinstance(dataset, TextDataset) else "images"
+    training, validation, test = counts
+    return about | {
+        unit: f"{training} for training, {validation} for validation, {test} for the test"
+    }
 
 
 def _recipe(detail: Mapping[str, Any]) -> dict[str, object]:
@@ -201,7 +225,7 @@ def without_folders(reference: str) -> str:
     """
     place, mark, options = reference.partition("?")
     kind, colon, rest = place.partition(":")
-    if colon and kind in ("npz", "folder"):
+    if colon and kind in ("npz", "folder", "text"):
         return f"{kind}:{PurePath(rest).name}{mark}{options}"
     looks_like_path = "/" in place and place.split("/")[-1] and " " not in place
     return f"{PurePath(place).name if looks_like_path else place}{mark}{options}"

@@ -14,13 +14,14 @@ from search_spaces.space import Candidate
 from studies.presets import BASELINE
 from studies.storage import TrialRecord, TrialState, Value
 
+UNSTORED = 0
+"""The id of a trial that is not in the record yet."""
 
-def begun_trial(
-    trial_id: int, number: int, candidate: Candidate, origin: Mapping[str, Any]
-) -> TrialRecord:
+
+def begun_trial(number: int, candidate: Candidate, origin: Mapping[str, Any]) -> TrialRecord:
     """Return the record of a trial that begins now."""
     return TrialRecord(
-        id=trial_id,
+        id=UNSTORED,
         number=number,
         state=TrialState.RUNNING,
         key=candidate.architecture.key,
@@ -46,8 +47,9 @@ class Flight:
         stage: number of the stage it is in.
         values: its figures so far.
         known_before: gates compare it with trials below this number only.
-        jobs: submitted evaluations that are not back.
-        claimed: evaluations that another driver has claimed.
+        open: evaluators whose figures are looked for or made.
+        paused: evaluators that were made for it and may have left a state to go on from.
+        control: whether it is trained to the end, although a rung would have stopped it.
         failure: why it fails, once nothing of it is in work any more.
     """
 
@@ -56,8 +58,9 @@ class Flight:
     known_before: int
     stage: int = 0
     values: dict[str, Value] = field(default_factory=dict)
-    jobs: list[Evaluator] = field(default_factory=list)
-    claimed: list[Evaluator] = field(default_factory=list)
+    open: list[Evaluator] = field(default_factory=list)
+    paused: list[Evaluator] = field(default_factory=list)
+    control: bool = False
     failure: str | None = None
 
     @property

@@ -27,7 +27,7 @@ Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class FrontPoint:
-    """A candidate that no other of its study dominates.
+    """A candidate that no other of its study dominates, or a baseline beside them.
 
     Attributes:
         key: of its architecture.
@@ -37,6 +37,7 @@ class FrontPoint:
         trial: its number in the study.
         trial_id: its number in the record.
         samples_ms: p10 and p90 of the samples of each latency, where the record was read for them.
+        name: what a baseline is called; empty for a point of the front.
     """
 
     key: str
@@ -46,6 +47,7 @@ class FrontPoint:
     trial: int
     trial_id: int
     samples_ms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    name: str = ""
 
 
 def front_of(trials: Sequence[TrialRecord], config: StudyConfig) -> list[FrontPoint]:
@@ -93,8 +95,18 @@ def front(workspace: Workspace | Path | str, study: str) -> list[FrontPoint]:
         return _front(repository, repository.study(study))
 
 
+def baselines(workspace: Workspace | Path | str, study: str) -> list[FrontPoint]:
+    """Return the baselines of a recorded study that were evaluated in full, in order.
+
+    Raises:
+        NasError: there is no such record or study.
+    """
+    with Workspace.of(workspace).open(create=False) as repository:
+        return _baselines(repository, repository.study(study))
+
+
 def finish_front(workspace: Workspace | Path | str, study: str) -> list[FrontPoint]:
-    """Evaluate each front point once on the test split, and return the front with it.
+    """Evaluate each front point and baseline once on the test split, and return the front.
 
     Raises:
         NasError: there is no such study, it trained nothing, or weights are missing.
@@ -108,7 +120,7 @@ def finish_front(workspace: Workspace | Path | str, study: str) -> list[FrontPoi
             raise NasError(
                 f"Study {study!r} trained nothing: none of {', '.join(QUALITIES)} is an objective."
             )
-        for point in _front(repository, record):
+        for point in (*_front(repository, record), *_baselines(repository, record)):
             if f"test_{quality}" not in point.values:
                 _test(repository, place, config, point, quality)
         return _front(repository, record)
@@ -196,6 +208,14 @@ def _front(repository: Repository, record: StudyRecord) -> list[FrontPoint]:
     ids, points = feasible_points(repository, record)
     chosen = [int(ids[index]) for index in _best_first(points, StudyConfig(**record.config))]
     return [_with_samples(repository, _point(trial)) for trial in repository.trials_of(chosen)]
+
+
+def _baselines(repository: Repository, record: StudyRecord) -> list[FrontPoint]:
+    return [
+        replace(_with_samples(repository, _point(trial)), name=str(trial.origin["name"]))
+        for trial in repository.trials(record.id, baselines=True)
+        if trial.state is TrialState.COMPLETE
+    ]
 
 
 def _with_samples(repository: Repository, point: FrontPoint) -> FrontPoint:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from types import TracebackType
 
 from kernels.errors import NasError
-from studies.storage import Owner, Repository
+from studies.storage import Owner, RecordUnreachableError, Repository
 
 LEASE_SECONDS = 90.0
 """How long a driver on another host may be silent before its study can be taken over."""
@@ -44,8 +45,11 @@ class Heartbeat:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        if self._lost is None:
-            self._repository.drop_lease(self._study_id, self._owner)
+        self._owner.retire()
+        # Where the record cannot be written, what is said already is the reason.
+        with contextlib.suppress(NasError) if error is not None else contextlib.nullcontext():
+            if self._lost is None:
+                self._repository.drop_lease(self._study_id, self._owner)
 
     def check(self) -> None:
         """Raise where the lease was lost: another driver took the study over.
@@ -61,6 +65,8 @@ class Heartbeat:
             try:
                 self._repository.renew_lease(self._study_id, self._owner, LEASE_SECONDS)
                 self._repository.renew_claims(self._owner, LEASE_SECONDS)
+            except RecordUnreachableError:
+                continue  # nobody can take the lease over meanwhile; who writes waits and sees
             except NasError as problem:
                 self._lost = problem
                 return

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from studies.config import StudyConfig
 from studies.presets import BASELINE
-from studies.samplers import Lesson, Sampler
+from studies.samplers import Lesson
 from studies.storage import TrialRecord, TrialState
 
 
@@ -46,11 +46,13 @@ class Ledger:
     Args:
         config: the settings.
         lookahead: how many trials may be in flight.
-        sampler: who is told.
+        teach: what the sampler is told with.
     """
 
-    def __init__(self, config: StudyConfig, lookahead: int, sampler: Sampler) -> None:
-        self._config, self._lookahead, self._sampler = config, lookahead, sampler
+    def __init__(
+        self, config: StudyConfig, lookahead: int, teach: Callable[[Lesson], None]
+    ) -> None:
+        self._config, self._lookahead, self._teach = config, lookahead, teach
         self.trials: dict[int, TrialRecord] = {}
         self.by_key: dict[str, int] = {}
         self.next_number = 0
@@ -128,6 +130,9 @@ class Ledger:
                 f"The last {self._drops.length} candidates were dropped, most recently because: "
                 f"{self._drops.reason} Loosen the constraint, or raise max_drops to go on."
             )
+        begun = self.next_number - len(self._baselines)
+        if config.candidates is not None and begun >= config.candidates:
+            return Ending.BUDGET, f"{begun} candidates were begun."
         return None
 
     def _tell(self, trial: TrialRecord) -> None:
@@ -139,7 +144,7 @@ class Ledger:
         if state is not TrialState.REPEAT:
             self._failures.see(state is TrialState.FAILED, reason)
             self._drops.see(state is TrialState.DROPPED, reason)
-        self._sampler.tell(self._lesson(trial))
+        self._teach(self._lesson(trial))
 
     def _lesson(self, trial: TrialRecord) -> Lesson:
         original = trial

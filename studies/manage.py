@@ -15,7 +15,15 @@ from studies.config import StudyConfig
 from studies.front import Points, feasible_points
 from studies.metrics import Direction
 from studies.pareto import hypervolume, non_dominated
-from studies.storage import Holder, Owner, Repository, StudyRecord, TrialState
+from studies.stopping import StoppingReport, stopping_report
+from studies.storage import (
+    Holder,
+    Owner,
+    Repository,
+    StudyRecord,
+    TrialState,
+    WorkerRecord,
+)
 from studies.workspace import Workspace
 
 _DELETING_SECONDS = 600.0
@@ -32,7 +40,7 @@ class StudyLine:
         name: of the study.
         space: its search space.
         objectives: metrics searched for.
-        counts: trials by state, all states.
+        counts: trials by state, all states; baselines left out.
         created: when, UTC.
         last_activity: when something last happened, UTC.
         best: the best feasible figure of the first objective; None before there is one.
@@ -62,6 +70,8 @@ class StudyView:
         versions: of the libraries it was started with.
         reasons: how often each reason failed a trial or stage dropped one, most frequent first.
         seconds: how long each evaluator ran for it, in s.
+        stopping: what early stopping did; None where there was none.
+        workers: who works for it now, as its driver saw them last.
     """
 
     line: StudyLine
@@ -70,6 +80,8 @@ class StudyView:
     versions: Mapping[str, str]
     reasons: Mapping[str, int]
     seconds: Mapping[str, float]
+    stopping: StoppingReport | None = None
+    workers: tuple[WorkerRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +150,8 @@ def show_study(workspace: Workspace | Path | str, name: str) -> StudyView:
             versions=record.versions,
             reasons=dict(repository.reasons(record.id).most_common()),
             seconds=repository.seconds_spent(record.id),
+            stopping=stopping_report(repository, record),
+            workers=tuple(repository.workers(record.id)),
         )
 
 
@@ -173,9 +187,7 @@ def delete_study(workspace: Workspace | Path | str, name: str, *, force: bool = 
         record = repository.study(name)
         if not force:
             repository.take_lease(record.id, Owner.here(), _DELETING_SECONDS)
-        trials = sum(repository.count_states(record.id).values())
-        repository.delete_study(record.id)
-        return trials
+        return repository.delete_study(record.id)
 
 
 def compare_studies(workspace: Workspace | Path | str, names: Sequence[str]) -> Comparison:

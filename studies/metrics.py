@@ -37,7 +37,9 @@ class MetricKind:
 
 
 _SIZE: Qualifiers = (("batch", 1), ("dtype", "float32"))
-_TRAINED: Qualifiers = (("recipe", ""), ("seeds", 1))
+_EPOCH: Qualifiers = (("epoch", 0),)
+"""After which epoch of the training; without it after the last one."""
+_TRAINED: Qualifiers = (*_EPOCH, ("recipe", ""), ("seeds", 1))
 _RUN: Qualifiers = (*_SIZE, ("cache", "warm"), ("mode", ""), ("phase", ""), ("tokens", 0))
 
 METRICS: dict[str, MetricKind] = {
@@ -97,8 +99,13 @@ class Metric:
         Raises:
             KeyError: the metric has no such condition.
         """
-        defaults = self.kind.defaults if self.kind else ()
+        defaults = self.kind.defaults if self.kind else _EPOCH
         return {**dict(defaults), **dict(self.qualifiers)}[name]
+
+    def after(self, epoch: int) -> Metric:
+        """Return the same metric after an epoch of the training; 0 for after the last one."""
+        others = [item for item in self.qualifiers if item[0] != "epoch"]
+        return Metric(self.name, tuple(sorted([*others, ("epoch", epoch)] if epoch else others)))
 
     def __str__(self) -> str:
         inner = ",".join(f"{name}={value}" for name, value in self.qualifiers)
@@ -159,7 +166,7 @@ def parse_metric(text: str, *, own: bool = False) -> Metric:
     name, inner = match.groups()
     if name not in METRICS and not own:
         raise UnknownNameError("metric", name, METRICS)
-    defaults = dict(METRICS[name].defaults) if name in METRICS else {}
+    defaults = dict(METRICS[name].defaults if name in METRICS else _EPOCH)
     found: dict[str, int | str] = {}
     for item in [] if inner is None else inner.split(","):
         key, _, value = (part.strip() for part in item.partition("="))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -109,12 +109,14 @@ class ReferredEvaluator:
 
     Args:
         reference: as :func:`load_own_evaluator` takes it.
+
+    Raises:
+        NasError: it cannot be loaded or made.
     """
 
     def __init__(self, reference: str) -> None:
         self._reference = reference
-        found = _load(reference)
-        self._evaluator: Evaluator = found() if isinstance(found, type) else found
+        self._evaluator = _made(reference, _load(reference))
 
     def __reduce__(self) -> tuple[type[ReferredEvaluator], tuple[str]]:
         return ReferredEvaluator, (self._reference,)
@@ -136,6 +138,39 @@ class ReferredEvaluator:
     def evaluate(self, architecture: Architecture) -> list[Measured]:
         """See :class:`evaluators.protocol.Evaluator`."""
         return self._evaluator.evaluate(architecture)
+
+
+def load_own_evaluators(
+    references: Sequence[str],
+    dataset: AnyDataset,
+    *,
+    metrics: tuple[str, ...],
+    seed: int,
+    start: Start | None = None,
+) -> list[Evaluator]:
+    """Return a user's evaluators.
+
+    Args:
+        references: as :func:`load_own_evaluator` takes them.
+        dataset: for functions.
+        metrics: names of the user's metrics. Objects say which of them they give; one function
+            gives the others; of several functions each gives the metric that has its name.
+        seed: for functions.
+        start: for functions: weights that networks begin from.
+
+    Raises:
+        NasError: one cannot be loaded, or is no evaluator.
+    """
+    objects = [name for name in references if _is_evaluator(_load(name))]
+    functions = [name for name in references if name not in objects]
+    found: dict[str, Evaluator] = {name: ReferredEvaluator(name) for name in objects}
+    given = {metric for evaluator in found.values() for metric in evaluator.metrics}
+    left = tuple(metric for metric in metrics if metric not in given)
+    for name in functions:
+        own = name.rpartition(":")[2]
+        mine = left if len(functions) == 1 else tuple(item for item in left if item == own)
+        found[name] = load_own_evaluator(name, dataset, metrics=mine, seed=seed, start=start)
+    return [found[name] for name in references]
 
 
 def load_own_evaluator(
@@ -160,15 +195,34 @@ def load_own_evaluator(
         NasError: it cannot be loaded, or is no evaluator.
     """
     found = _load(reference)
-    if all(hasattr(found, name) for name in ("metrics", "slot", "cache_key", "evaluate")):
+    if _is_evaluator(found):
         return ReferredEvaluator(reference)
     if not callable(found):
         raise NasError(f"{reference} is neither a function nor an evaluator.")
     if not metrics:
         raise NasError(
-            f"What does {reference} return? Name it as an objective: --objectives NAME:min,..."
+            f"What does {reference} return? Name it as an objective: --objectives NAME:min,...; "
+            "of several functions each gives the metric of its own name."
         )
     return FunctionEvaluator(found, dataset, metrics, seed, reference, start)
+
+
+def _is_evaluator(found: object) -> bool:
+    return all(hasattr(found, name) for name in ("metrics", "slot", "cache_key", "evaluate"))
+
+
+def _made(reference: str, found: Any) -> Evaluator:
+    if not isinstance(found, type):
+        made: Evaluator = found
+        return made
+    try:
+        made = found()
+    except Exception as problem:  # the class is a user's
+        why = " ".join(str(problem).split())
+        raise NasError(
+            f"The evaluator {reference} cannot be made: {type(problem).__name__}: {why}"
+        ) from problem
+    return made
 
 
 def _load(reference: str) -> Any:

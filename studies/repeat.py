@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 
-from evaluators.protocol import Evaluator, Measured, Slot
+from evaluators.protocol import Evaluator, Measured, Slot, Stepwise
 from search_spaces.architecture import Architecture
 
 
@@ -29,6 +30,28 @@ class RepeatedEvaluator:
     def slot(self) -> Slot:
         """That of the first part."""
         return self.parts[0].slot
+
+    @property
+    def steps(self) -> int:
+        """See :class:`evaluators.protocol.Stepwise`."""
+        return self._stepwise[0].steps
+
+    def until(self, step: int, metrics: tuple[str, ...]) -> RepeatedEvaluator:
+        """See :class:`evaluators.protocol.Stepwise`."""
+        return RepeatedEvaluator(tuple(part.until(step, metrics) for part in self._stepwise))
+
+    def state_files(self, architecture: Architecture) -> tuple[Path, ...]:
+        """See :class:`evaluators.protocol.Stepwise`."""
+        return tuple(path for part in self._stepwise for path in part.state_files(architecture))
+
+    @property
+    def is_stepwise(self) -> bool:
+        """Whether its parts can be looked at on their way."""
+        return all(isinstance(part, Stepwise) for part in self.parts)
+
+    @property
+    def _stepwise(self) -> tuple[Stepwise, ...]:
+        return tuple(part for part in self.parts if isinstance(part, Stepwise))
 
     def cache_key(self, architecture: Architecture) -> str:
         """See :class:`evaluators.protocol.Evaluator`."""

@@ -5,28 +5,26 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluators.protocol import Evaluator
-from kernels.device import detect
 from search_spaces.space import Space
 from studies.config import StudyConfig
 from studies.driver import Driver
 from studies.enrol import enrol, prepare
-from studies.executors import Executor, Limits, LocalExecutor, Outbox, PoolExecutor
+from studies.executors import Executor
 from studies.flight import Progress
+from studies.free import make_free
 from studies.front import FrontPoint, front_of
 from studies.ledger import Ending
+from studies.placement import find_device, make_executor
 from studies.samplers import make_sampler
+from studies.stopping import stopping_report, stopping_text
 from studies.storage import TrialState
 from studies.workspace import Workspace
 
 __all__ = ["Ending", "Progress", "StudySummary", "make_executor", "run_study"]
-
-
-_DRAIN_SECONDS = 0.5
-"""What kernels that a stopped training has queued on a GPU may take, before a measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +41,7 @@ class StudySummary:
         repeats: candidates met before, which cost nothing.
         front: best in the first objective first.
         seconds: of this call.
+        notes: what else is to be said: what early stopping did, or that the sampler was too slow.
     """
 
     study: str
@@ -54,6 +53,7 @@ class StudySummary:
     dropped: Mapping[str, int]
     front: tuple[FrontPoint, ...]
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 def run_study(
@@ -83,7 +83,8 @@ def run_study(
     """
     start = time.perf_counter()
     place = Workspace.of(workspace)
-    setting = prepare(config, place, evaluators, space)
+    device = find_device(config)
+    setting = prepare(config, place, evaluators, device=device, space=space)
     sampler = make_sampler(
         config.sampler,
         setting.space,
@@ -91,23 +92,28 @@ def run_study(
         directions=[target.direction for target in config.targets],
         constraints=[str(bound) for bound in config.bounds],
         seed=config.seed,
+        free=make_free(config, setting.stages),
     )
-    with place.open() as repository:
+    # What cannot run leaves nothing behind: the record is made last.
+    with executor or make_executor(config, place) as running, place.open() as repository:
+        setting = setting.for_workers(running.slots)
         study = enrol(config, setting, repository)
         setting = setting.recorded(study)
-        with executor or make_executor(config, place) as running:
-            driver = Driver(
-                config,
-                setting,
-                repository=repository,
-                study=study,
-                sampler=sampler,
-                executor=running,
-                root=place.root,
-                on_progress=on_progress or (lambda _: None),
-            )
-            outcome = driver.run()
-    return _summary(driver, *outcome, seconds=time.perf_counter() - start)
+        driver = Driver(
+            config,
+            setting,
+            repository=repository,
+            study=study,
+            sampler=sampler,
+            executor=running,
+            root=place.root,
+            on_progress=on_progress or (lambda _: None),
+        )
+        outcome = driver.run()
+        stopping = stopping_report(repository, study)
+    said = [driver.complaint, None if stopping is None else stopping_text(stopping)]
+    summary = _summary(driver, *outcome, seconds=time.perf_counter() - start)
+    return replace(summary, notes=tuple(item for item in said if item))
 
 
 def _summary(driver: Driver, ending: Ending, message: str, *, seconds: float) -> StudySummary:
@@ -124,21 +130,4 @@ def _summary(driver: Driver, ending: Ending, message: str, *, seconds: float) ->
         dropped=dropped,
         front=tuple(front_of(trials, driver.config)),
         seconds=seconds,
-    )
-
-
-def make_executor(config: StudyConfig, place: Workspace) -> Executor:
-    """Return the executor that settings ask for."""
-    if config.workers == 0:
-        return LocalExecutor()
-    limits = Limits(
-        seconds=None if config.trial_minutes is None else 60 * config.trial_minutes,
-        memory_bytes=None if config.trial_memory_mb is None else config.trial_memory_mb << 20,
-    )
-    return PoolExecutor(
-        config.workers,
-        limits=limits,
-        outbox=Outbox(place.root / "outbox"),
-        threads=config.threads,
-        settle=_DRAIN_SECONDS if detect(config.device).kind == "cuda" else 0.0,
     )

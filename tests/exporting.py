@@ -28,8 +28,8 @@ def trained(architecture: Architecture, seed: int = 0) -> nn.Module:
                 low = 0.5 if name.endswith("weight") else -0.2
                 tensor.uniform_(low, low + 0.8)
         for step in range(3):
-            inputs = [x + step for x in example_inputs(architecture, 4)]
-            module(*inputs)
+            inputs = example_inputs(architecture, 4)
+            module(*(x + step if x.is_floating_point() else x for x in inputs))
     return module.eval()
 
 
@@ -58,7 +58,8 @@ def reloaded_differences(
         for kind in to:
             here = folder / f"cases{number}-{kind}"
             here.mkdir()
-            expected = cases_of(truth, training=kind in ("python", "safetensors"))
+            training, cached = kind in ("python", "safetensors"), kind == "python"
+            expected = cases_of(truth, training=training, cached=cached)
             job = {
                 "directory": str(folder / f"net{number}"),
                 "format": kind,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dashboards.columns import StudyColumns
-from dashboards.views.pack import metric_json, pack
+from dashboards.elsewhere import metrics_elsewhere
+from dashboards.record import Reading
+from dashboards.views.pack import pack
+from dashboards.words import study_metric
 
 WHOLE_ROWS = 5000
 """Up to here all metrics and spreads are sent at once; beyond, others when they are asked for."""
@@ -18,7 +20,7 @@ WHOLE_ROWS = 5000
 
 def front_view(
     columns: StudyColumns,
-    connection: sqlite3.Connection,
+    connection: Reading,
     asked: Sequence[str] = (),
     *,
     whole: bool = False,
@@ -37,30 +39,34 @@ def front_view(
     """
     config = columns.study.config
     known = columns.metrics(connection)
-    first = list(dict.fromkeys([*config.names, *(str(bound.metric) for bound in config.bounds)]))
-    columns.load(connection, first)
+    elsewhere = metrics_elsewhere(connection, columns.study)
     rows = np.flatnonzero(columns.complete())
-    small = whole or len(rows) <= WHOLE_ROWS
-    given = known if small else [*first, *(name for name in asked if name in known)]
+    small = len(rows) <= WHOLE_ROWS
+    wanted = [name for name in asked if name in known or name in elsewhere]
+    first = known if small or whole else columns.load_own(connection)
+    given = list(dict.fromkeys([*first, *wanted]))
     columns.load(connection, given)
     front = columns.front()
-    spread_rows = rows if len(rows) <= WHOLE_ROWS else np.array(front, dtype=np.intp)
     places = {int(row): place for place, row in enumerate(rows)}
+    spread_rows = rows if small else np.array(front, dtype=np.intp)
     return {
         "study": columns.study.name,
         "device": columns.study.conditions.get("device", ""),
         "space": config.space,
         "objectives": list(config.names),
-        "metrics": [metric_json(name, config) for name in known],
+        "metrics": [
+            *(study_metric(name, config).to_json() for name in known),
+            *(metric.to_json() for metric in elsewhere.values()),
+        ],
         "bounds": [
             {"metric": str(b.metric), "relation": b.relation, "bound": b.bound}
             for b in config.bounds
         ],
-        "states": _states(columns),
+        "states": columns.states(),
         "count": len(rows),
-        "last": max(columns.number, default=-1),
-        "numbers": pack(np.array(columns.number, dtype=np.int64)[rows]),
-        "columns": {name: pack(columns.values(name)[rows]) for name in dict.fromkeys(given)},
+        "last": int(columns.number.max(initial=-1)),
+        "numbers": pack(columns.number[rows]),
+        "columns": {name: pack(columns.values(name)[rows]) for name in given},
         "spreads": {
             "rows": pack(np.array([places[int(row)] for row in spread_rows], dtype=np.int64)),
             "columns": _spreads(columns, given, spread_rows),
@@ -70,16 +76,11 @@ def front_view(
     }
 
 
-def _states(columns: StudyColumns) -> dict[str, int]:
-    names, counts = np.unique(np.array(columns.state, dtype=np.str_), return_counts=True)
-    return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
-
-
 def _spreads(
     columns: StudyColumns, metrics: Sequence[str], rows: npt.NDArray[np.intp]
 ) -> dict[str, Any]:
     found = {}
-    for name in dict.fromkeys(metrics):
+    for name in metrics:
         low, high = columns.values(name, "low")[rows], columns.values(name, "high")[rows]
         if np.isfinite(low).any() or np.isfinite(high).any():
             found[name] = {"low": pack(low), "high": pack(high)}
@@ -87,10 +88,9 @@ def _spreads(
 
 
 def _baselines(columns: StudyColumns, metrics: Sequence[str]) -> list[dict[str, Any]]:
-    rows = [r for r, b in enumerate(columns.baseline) if b and columns.state[r] == "complete"]
     found = []
-    for row in rows:
+    for row in columns.baselines():
         figures = {name: float(columns.values(name)[row]) for name in metrics}
         values = {name: value for name, value in figures.items() if np.isfinite(value)}
-        found.append({"number": columns.number[row], "values": values})
+        found.append({"number": int(columns.number[row]), "values": values})
     return found

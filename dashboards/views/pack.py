@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import math
 from base64 import b64encode
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from dashboards.front_data import Metric
-from dashboards.words import study_metric
-from studies.config import StudyConfig
 
 EXACT_ROWS = 20_000
 """Up to here columns are sent as float64; beyond, as float32 (seven digits), to stay small."""
@@ -33,12 +27,6 @@ def pack(values: npt.ArrayLike) -> dict[str, str]:
     else:
         kind, code = "f8", "<f8"
     return {"type": kind, "data": b64encode(array.astype(code).tobytes()).decode("ascii")}
-
-
-def metric_json(name: str, config: StudyConfig) -> dict[str, Any]:
-    """Return how a metric of a study is shown, with ``wish`` and ``title`` in words."""
-    metric: Metric = study_metric(name, config)
-    return {**asdict(metric), "title": metric.title, "wish": metric.wish}
 
 
 def finite(value: float | None) -> float | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
-from dashboards.columns import Floats, StudyColumns
-from dashboards.record import loads, moment
-from dashboards.views.pack import finite
+from dashboards.columns import StudyColumns
+from dashboards.record import Floats, Reading, loads, marks, moment
+from studies.metrics import QUALITIES
 from studies.pareto import hypervolume, non_dominated
 
 CHECKPOINTS = 150
@@ -17,23 +18,30 @@ _FEWER = 40
 """Points of the curve, and with more than four objectives, where a volume takes long."""
 _MARGIN = 0.1
 """How far beyond the worst front point the reference lies, as a share of the front's range."""
+RECENT = 2000
+"""Newest trials whose evaluations tell which workers there are: their rows are wide."""
 _EVENTS = 60
-_LATE = {"cost": 0, "latency_ms": 1, "peak_memory_mb": 2, "energy_mj": 4, "accuracy": 5}
+_SEARCHED_EVENTS = 100_000
+_LATE = {"cost": 0, "latency_ms": 1, "peak_memory_mb": 2, "energy_mj": 4}
+_LATE |= dict.fromkeys(QUALITIES, 5)
 """Order of the funnel's stages by the metric that names them; others stand between."""
 
 
-def progress_view(columns: StudyColumns, connection: sqlite3.Connection) -> dict[str, Any]:
+def progress_view(columns: StudyColumns, connection: Reading) -> dict[str, Any]:
     """Return the progress of a study whose objectives and bounds are loaded here."""
     config = columns.study.config
-    columns.load(connection, [*config.names, *(str(bound.metric) for bound in config.bounds)])
+    columns.load_own(connection)
+    device = columns.study.conditions.get("device", "")
     return {
         "study": columns.study.name,
+        "gpu": device.startswith("cuda"),
         "asked": config.trials,
-        "states": _states(columns),
-        "volume": _volume(columns, _spent(columns, connection)),
+        "states": columns.states(),
+        "volume": _volume(columns, connection),
         "stages": _stages(columns, connection),
         "gates": [f"{gate.by}: the better {100 * gate.keep:g} % go on" for gate in config.funnel],
         "bounds": [str(bound) for bound in config.bounds],
+        "stopping": [],
         "failures": _reasons(columns, connection, "failed"),
         "seconds": _seconds(columns, connection),
         "workers": _workers(columns, connection),
@@ -41,24 +49,35 @@ def progress_view(columns: StudyColumns, connection: sqlite3.Connection) -> dict
     }
 
 
-def _states(columns: StudyColumns) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for state in columns.state:
-        found[state] = found.get(state, 0) + 1
-    return found
-
-
-def _spent(columns: StudyColumns, connection: sqlite3.Connection) -> Floats:
-    """Return the minutes of evaluation paid for each trial, by row."""
+def _spent(columns: StudyColumns, connection: Reading) -> Floats:
+    """Return the seconds of evaluation that were paid up to each trial, by row."""
     query = (
         "SELECT e.trial_id, sum(e.seconds) FROM trial t JOIN evaluation e ON e.trial_id = t.id "
         "WHERE t.study_id = ? GROUP BY e.trial_id"
     )
-    paid = dict(connection.execute(query, (columns.study.id,)).fetchall())
-    return np.array([paid.get(trial_id, 0.0) / 60 for trial_id in columns.ids], dtype=np.float64)
+    paid = np.zeros(len(columns.ids))
+    table = connection.table(query, (columns.study.id,))
+    if len(table):
+        paid[np.searchsorted(columns.ids, table[:, 0].astype(np.int64))] = table[:, 1]
+    total: Floats = np.cumsum(paid)
+    return total
 
 
-def _volume(columns: StudyColumns, spent: Floats) -> dict[str, Any]:
+def _ended(columns: StudyColumns, connection: Reading, rows: Sequence[int]) -> list[float | None]:
+    """Return when trials ended, in seconds since the study was enrolled."""
+    ids = [int(columns.ids[row]) for row in rows]
+    query = f"SELECT id, ended FROM trial WHERE id IN ({marks(ids)})"
+    found = {row[0]: moment(row[1]) for row in connection.execute(query, ids)}
+    begun = datetime.fromisoformat(columns.study.created)
+    return [
+        None
+        if (ended := found[item]) is None
+        else (datetime.fromisoformat(ended) - begun).total_seconds()
+        for item in ids
+    ]
+
+
+def _volume(columns: StudyColumns, connection: Reading) -> dict[str, Any]:
     """Return the share of the box from the best values to the reference that is dominated.
 
     The reference lies a tenth of the final front's range beyond its worst value of each objective;
@@ -66,9 +85,8 @@ def _volume(columns: StudyColumns, spent: Floats) -> dict[str, Any]:
     """
     config = columns.study.config
     rows = np.flatnonzero(columns.feasible())
-    curve: dict[str, Any] = {"trials": [], "share": [], "minutes": [], "spent": [], "front": []}
     if not len(rows):
-        return curve
+        return {"trials": [], "share": [], "seconds": [], "spent": [], "front": []}
     signs = np.array([1.0 if target.direction == "min" else -1.0 for target in config.targets])
     costs = signs * np.stack([columns.values(name)[rows] for name in config.names], axis=1)
     ways = ["min"] * len(signs)
@@ -76,31 +94,32 @@ def _volume(columns: StudyColumns, spent: Floats) -> dict[str, Any]:
     ideal, worst = final.min(axis=0), final.max(axis=0)
     span = np.where(worst > ideal, worst - ideal, 1.0) * (1 + _MARGIN)
     scaled = (costs - ideal) / span
-    paid = np.cumsum(spent)
     count = CHECKPOINTS if len(signs) <= 4 else _FEWER
-    stops = np.unique(np.linspace(1, len(rows), min(count, len(rows))).round().astype(int))
+    stops = np.unique(np.linspace(1, len(rows), min(count, len(rows))).round().astype(int)).tolist()
+    shares, sizes = [], []
     front = np.empty((0, len(signs)))
-    begin = 0
-    for stop in stops.tolist():
+    for begin, stop in zip([0, *stops], stops, strict=False):
         pool = np.concatenate([front, scaled[begin:stop]])
-        front, begin = pool[non_dominated(pool, ways)], stop  # type: ignore[arg-type]
-        row = int(rows[stop - 1])
-        volume = hypervolume(front, [1.0] * len(signs), ways)  # type: ignore[arg-type]
-        curve["trials"].append(columns.number[row] + 1)
-        curve["share"].append(volume)
-        curve["minutes"].append(finite(columns.ended[row]))
-        curve["spent"].append(float(paid[row]))
-        curve["front"].append(len(front))
-    return curve
+        front = pool[non_dominated(pool, ways)]  # type: ignore[arg-type]
+        shares.append(hypervolume(front, [1.0] * len(signs), ways))  # type: ignore[arg-type]
+        sizes.append(len(front))
+    at = [int(rows[stop - 1]) for stop in stops]
+    return {
+        "trials": [int(columns.number[row]) + 1 for row in at],
+        "share": shares,
+        "seconds": _ended(columns, connection, at),
+        "spent": _spent(columns, connection)[at].tolist(),
+        "front": sizes,
+    }
 
 
-def _stages(columns: StudyColumns, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+def _stages(columns: StudyColumns, connection: Reading) -> list[dict[str, Any]]:
     """Return the funnel: how many reached each stage that dropped any, and how many it dropped."""
     query = (
         "SELECT stage, count(*) FROM trial WHERE study_id = ? AND state = 'dropped' GROUP BY stage"
     )
     dropped = dict(connection.execute(query, (columns.study.id,)).fetchall())
-    states = _states(columns)
+    states = columns.states()
     left = states.get("complete", 0) + sum(dropped.values())
     found = []
     for stage in sorted(dropped, key=_stage_order):
@@ -118,19 +137,20 @@ def _stage_order(stage: str | None) -> tuple[float, str]:
 
 
 def _reasons(
-    columns: StudyColumns, connection: sqlite3.Connection, state: str, *, stage: str | None = None
+    columns: StudyColumns, connection: Reading, state: str, *, stage: str | None = None
 ) -> list[dict[str, Any]]:
     """Return reasons with how often each came, and the newest trials of each."""
+    where = "study_id = ? AND state = ?" + ("" if stage is None else " AND stage = ?")
     query = (
         "SELECT coalesce(reason, 'no reason was recorded') AS why, count(*), max(number) "
-        "FROM trial WHERE study_id = ? AND state = ? AND (? IS NULL OR stage = ?) "
-        "GROUP BY why ORDER BY count(*) DESC, max(number) DESC LIMIT 20"
+        f"FROM trial WHERE {where} GROUP BY why ORDER BY count(*) DESC, max(number) DESC LIMIT 20"
     )
-    rows = connection.execute(query, (columns.study.id, state, stage, stage))
+    asked = [columns.study.id, state, *([] if stage is None else [stage])]
+    rows = connection.execute(query, asked)
     return [{"reason": row[0], "count": row[1], "newest": row[2]} for row in rows]
 
 
-def _seconds(columns: StudyColumns, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+def _seconds(columns: StudyColumns, connection: Reading) -> list[dict[str, Any]]:
     query = (
         "SELECT e.evaluator, count(*), sum(e.seconds) FROM trial t "
         "JOIN evaluation e ON e.trial_id = t.id WHERE t.study_id = ? "
@@ -140,24 +160,26 @@ def _seconds(columns: StudyColumns, connection: sqlite3.Connection) -> list[dict
     return [{"evaluator": row[0], "count": row[1], "seconds": row[2]} for row in rows]
 
 
-def _workers(columns: StudyColumns, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+def _workers(columns: StudyColumns, connection: Reading) -> list[dict[str, Any]]:
+    """Return who gave the newest evaluations of the study, who was heard of last first."""
     query = (
         "SELECT e.worker, count(*), sum(e.seconds), max(e.ended) FROM trial t "
-        "JOIN evaluation e ON e.trial_id = t.id WHERE t.study_id = ? AND e.worker != '' "
-        "GROUP BY e.worker ORDER BY 4 DESC LIMIT 50"
+        "JOIN evaluation e ON e.trial_id = t.id WHERE t.study_id = ? AND t.number > ? "
+        "AND e.worker != '' GROUP BY e.worker ORDER BY 4 DESC LIMIT 100"
     )
-    rows = connection.execute(query, (columns.study.id,))
+    since = int(columns.number.max(initial=0)) - RECENT
+    rows = connection.execute(query, (columns.study.id, since))
     return [
         {"worker": row[0], "count": row[1], "seconds": row[2], "last": moment(row[3])}
         for row in rows
     ]
 
 
-def _events(columns: StudyColumns, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+def _events(columns: StudyColumns, connection: Reading) -> list[dict[str, Any]]:
     """Return the newest events but the many that only say that something was evaluated."""
     query = (
         "SELECT time, kind, data FROM event WHERE study_id = ? AND kind NOT IN "
-        f"('evaluated', 'reused') ORDER BY id DESC LIMIT {_EVENTS}"
+        "('evaluated', 'reused') AND id > (SELECT max(id) FROM event) - ? ORDER BY id DESC LIMIT ?"
     )
-    rows = connection.execute(query, (columns.study.id,))
+    rows = connection.execute(query, (columns.study.id, _SEARCHED_EVENTS, _EVENTS))
     return [{"time": moment(r["time"]), "kind": r["kind"], "data": loads(r["data"])} for r in rows]

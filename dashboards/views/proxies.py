@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 from math import atanh, sqrt, tanh
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
-from dashboards.columns import Floats, StudyColumns
-from dashboards.views.pack import metric_json, pack
+from dashboards.columns import StudyColumns
+from dashboards.record import Floats, Reading, loads
+from dashboards.views.pack import pack
+from dashboards.words import study_metric
 from studies.metrics import quality_of
 
 FEWEST = 10
@@ -35,14 +35,22 @@ def rank_correlation(a: Floats, b: Floats) -> Correlation | None:
     """
     if len(a) < FEWEST or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
-    value = float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+    value = float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
     if abs(value) > 1 - 1e-12:
         return Correlation(round(value), round(value), round(value))
     half = _Z * sqrt((1 + value**2 / 2) / (len(a) - 3))
     return Correlation(value, tanh(atanh(value) - half), tanh(atanh(value) + half))
 
 
-def proxies_view(columns: StudyColumns, connection: sqlite3.Connection) -> dict[str, Any]:
+def _ranks(values: Floats) -> Floats:
+    """Return each value's rank from 1; equal ones share the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: Floats = (last - (counts - 1) / 2)[place]
+    return ranks
+
+
+def proxies_view(columns: StudyColumns, connection: Reading) -> dict[str, Any]:
     """Return the rank correlation of every metric with accuracy over the trained candidates.
 
     Of language models it is that with the loss; where nothing is trained, with the first objective.
@@ -63,10 +71,10 @@ def proxies_view(columns: StudyColumns, connection: sqlite3.Connection) -> dict[
         shown = np.flatnonzero(both)[-_DRAWN:]
         rows.append(
             {
-                "metric": metric_json(name, config),
+                "metric": study_metric(name, config).to_json(),
                 "count": int(both.sum()),
                 "correlation": found._asdict() if found else None,
-                "numbers": pack(np.array(columns.number, dtype=np.int64)[shown]),
+                "numbers": pack(columns.number[shown]),
                 "x": pack(figures[shown]),
                 "y": pack(truth[shown]),
             }
@@ -74,10 +82,19 @@ def proxies_view(columns: StudyColumns, connection: sqlite3.Connection) -> dict[
     rows.sort(key=_strength, reverse=True)
     return {
         "study": columns.study.name,
-        "target": metric_json(target, config),
+        "target": study_metric(target, config).to_json(),
         "fewest": FEWEST,
+        "off": _switched_off(columns, connection),
         "rows": rows,
     }
+
+
+def _switched_off(columns: StudyColumns, connection: Reading) -> list[str]:
+    """Return which proxies the study stopped listening to, and why."""
+    query = "SELECT data FROM event WHERE study_id = ? AND kind = 'proxy off' ORDER BY id"
+    rows = connection.execute(query, (columns.study.id,))
+    events = (loads(row[0]) for row in rows)
+    return [f"{event['metric']} was switched off: {event['reason']}" for event in events]
 
 
 def _strength(row: dict[str, Any]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import pickle
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import nn
@@ -18,10 +20,13 @@ from torch import nn
 from evaluators.accuracy.data import AnyDataset
 from evaluators.accuracy.recipe import Recipe
 
-SAVE_SECONDS = 20.0
-"""Least time between two saves: what a killed training loses at most, besides an epoch."""
+SAVE_SECONDS = 1.0
+"""Least time between two saves: what a killed training of short epochs loses at most."""
+SAVE_SPACING = 20.0
+"""Between two saves at least so many times what the last one took: they cost under 5 %."""
 
 _FORMAT = 1
+_PARTIAL = ".partial-"
 _SUM = sha256().digest_size
 # All that torch.load raises on files that are torn, of another kind, or not made of plain values.
 _UNREADABLE = (
@@ -42,6 +47,7 @@ class Checkpoint:
     def __init__(self, path: Path, run: str) -> None:
         self.path, self.run = path, run
         self._saved = time.monotonic()
+        self._took = 0.0
 
     def load(self) -> dict[str, Any] | None:
         """Return what :meth:`save` was given, tensors on the CPU; None where nothing can be used.
@@ -69,8 +75,8 @@ class Checkpoint:
 
     @property
     def due(self) -> bool:
-        """Whether the last save, or the start, is ``SAVE_SECONDS`` ago."""
-        return time.monotonic() - self._saved >= SAVE_SECONDS
+        """Whether the last save, or the start, is so long ago that another one costs little."""
+        return time.monotonic() - self._saved >= max(SAVE_SECONDS, SAVE_SPACING * self._took)
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the file at once: whoever reads it sees the old state or the new one.
@@ -79,7 +85,9 @@ class Checkpoint:
             state: plain values and tensors only. A file that cannot be written is logged: the
                 training goes on without.
         """
-        partial = self._partial
+        start = time.monotonic()
+        # Of its own name: another study may train the same.
+        partial = self.path.with_name(f"{self.path.name}{_PARTIAL}{uuid4().hex}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             buffer = io.BytesIO()
@@ -88,19 +96,22 @@ class Checkpoint:
             partial.write_bytes(sha256(content).digest() + content)
             partial.replace(self.path)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
             why = " ".join(str(error).split())
             _log.warning("%s cannot be written (%s); the training goes on.", self.path, why)
         self._saved = time.monotonic()
+        self._took = self._saved - start
 
     def remove(self) -> None:
         """Delete the file, and what a save that was killed left of one."""
-        for path in (self.path, self._partial):
-            if path.exists():
-                path.unlink()
+        remove(self.path)
 
-    @property
-    def _partial(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.partial")
+
+def remove(path: Path) -> None:
+    """Delete the checkpoint of a training that nobody goes on with."""
+    for leftover in (path, *path.parent.glob(f"{path.name}{_PARTIAL}*")):
+        leftover.unlink(missing_ok=True)
 
 
 def run_digest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +13,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from evaluators.accuracy.checkpoint import remove
 from evaluators.accuracy.data import AnyDataset
 from evaluators.accuracy.initialise import initialise
 from evaluators.accuracy.recipe import Recipe
 from evaluators.accuracy.score import Score
 from evaluators.accuracy.tasks import metrics_of, score_split
-from evaluators.accuracy.training import TrainingResult, TrainingStatus, train
+from evaluators.accuracy.training import Epoch, TrainingResult, TrainingStatus, train
 from evaluators.keys import accuracy_key, dense_key
 from evaluators.protocol import EvaluationError, Measured, Slot
 from search_spaces.architecture import Architecture
@@ -25,8 +27,8 @@ from search_spaces.build import build, load_weights, weights_by_node
 
 Weights = Mapping[str, torch.Tensor]
 """A trained network's state on the CPU, by canonical node number: no scope name enters."""
-SaveWeights = Callable[[str, Weights], None]
-"""Keeps trained weights under their dense key."""
+SaveWeights = Callable[[str, Weights], str | None]
+"""Keeps trained weights under their dense key; returns the hash of their content, if it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,9 @@ class AccuracyEvaluator:
             recipe, such as a shorter training that comes first, gives it another one,
             ``accuracy[recipe=cifar-short]``. What stands in brackets goes to all of its figures.
         checkpoints: a folder where trainings that are killed leave their state; None: nowhere.
+        on_epoch: told of every epoch; one that is to be pickled has none.
         start: weights that every training begins from; None: fresh ones by the seed.
+        send: told of the state that a training leaves which was to go :meth:`until` an epoch.
     """
 
     slot: Slot = "training"
@@ -86,7 +90,9 @@ class AccuracyEvaluator:
         save: SaveWeights | None = None,
         metric: str = "",
         checkpoints: Path | None = None,
+        on_epoch: Callable[[Epoch], None] | None = None,
         start: Start | None = None,
+        send: Callable[[Path], None] | None = None,
     ) -> None:
         self._dataset: AnyDataset | bytes = dataset
         self.recipe, self.seed = recipe, seed
@@ -97,7 +103,9 @@ class AccuracyEvaluator:
             metric or first,
             *(f"{name}{bracket}{conditions}" for name in others),
         )
-        self._save, self._checkpoints, self._start = save, checkpoints, start
+        self._save, self._checkpoints, self._on_epoch = save, checkpoints, on_epoch
+        self._start, self._send = start, send
+        self._until: int | None = None
 
     @property
     def dataset(self) -> AnyDataset:
@@ -133,6 +141,25 @@ class AccuracyEvaluator:
         """See :class:`evaluators.protocol.Evaluator`."""
         return accuracy_key(architecture, self.dense_key(architecture), metric=self.metrics[0])
 
+    @property
+    def steps(self) -> int:
+        """See :class:`evaluators.protocol.Stepwise`."""
+        return self.recipe.epochs
+
+    def until(self, step: int, metrics: tuple[str, ...]) -> AccuracyEvaluator:
+        """See :class:`evaluators.protocol.Stepwise`."""
+        part = copy.copy(self)
+        part._until, part.metrics = step, metrics
+        return part
+
+    def state_files(self, architecture: Architecture) -> tuple[Path, ...]:
+        """See :class:`evaluators.protocol.Stepwise`."""
+        path = self._checkpoint(self.dense_key(architecture))
+        return () if path is None else (path,)
+
+    def _checkpoint(self, key: str) -> Path | None:
+        return None if self._checkpoints is None else self._checkpoints / f"{key}.pt"
+
     def evaluate(self, architecture: Architecture) -> list[Measured]:
         """Train and validate.
 
@@ -147,6 +174,7 @@ class AccuracyEvaluator:
             initialise(module, self.seed)
         else:
             self._start.give(module, architecture)
+        file = self._checkpoint(key)
         result = train(
             module,
             self.dataset,
@@ -154,15 +182,31 @@ class AccuracyEvaluator:
             seed=self.seed,
             device=self.device,
             threads=self.threads,
-            checkpoint=None if self._checkpoints is None else self._checkpoints / f"{key}.pt",
+            on_epoch=self._on_epoch,
+            checkpoint=file,
+            keep_checkpoint=True,
+            until=self._until,
         )
-        if result.status is TrainingStatus.FAILED or result.validation is None:
-            raise EvaluationError(f"The training failed: {result.reason}")
-        if self._save is not None:
+        failed = result.status is TrainingStatus.FAILED
+        if self._until is not None and not failed:
+            return self._on_the_way(result, self._until, file)
+        detail: dict[str, Any] = {"dense_key": key}
+        if self._save is not None and not failed:
             state = weights_by_node(module, architecture)
-            self._save(key, {name: tensor.detach().cpu() for name, tensor in state.items()})
-        detail = {**self._detail(result), "dense_key": key}
-        return _measured(self.metrics, result.validation, detail)
+            digest = self._save(key, {name: item.detach().cpu() for name, item in state.items()})
+            if digest is not None:
+                detail["weights"] = digest
+        if file is not None:  # not before the weights are safe
+            remove(file)
+        if result.validation is None:
+            raise EvaluationError(f"The training failed: {result.reason}")
+        return _measured(self.metrics, result.validation, {**self._detail(result), **detail})
+
+    def _on_the_way(self, result: TrainingResult, epoch: int, state: Path | None) -> list[Measured]:
+        """Return the figures after an epoch; the training may be further than that already."""
+        if self._send is not None and state is not None and state.exists():
+            self._send(state)
+        return _measured(self.metrics, result.history[epoch - 1].validation, self._detail(result))
 
     def _detail(self, result: TrainingResult) -> dict[str, Any]:
         return {
@@ -177,6 +221,7 @@ class AccuracyEvaluator:
             "threads": result.threads,
             "torch": torch.__version__,
             "seconds": result.wall_seconds,
+            "resumed": result.resumed,
             "history": [
                 {
                     "epoch": epoch.number,

@@ -358,7 +358,7 @@ _TEXT_SHORT = RECIPES.add(
 # For a search on 28 x 28 grey images. Fashion-MNIST, three random `mobile-cnn-small` networks of 13
 # to 29 thousand parameters: 80.6, 78.9 and 79.5 % of 2,000 validation images after 28, 18 and 45 s
 # of one thread's CPU time.
-RECIPES.add(
+_MNIST_SHORT = RECIPES.add(
     "mnist-short",
     Recipe(
         name="mnist-short",
@@ -373,5 +373,19 @@ RECIPES.add(
         gradient_clip=1.0,
         channels_last=True,
         epoch_images=6000,
+    ),
+)
+
+# For points of a front.
+RECIPES.add(
+    "mnist-full",
+    replace(
+        _MNIST_SHORT,
+        name="mnist-full",
+        batch_size=128,
+        epochs=20,
+        augmentation=(Augmentation("shift", 2),),
+        ema_decay=0.998,
+        epoch_images=None,
     ),
 )

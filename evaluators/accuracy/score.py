@@ -91,7 +91,7 @@ class Accuracy:
     @property
     def counts(self) -> Mapping[str, float]:
         """See :class:`Score`."""
-        return {"correct": self.correct}
+        return {"correct": self.correct, "total": self.total}
 
     def row(self) -> tuple[float, ...]:
         """See :class:`Score`."""

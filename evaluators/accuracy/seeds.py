@@ -5,14 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from evaluators.accuracy.data import AnyDataset
-from evaluators.accuracy.evaluator import AccuracyEvaluator, SaveWeights
-from evaluators.accuracy.recipe import Recipe
 from evaluators.protocol import Measured
 from kernels.errors import NasError
-from search_spaces.architecture import Architecture
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,50 +44,3 @@ class SeedSummary:
         values = [figure.value for figure in measured]
         deviation = statistics.stdev(values) if len(values) > 1 else None
         return cls(len(values), statistics.fmean(values), min(values), max(values), deviation)
-
-
-def train_seeds(
-    architecture: Architecture,
-    dataset: AnyDataset,
-    recipe: Recipe,
-    seeds: Sequence[int],
-    *,
-    device: str = "cpu",
-    threads: int = 1,
-    save: SaveWeights | None = None,
-    checkpoints: Path | None = None,
-) -> list[Measured]:
-    """Train a network once per seed and return its first validation figures, in order.
-
-    Args:
-        architecture: the network.
-        dataset: what to train on; its test split is not touched.
-        recipe: how to train.
-        seeds: of the initial weights and the training; each one once.
-        device: a torch device name.
-        threads: CPU threads of a training.
-        save: keeps each seed's weights under its dense key; None drops them.
-        checkpoints: folder for the state of trainings that are killed; None: nowhere.
-
-    Returns:
-        One ``accuracy``, or ``loss`` of a text, per seed; ``detail["seed"]`` and
-        ``detail["dense_key"]`` say which.
-
-    Raises:
-        NasError: no seed is given, or one twice.
-        EvaluationError: a training failed.
-    """
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise NasError(f"Give at least one seed, and each once, got {list(seeds)}.")
-    return [
-        AccuracyEvaluator(
-            dataset,
-            recipe,
-            seed=seed,
-            device=device,
-            threads=threads,
-            save=save,
-            checkpoints=checkpoints,
-        ).evaluate(architecture)[0]
-        for seed in seeds
-    ]

@@ -66,6 +66,7 @@ class TrainingResult:
         seed: the seed of shuffling, augmentation and dropout.
         device: where it ran.
         threads: torch's CPU threads: sums round differently with their number.
+        resumed: epochs that an earlier call made.
     """
 
     status: TrainingStatus
@@ -76,6 +77,7 @@ class TrainingResult:
     seed: int
     device: str
     threads: int
+    resumed: int = 0
 
     @property
     def epochs(self) -> int:
@@ -93,6 +95,8 @@ def train(
     threads: int | None = None,
     on_epoch: Callable[[Epoch], bool | None] | None = None,
     checkpoint: Path | None = None,
+    keep_checkpoint: bool = False,
+    until: int | None = None,
 ) -> TrainingResult:
     """Fit ``module`` in place, from the weights it has, and validate it after every epoch.
 
@@ -112,9 +116,12 @@ def train(
             small images: on 2 cores with one busy, 2 threads took 59 s where 1 took 0.4 s (OpenMP
             threads spin at each barrier; OMP_WAIT_POLICY=PASSIVE in the environment helps).
         on_epoch: called after each epoch; True ends the training there with status ``stopped``.
-        checkpoint: a file that the state is saved to after an epoch, at most every 20 s, and
-            that is removed at the end. A training that was killed goes on from it; on the CPU the
-            end is bit-equal. A file of another training, or a damaged one, is replaced.
+        checkpoint: a file that the state is saved to each epoch, or each second where epochs are
+            shorter, and that is removed at the end. A killed training goes on from it; on the CPU
+            the end is bit-equal. A file of another training, or a damaged one, is replaced.
+        keep_checkpoint: leave the file for the caller to remove, as when the weights are safe.
+        until: ends after this epoch, with status ``stopped`` and the state in the checkpoint, from
+            which a later call goes on.
 
     Returns:
         The result. A loss or weight that is not finite, or a device out of memory, gives status
@@ -130,17 +137,8 @@ def train(
         if checkpoint is not None:
             digest = run_digest(module, dataset, recipe, seed=seed, device=target)
             run.checkpoint = Checkpoint(checkpoint, digest)
-        status, reason = run.to_the_end()
-        return TrainingResult(
-            status=status,
-            reason=reason,
-            history=tuple(run.history),
-            validation=None if status is TrainingStatus.FAILED else run.history[-1].validation,
-            wall_seconds=run.seconds,
-            seed=seed,
-            device=str(target),
-            threads=torch.get_num_threads(),
-        )
+        run.until = until or recipe.epochs
+        return run.result(*run.to_the_end(keep_checkpoint))
 
 
 class _Run:
@@ -160,6 +158,7 @@ class _Run:
         self.seed, self.device, self.on_epoch = seed, device, on_epoch
         self.checkpoint: Checkpoint | None = None
         self.history: list[Epoch] = []
+        self.until, self.resumed = recipe.epochs, 0
         self._start = time.perf_counter()
         self._earlier_seconds = 0.0
 
@@ -168,8 +167,8 @@ class _Run:
         """Wall time until now, with that of the runs before that were killed."""
         return self._earlier_seconds + time.perf_counter() - self._start
 
-    def to_the_end(self) -> tuple[TrainingStatus, str | None]:
-        """Train, and remove the checkpoint; it stays only if an exception ends the training."""
+    def to_the_end(self, keep_checkpoint: bool) -> tuple[TrainingStatus, str | None]:
+        """Train, and remove the checkpoint; it stays if an exception ends the training."""
         try:
             outcome = self._epochs()
         except (RuntimeError, MemoryError) as error:
@@ -178,14 +177,33 @@ class _Run:
             outcome = TrainingStatus.FAILED, self._memory_reason(error)
         if self.recipe.channels_last:
             self.module.to(memory_format=torch.contiguous_format)
-        if self.checkpoint is not None:
+        if self.checkpoint is not None and not keep_checkpoint and not self._goes_on:
             self.checkpoint.remove()
         return outcome
+
+    def result(self, status: TrainingStatus, reason: str | None) -> TrainingResult:
+        """Say how it ended."""
+        return TrainingResult(
+            status=status,
+            reason=reason,
+            history=tuple(self.history),
+            validation=None if status is TrainingStatus.FAILED else self.history[-1].validation,
+            wall_seconds=self.seconds,
+            seed=self.seed,
+            device=str(self.device),
+            threads=torch.get_num_threads(),
+            resumed=self.resumed,
+        )
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether a later call is to go on from here."""
+        return self.until < self.recipe.epochs
 
     def _epochs(self) -> tuple[TrainingStatus, str | None]:
         loop = Loop(self.module, self.task, self.recipe, self.seed, self.device)
         self._resume(loop)
-        for number in range(len(self.history) + 1, self.recipe.epochs + 1):
+        for number in range(len(self.history) + 1, self.until + 1):
             loss = loop.run_epoch()
             if not math.isfinite(loss):
                 return TrainingStatus.FAILED, f"The loss is {loss} in epoch {number}."
@@ -198,10 +216,16 @@ class _Run:
                 loop.keep_average()
                 return TrainingStatus.STOPPED, None
             # After the listener: an epoch it has not judged is trained again.
-            if number < self.recipe.epochs and self.checkpoint is not None and self.checkpoint.due:
+            if self.checkpoint is not None and self._is_kept(number, self.checkpoint):
                 self._save(loop, self.checkpoint)
+        if self._goes_on:
+            return TrainingStatus.STOPPED, None
         loop.keep_average()
         return TrainingStatus.OK, None
+
+    def _is_kept(self, number: int, checkpoint: Checkpoint) -> bool:
+        """Tell whether the state after an epoch is saved: where it stops, and now and then."""
+        return number < self.recipe.epochs and (number == self.until or checkpoint.due)
 
     @property
     def _glance(self) -> int | None:
@@ -220,7 +244,7 @@ class _Run:
         self.history = [
             Epoch(number, loss, self.task.score(*row)) for number, loss, *row in state["history"]
         ]
-        self._earlier_seconds = state["seconds"]
+        self._earlier_seconds, self.resumed = state["seconds"], len(self.history)
 
     def _memory_reason(self, error: BaseException) -> str:
         why = (str(error).splitlines() or [""])[0] or type(error).__name__

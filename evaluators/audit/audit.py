@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from evaluators.audit.cases import (
     Case,
@@ -18,12 +18,11 @@ from evaluators.audit.cases import (
     relative,
     write_cases,
 )
-from evaluators.audit.files import check_files, wrong_preprocessing
+from evaluators.audit.files import check_files
 from evaluators.audit.latency import check_latency
 from evaluators.audit.process import Json, run_where_due
+from evaluators.audit.quality import check_preprocessing, check_quality, quality_job, write_test
 from evaluators.audit.truth import (
-    ACCURACY_TOLERANCE,
-    INPUT_TOLERANCE,
     LARGEST_ROUNDING,
     LATENCY_TOLERANCE,
     OUTPUT_TOLERANCE,
@@ -35,9 +34,8 @@ from search_spaces.export.values import Format
 from search_spaces.pack import pack
 from search_spaces.variants import tolerance_of
 
-_SHOWN = 16
-"""Normalised test images that are compared pixel by pixel."""
-_BATCH = 512
+_QUALITY = ("accuracy", "likelihood")
+"""Tasks that read the test split."""
 
 
 def audit_export(
@@ -88,10 +86,12 @@ def _reloaded(folder: Path, truth: Truth, scratch: Path) -> list[Check]:
     for kind in truth.order.to:
         here = scratch / kind
         here.mkdir()
-        cases[kind] = cases_of(truth, training=kind in ("python", "safetensors"))
+        training, cached = kind in ("python", "safetensors"), kind == "python"
+        cases[kind] = cases_of(truth, training=training, cached=cached)
         jobs += _jobs(folder, truth, kind, cases[kind], here)
-    if _has_test(truth):
-        _write_test(truth, scratch / "test")
+    if quality_job(truth) is not None:
+        files = write_test(truth, scratch / "split")
+        jobs = [{**job, **files} if job["task"] in _QUALITY else job for job in jobs]
     checks = []
     read: list[tuple[Json, Json]] = []
     for job, answer in zip(jobs, run_where_due(jobs, threads=torch.get_num_threads()), strict=True):
@@ -100,10 +100,10 @@ def _reloaded(folder: Path, truth: Truth, scratch: Path) -> list[Check]:
         elif job["task"] == "outputs":
             checks.append(_check_outputs(truth, job, answer, cases[job["format"]]))
         else:
-            checks.append(_check_accuracy(truth, job, answer))
+            checks.append(check_quality(truth, job, answer))
             read.append((job, answer))
-    if read:  # how images are prepared depends on no format
-        checks.append(_check_preprocessing(folder, truth, *read[0]))
+    if read:  # how inputs are prepared depends on no format
+        checks.append(check_preprocessing(folder, truth, *read[0]))
     return checks
 
 
@@ -115,28 +115,16 @@ def _jobs(folder: Path, truth: Truth, kind: Format, cases: list[Case], scratch: 
     named = write_cases(cases, scratch)
     results = str(scratch / "outputs")
     jobs = [_job(folder, "outputs", kind, device=device, cases=named, results=results, alone=alone)]
-    if _has_test(truth):
-        accuracy = _job(
-            folder,
-            "accuracy",
-            kind,
-            device=truth.device if module else device,
-            images=str(scratch.parent / "test"),
-            batch=_BATCH,
-            shown=_SHOWN,
-            results=str(scratch / "inputs"),
-            alone=alone,
-        )
-        jobs.append(accuracy)
+    quality = quality_job(truth)
+    if quality is not None:
+        where = truth.device if module else device
+        quality |= {"device": where, "results": str(scratch / "inputs"), "alone": alone}
+        jobs.append({"directory": str(folder), "format": kind, **quality})
     return jobs
 
 
 def _job(folder: Path, task: str, kind: Format, **settings: object) -> Json:
     return {"task": task, "directory": str(folder), "format": kind, **settings}
-
-
-def _has_test(truth: Truth) -> bool:
-    return truth.test is not None and truth.order.preprocessing is not None
 
 
 def _check_weights(truth: Truth, job: Json, answer: Json) -> Check:
@@ -168,46 +156,3 @@ def _check_outputs(truth: Truth, job: Json, answer: Json, cases: list[Case]) -> 
         rounding = own_rounding(truth.module, cases)
         tolerance = max(tolerance, min(ROUNDINGS * rounding, LARGEST_ROUNDING))
     return Check(name, worst <= tolerance, 0.0, worst, tolerance, "of the largest output")
-
-
-def _check_accuracy(truth: Truth, job: Json, answer: Json) -> Check:
-    name = f"test_accuracy of {job['format']}"
-    if "error" in answer:
-        return Check(name, False, truth.test_accuracy, note=f"does not run: {answer['error']}")
-    found = answer["correct"] / answer["total"]
-    tolerance = max(ACCURACY_TOLERANCE, 1 / answer["total"])
-    stated = truth.test_accuracy
-    same = stated is None or abs(found - stated) <= tolerance + 1e-12
-    note = "" if stated is not None else "the study states none"
-    return Check(name, same, stated, found, tolerance, "share of the test split", note)
-
-
-def _check_preprocessing(folder: Path, truth: Truth, job: Json, answer: Json) -> Check:
-    """Compare the first test images as the export prepares them with the data set's."""
-    name, unit = "preprocessing", "standard deviations"
-    if "error" in answer:
-        return Check(name, False, note=f"does not run: {answer['error']}")
-    assert truth.test is not None
-    found = load_file(job["results"])["normalised"]
-    meant = truth.test.to("cpu").batch(slice(0, len(found)))
-    note = wrong_preprocessing(folder, truth)
-    worst = (found - meant).abs().max().item() if found.shape == meant.shape else math.inf
-    if math.isinf(worst) or math.isnan(worst):
-        return Check(name, False, tolerance=INPUT_TOLERANCE, note=note or "other shapes")
-    passed = not note and worst <= INPUT_TOLERANCE
-    return Check(name, passed, 0.0, worst, INPUT_TOLERANCE, unit, note)
-
-
-def _write_test(truth: Truth, path: Path) -> None:
-    """Write the test images as they were before the data set normalised them."""
-    test, facts = truth.test, truth.order.preprocessing
-    assert test is not None
-    assert facts is not None
-    images = test.images.cpu()
-    if test.levels is None:
-        mean, std = (
-            torch.tensor(item, dtype=torch.float64).reshape(-1, 1, 1)
-            for item in (facts.mean, facts.std)
-        )
-        images = (images.double() * std + mean).float()
-    save_file({"images": images.contiguous(), "labels": test.labels.cpu().contiguous()}, path)

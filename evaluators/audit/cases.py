@@ -29,18 +29,21 @@ class Case:
         training: whether the network is in training mode.
         output: what the study's module gives.
         state: what its state dict is then; empty in evaluation mode.
+        cached: whether a decoder is also to read the tokens one by one, for the same output.
     """
 
     inputs: tuple[Tensor, ...]
     training: bool
     output: Tensor
     state: Mapping[str, Tensor]
+    cached: bool = False
 
 
-def cases_of(truth: Truth, *, training: bool) -> list[Case]:
+def cases_of(truth: Truth, *, training: bool, cached: bool = False) -> list[Case]:
     """Run the study's module on batches of 7 and of 1, in evaluation and perhaps training mode.
 
-    Variants run in the form that the study reports; they have no training mode.
+    Variants run in the form that the study reports; they have no training mode. Decoders may be
+    asked for the same output with what they keep of tokens read before.
     """
     reported = pack(truth.architecture, truth.module)
     modes = (False, True) if training and not truth.architecture.regions else (False,)
@@ -59,7 +62,9 @@ def cases_of(truth: Truth, *, training: bool) -> list[Case]:
                 if mode and batch == 1:  # batch norm has no variance over one pixel of one image
                     continue
                 raise
-            cases.append(Case(inputs, mode, output, module.state_dict() if mode else {}))
+            state = module.state_dict() if mode else {}
+            kept = cached and not mode and truth.architecture.decodes
+            cases.append(Case(inputs, mode, output, state, kept))
     return cases
 
 
@@ -69,7 +74,14 @@ def write_cases(cases: list[Case], folder: Path) -> list[Json]:
     for number, case in enumerate(cases):
         path = folder / f"case{number}.safetensors"
         save_file({f"input_{i}": x.contiguous() for i, x in enumerate(case.inputs)}, path)
-        named.append({"inputs": str(path), "training": case.training, "seed": _SEED})
+        named.append(
+            {
+                "inputs": str(path),
+                "training": case.training,
+                "cached": case.cached,
+                "seed": _SEED,
+            }
+        )
     return named
 
 
@@ -83,6 +95,7 @@ def largest_difference(cases: list[Case], results: Mapping[str, Tensor]) -> floa
     for number, case in enumerate(cases):
         expected = {"output": case.output}
         expected |= {f"state.{name}": tensor for name, tensor in case.state.items()}
+        expected |= {"cached": case.output} if case.cached else {}
         for name, tensor in expected.items():
             worst = max(worst, relative(results.get(f"{number:04d}.{name}"), tensor))
     return worst

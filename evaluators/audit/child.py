@@ -32,6 +32,7 @@ def main(request: Json) -> None:
         "weights": _weights,
         "outputs": _outputs,
         "accuracy": _accuracy,
+        "likelihood": _likelihood,
         "latency": _latency,
     }
     with Path(request["report"]).open("w", encoding="utf-8") as report:
@@ -73,6 +74,8 @@ def _outputs(job: Json, reload: Any) -> Json:
             torch.manual_seed(case["seed"])
         with torch.no_grad():
             results[f"{number:04d}.output"] = model(*inputs)
+            if case.get("cached"):
+                results[f"{number:04d}.cached"] = _cached(model, inputs[0], reload)
         if case["training"]:
             for name, tensor in model.state_dict().items():
                 results[f"{number:04d}.state.{name}"] = tensor
@@ -80,11 +83,20 @@ def _outputs(job: Json, reload: Any) -> Json:
     return {}
 
 
+def _cached(model: Any, ids: Any, reload: Any) -> Any:
+    """Read half of the tokens at once and the others one by one, with what is kept of each."""
+    import torch
+
+    cache = reload.load_source().Cache(ids.shape[1])
+    parts = [ids[:, : ids.shape[1] // 2], *ids[:, ids.shape[1] // 2 :].split(1, 1)]
+    return torch.cat([model(part, cache) for part in parts if part.shape[1]], 1)
+
+
 def _accuracy(job: Json, reload: Any) -> Json:
     """Classify raw images as the export says they are to be prepared."""
     import torch
 
-    data = reload.load_tensors(Path(job["images"]))
+    data = reload.load_tensors(Path(job["split"]))
     images, labels = data["images"], data["labels"]
     model = reload.load_model(job["format"])
     _place(model, job["device"])
@@ -98,8 +110,33 @@ def _accuracy(job: Json, reload: Any) -> Json:
             logits = model(x.to(job["device"])).cpu()
             hit = logits.argmax(1) == labels[start : start + job["batch"]]
             correct += int((hit & ~logits.isnan().any(1)).sum())
-    _write(Path(job["results"]), {"normalised": first})
-    return {"correct": correct, "total": len(labels)}
+    _write(Path(job["results"]), {"inputs": first})
+    return {"sum": correct, "total": len(labels)}
+
+
+def _likelihood(job: Json, reload: Any) -> Json:
+    """Foretell the tokens of a text, window after window, and cut its beginning into tokens."""
+    import torch
+
+    ids = reload.load_tensors(Path(job["split"]))["ids"].long()
+    context = job["context"]
+    count = (len(ids) - 1) // context
+    given = ids[: count * context].reshape(count, context)
+    next_ids = ids[1 : count * context + 1].reshape(count, context)
+    model = reload.load_model(job["format"])
+    _place(model, job["device"])
+    nats = 0.0
+    with torch.inference_mode():
+        for start in range(0, count, job["batch"]):
+            part = slice(start, start + job["batch"])
+            logits = model(given[part].to(job["device"])).float().cpu()
+            each = torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), next_ids[part].flatten(), reduction="none"
+            )
+            nats += float(each.double().sum())
+    text = Path(job["text"]).read_bytes().decode()
+    _write(Path(job["results"]), {"inputs": torch.tensor(reload.encode(text))})
+    return {"sum": nats, "total": count * context}
 
 
 def _weights(job: Json, reload: Any) -> Json:
@@ -162,9 +199,9 @@ def _latency(job: Json, reload: Any) -> Json:
 def _apart(kind: str, evaluator: Any) -> str:
     """Say why a format cannot be compared with what the study measured; empty if it can."""
     if kind != "python" and evaluator.dtype != "float32":
-        return f"a {kind} file stays in float32, the study measured {evaluator.dtype}"
+        return f"{kind} stays in float32, the study measured {evaluator.dtype}"
     if kind != "python" and (evaluator.phase or evaluator.tokens):
-        return f"a {kind} file reads whole inputs, the study measured a phase of decoding"
+        return f"{kind} reads whole inputs, the study measured a phase of decoding"
     if kind == "onnx" and evaluator.device.kind != "cpu":
         return "onnxruntime runs on the CPU here, the study measured another device"
     return ""

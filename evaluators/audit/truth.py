@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from evaluators.accuracy.data import Split
+from evaluators.accuracy.data import Split, TextSplit
+from evaluators.accuracy.data.tokens import Tokeniser
 from search_spaces.architecture import Architecture
 from search_spaces.export.values import Figure
 from search_spaces.export.write import Order
@@ -22,6 +23,8 @@ INPUT_TOLERANCE = 1e-5
 """Largest difference of a normalised pixel, in standard deviations of the training images."""
 ACCURACY_TOLERANCE = 0.002
 """Share of the test images whose class may change, as rounding differs between devices."""
+LOSS_TOLERANCE = 0.001
+"""Nats a token by which the loss may change, as rounding differs between devices."""
 LATENCY_TOLERANCE = 0.15
 """How much slower a packed export may be than the slow end of the study's spread."""
 
@@ -50,7 +53,9 @@ class Truth:
         module: of that network, with the trained weights, on the CPU.
         order: what the export is to be, with facts and preprocessing.
         test: the test split; None where the data is not known.
-        test_accuracy: share of it that the study's model gets right.
+        tokeniser: of a text.
+        test_accuracy: share of the test images that the study's model gets right.
+        test_loss: of a text, nats a token.
         latencies: those that the study measured.
         device: a torch device name: where to measure again.
         device_note: what differs from the study's device; empty if nothing does.
@@ -59,8 +64,10 @@ class Truth:
     architecture: Architecture
     module: nn.Module
     order: Order
-    test: Split | None = None
+    test: Split | TextSplit | None = None
+    tokeniser: Tokeniser | None = None
     test_accuracy: float | None = None
+    test_loss: float | None = None
     latencies: tuple[Latency, ...] = ()
     device: str = "cpu"
     device_note: str = ""

@@ -47,6 +47,7 @@ class DualModuleConv2d(DualModule):
         self.projection = Projection(conv.in_channels, k, seed)
         self.estimator = Estimator((k * taps,), conv.out_channels, bits)
         self.switch = Switch("relu")
+        self.to(conv.weight.device)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map x (b, c, h, w) to ReLU of the convolution (b, m, h', w')."""

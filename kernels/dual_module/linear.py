@@ -44,6 +44,7 @@ class DualModuleLinear(DualModule):
         self.weight, self.bias = linear.weight, linear.bias
         self.little = LittleModule((linear.in_features,), linear.out_features, **settings)
         self.switch = Switch(activation, count)
+        self.to(linear.weight.device)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map x (..., d) to the activation of the rows (..., n)."""

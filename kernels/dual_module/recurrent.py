@@ -45,6 +45,7 @@ class DualModuleLSTMCell(DualModule):
         sizes = (self.input_size, self.hidden_size)
         self.little = LittleModule(sizes, 4 * self.hidden_size, **settings)
         self.gate_switches = nn.ModuleList([Switch(gate) for gate in LSTM_GATES])
+        self.to(weight_ih.device)
 
     @classmethod
     def of(cls, cell: nn.LSTMCell, **settings: Any) -> DualModuleLSTMCell:
@@ -153,6 +154,7 @@ class DualModuleGRUCell(DualModule):
         self.candidate_x = LittleModule(gates[:1], size, **settings)
         self.candidate_h = LittleModule(gates[1:], size, **settings)
         self.gate_switches = nn.ModuleList([Switch("sigmoid"), Switch("sigmoid"), Switch("tanh")])
+        self.to(cell.weight_ih.device)
 
     def forward(self, x: torch.Tensor, h: torch.Tensor | None = None) -> torch.Tensor:
         """Map x (b, d) and the state (b, h) to the next state."""

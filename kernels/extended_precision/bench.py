@@ -30,7 +30,7 @@ SYSTEM = "extended_precision"
 BASELINE = "cuBLAS fp32, TF32 off"
 _DEVICE = "cuda"
 _POLICY = replace(POLICY, max_seconds=15.0)  # 20 products 8192^3 of cuBLAS take half a second
-_SCOUTING = replace(POLICY, rounds=3, max_seconds=0.4, warmup_max_seconds=0.4)
+_SCOUTING = replace(POLICY, rounds=3, max_seconds=0.2, warmup_max_seconds=0.2)
 _GEMMS = (
     # batch, m, n, k, and the same in words
     (1, 4096, 4096, 4096, "gemm M4096 N4096 K4096"),
@@ -42,6 +42,9 @@ _GEMMS = (
 _KMEANS = (1 << 20, 128, 1024)
 _DEPTHS = (64, 256, 2048, 16384)
 _KINDS = ("U(-1,1)", "U(0,1)", "N(0,1)", "rows 10^-6..6")
+
+RULE = "chosen"
+"""The plan that a user gets, which ``plan.choose`` takes."""
 
 Turns = dict[str, Sequence[Call]]
 
@@ -132,7 +135,7 @@ def plan_names() -> list[str]:
     """Return the plans of this GPU: the Hopper kernel's, and the tiles of the Triton kernel."""
     hopper = torch.cuda.get_device_capability() == launch.HOPPER
     tiles = [f"portable {tile.rows}x{tile.columns}" for tile in TILES]
-    return [*(plan.VARIANTS if hopper else ()), *tiles]
+    return [*((RULE, *plan.VARIANTS) if hopper else ()), *tiles]
 
 
 def compile_kernels() -> None:
@@ -162,11 +165,14 @@ def check_kernels(say: Callable[[str], None] = lambda text: None) -> list[dict[s
 
 def sound_plans(rows: Sequence[Mapping[str, JsonValue]]) -> list[str]:
     """Return the plans of which every check holds."""
-    groups = {
-        name: name if name.startswith("portable") else f"product {name}" for name in plan_names()
-    }
     failed = {row["group"] for row in rows if not row["passed"]}
-    return [name for name, group in groups.items() if not failed & {group, "split"}]
+
+    def needed(name: str) -> set[str]:
+        if name == RULE:
+            return {f"product {name}" for name, one in plan.VARIANTS.items() if one in plan.RULE}
+        return {name if name.startswith("portable") else f"product {name}"}
+
+    return [name for name in plan_names() if not failed & {*needed(name), "split"}]
 
 
 def accuracy(plans: Collection[str] | None = None) -> list[JsonValue]:
@@ -300,6 +306,8 @@ def _kmeans(names: Sequence[str]) -> Contest:
 
 def _wants(name: str) -> tuple[bool, int]:
     """Return whether a plan's operands are swizzled, and their residual scale."""
+    if name == RULE:
+        return True, 0
     chosen = plan.VARIANTS.get(name)
     return (False, 0) if chosen is None else (True, chosen.residual_bits)
 
@@ -313,7 +321,7 @@ def _multiply(
     name: str, a: SplitMatrix, b: SplitMatrix, out: torch.Tensor | None = None
 ) -> torch.Tensor:
     chosen: GemmPlan | None = plan.VARIANTS.get(name)
-    if chosen is not None:
+    if chosen is not None or name == RULE:
         return run_repair(a, b, launch.run_gemm(a, b, plan=chosen, out=out))
     tile = next(tile for tile in TILES if name == f"portable {tile.rows}x{tile.columns}")
     return run_repair(a, b, run_portable_gemm(a, b, tile=tile, out=out))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,8 @@ import torch
 from kernels.errors import NasError
 from kernels.extended_precision.plan import (
     CHUNK,
+    MANY,
+    MEASURED,
     NEAREST,
     ROW_MULTIPLE,
     STEP,
@@ -31,9 +32,6 @@ SOURCES = Path(__file__).parent / "cuda"
 
 HOPPER = (9, 0)
 """The only compute capability on which the product's instructions exist."""
-
-_PANEL_BYTES = 16 << 20
-"""Read twice in turn, the second time from the second-level cache; not measured yet."""
 
 _MOST_BLOCKS = 65535
 """In the second and third dimension of a grid."""
@@ -128,30 +126,19 @@ def _split_columns(
     trouble: torch.Tensor,
 ) -> None:
     batch, rows, k = x.shape
-    chunks, capability = _ceil(k, CHUNK), _capability(x.device)
-    partial = torch.empty(batch, chunks, padded, dtype=torch.int32, device=x.device)
+    measured, capability = _ceil(k, MEASURED), _capability(x.device)
+    partial = torch.empty(batch, measured, padded, dtype=torch.int32, device=x.device)
     measure = _split_kernel(plan, "measure_columns", capability)
     write = _split_kernel(plan, "split_columns", capability)
-    for part, blocks in _panels(batch, _ceil(padded, TALL), k):
-        here = x[part]
-        grid = (len(blocks), chunks, min(here.shape[0], _MOST_BLOCKS))
-        sizes = (
-            *_int64(x.stride(0), x.stride(2)),
-            *_int32(rows, k, padded, here.shape[0], blocks.start),
-        )
-        measure(grid, (256,), (here, *sizes, partial[part], trouble[part]))
-        outputs = image[part], exponents[part], trouble[part]
-        write(grid, (256,), (here, *sizes, partial[part], *outputs))
-
-
-def _panels(batch: int, blocks: int, k: int) -> Iterator[tuple[slice, range]]:
-    """Yield parts of a batch, or of one matrix's blocks of rows, that stay in the cache."""
-    block_bytes = 4 * TALL * k
-    together = max(1, _PANEL_BYTES // (block_bytes * blocks))
-    size = blocks if together > 1 else max(1, _PANEL_BYTES // block_bytes)
-    for first in range(0, batch, together):
-        for start in range(0, blocks, size):
-            yield slice(first, first + together), range(start, min(blocks, start + size))
+    blocks, layers = _ceil(padded, TALL), min(batch, _MOST_BLOCKS)
+    sizes = (*_int64(x.stride(0), x.stride(2)), *_int32(rows, k, padded, batch))
+    measure((blocks, measured, layers), (MANY,), (x, *sizes, partial, trouble))
+    outputs = image, exponents, trouble
+    write(
+        (blocks, _ceil(k, CHUNK), layers),
+        (256,),
+        (x, *sizes, *_int32(measured), partial, *outputs),
+    )
 
 
 def run_gemm(
@@ -160,6 +147,7 @@ def run_gemm(
     added: Added = NOTHING,
     plan: GemmPlan | None = None,
     out: torch.Tensor | None = None,
+    parts: int = 1,
 ) -> torch.Tensor:
     """Return alpha a b^T + beta added, (batch, m, n), float32, on Hopper.
 
@@ -169,8 +157,9 @@ def run_gemm(
         a: (batch or 1, m, k), swizzled.
         b: (batch or 1, n, k), swizzled, with the residual scale of ``a``.
         added: what is added.
-        plan: None takes the rule's.
+        plan: None takes the rule's, and its parts.
         out: what to write and return, rows contiguous; None takes new memory.
+        parts: in which K is summed, of one matrix; a divisor of its steps.
 
     Raises:
         NasError: operands that do not fit each other or the plan.
@@ -179,21 +168,39 @@ def run_gemm(
     out = empty_result(a, b) if out is None else out
     if out.numel() == 0:
         return out
-    plan = plan or _chosen(a, batch, m, n)
+    if plan is None:
+        plan, parts = _chosen(a, batch, m, n)
     _check(a, plan)
-    added_strides = added.strides((batch, m, n))
+    if parts == 1:
+        return _multiply(a, b, added, plan, out)
+    if batch > 1 or a.image.shape[1] % parts:
+        raise NasError(f"K of {a.image.shape[1]} steps and {batch} results has no {parts} parts.")
+    sums = torch.empty(parts, m, n, dtype=torch.float32, device=out.device)
+    torch.sum(_multiply(a, b, NOTHING, plan, sums), 0, out=out[0])
+    if added.alpha != 1.0:
+        out.mul_(added.alpha)
+    return out if added.tensor is None else out.add_(added.tensor, alpha=added.beta)
+
+
+def _multiply(
+    a: SplitMatrix, b: SplitMatrix, added: Added, plan: GemmPlan, out: torch.Tensor
+) -> torch.Tensor:
+    """Write the results (batch, m, n), or the sums of each part of one result's K (parts, m, n)."""
+    batch, m, n = out.shape
+    parts = 1 if batch in (a.batch, b.batch) else batch
+    steps = a.image.shape[1] // parts
     kernel = _gemm_kernel(plan, False)
     kernel(
         (plan.blocks(m, n, batch, _sms(out.device)),),
         (plan.threads,),
         (
-            *_operand(a, batch),
-            *_operand(b, batch),
-            *_int32(m, n, a.image.shape[1], batch, *plan.clusters(m, n)),
+            *_operand(a, batch, parts),
+            *_operand(b, batch, parts),
+            *_int32(m, n, steps, batch, *plan.clusters(m, n)),
             out,
             *_int64(out.stride(0), out.stride(1)),
             added.tensor,
-            *_int64(*added_strides),
+            *_int64(*added.strides((batch, m, n))),
             numpy.float32(added.alpha),
             numpy.float32(added.beta),
             None,
@@ -288,9 +295,9 @@ def empty_result(a: SplitMatrix, b: SplitMatrix) -> torch.Tensor:
     return torch.empty(result_shape(a, b), dtype=torch.float32, device=a.image.device)
 
 
-def _chosen(a: SplitMatrix, batch: int, m: int, n: int) -> GemmPlan:
-    sms = _sms(a.image.device)
-    return choose(m, n, batch, sms=sms, residual_bits=a.residual_bits)
+def _chosen(a: SplitMatrix, batch: int, m: int, n: int) -> tuple[GemmPlan, int]:
+    sms, steps = _sms(a.image.device), a.image.shape[1]
+    return choose(m, n, batch, steps, sms=sms, residual_bits=a.residual_bits)
 
 
 def _check(a: SplitMatrix, plan: GemmPlan) -> None:
@@ -303,10 +310,12 @@ def _check(a: SplitMatrix, plan: GemmPlan) -> None:
         raise NasError(f"{plan} cannot run: {refusal}.")
 
 
-def _operand(x: SplitMatrix, batch: int) -> tuple[torch.Tensor | numpy.generic, ...]:
-    """Return an operand as the kernel's parameters have it."""
+def _operand(
+    x: SplitMatrix, batch: int, parts: int = 1
+) -> tuple[torch.Tensor | numpy.generic, ...]:
+    """Return an operand as the kernel's parameters have it; parts of K lie one after another."""
     several = x.batch == batch
-    matrix_bytes = x.image[:1].numel() * 2 if several else 0
+    matrix_bytes = x.image[:1].numel() * 2 // parts if several or parts > 1 else 0
     rows = x.padded if several else 0
     return x.image, x.exponents, numpy.uint64(matrix_bytes), *_int32(rows, x.padded)
 

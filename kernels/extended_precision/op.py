@@ -5,6 +5,7 @@ Gradients are products of the same kind, so that they are differentiable in turn
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -70,12 +71,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     ctx.added = None if added is None else added.shape
 
 
-def _backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
+def _gradients(ctx: Any, dy: torch.Tensor, multiply: Callable[..., Any]) -> tuple[Any, ...]:
     a, b = ctx.saved_tensors
     da = db = dadded = None
 
-    def product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return extended_product(x, y, None, ctx.alpha, 1.0, ctx.implementation)
+    def product(x: torch.Tensor, y: torch.Tensor) -> Any:
+        return multiply(x, y, None, ctx.alpha, 1.0, ctx.implementation)
 
     if ctx.needs_input_grad[0]:
         # Like its operand, so that a transposed view gets a gradient of its own layout.
@@ -89,7 +90,12 @@ def _backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
     return da, db, dadded, None, None, None
 
 
-traced_product.register_autograd(_backward, setup_context=_save)
+def _traced_backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
+    # Tracers run this without saying that they compile: it must not leave the operator.
+    return _gradients(ctx, dy, traced_product)
+
+
+traced_product.register_autograd(_traced_backward, setup_context=_save)
 
 
 def _stands(x: torch.Tensor) -> bool:
@@ -116,4 +122,4 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
-        return _backward(ctx, dy)
+        return _gradients(ctx, dy, extended_product)

@@ -95,6 +95,30 @@ def _worst(trouble, rows, count):
 
 
 @triton.jit
+def _worst_of(trouble, first, end):
+    """The largest of a range, some at a time."""
+    worst = tl.zeros((), tl.int32)
+    for start in range(first, end, 1024):
+        at = start + tl.arange(0, 1024)
+        worst = tl.maximum(worst, tl.max(tl.load(trouble + at, mask=at < end, other=0)))
+    return worst
+
+
+@triton.jit
+def _worst_of_tiles(a_trouble, a_batch_rows, b_trouble, b_batch_rows, m, n, across, tiles, first,
+                    last, BM: tl.constexpr):  # fmt: skip
+    """The largest trouble of all rows that the tiles from first to last meet, and some more."""
+    matrix, last_matrix = first // tiles, last // tiles
+    several = last_matrix > matrix
+    above = tl.where(several, 0, first % tiles // across * BM)
+    below = tl.where(several, m, tl.minimum(m, last % tiles // across * BM + BM))
+    return tl.maximum(
+        _worst_of(a_trouble, matrix * a_batch_rows + above, last_matrix * a_batch_rows + below),
+        _worst_of(b_trouble, matrix * b_batch_rows, last_matrix * b_batch_rows + n),
+    )
+
+
+@triton.jit
 def repair(
     a, a_batch_stride, a_row_stride, a_k_stride, a_trouble, a_batch_rows,
     b, b_batch_stride, b_row_stride, b_k_stride, b_trouble, b_batch_rows,
@@ -106,11 +130,20 @@ def repair(
     """Compute again the tiles whose rows have more than ``limit`` of trouble, from float32.
 
     Wide ranges take three products of tf32, which has float32's exponents; trouble of ``PLAIN``
-    takes float32's own arithmetic. Programs go over the tiles in turn; most have nothing to do.
+    takes float32's own arithmetic. A program whose tiles meet no trouble is done at once.
     """
     across = tl.cdiv(n, BN)
     tiles = tl.cdiv(m, BM) * across
-    for item in range(tl.program_id(0), tiles * batch, tl.num_programs(0)):
+    share = tl.cdiv(tiles * batch, tl.num_programs(0))
+    first = tl.program_id(0) * share
+    end = tl.minimum(first + share, tiles * batch)
+    if first < end:
+        worst = _worst_of_tiles(
+            a_trouble, a_batch_rows, b_trouble, b_batch_rows, m, n, across, tiles, first, end - 1,
+            BM,
+        )  # fmt: skip
+        end = tl.where(worst <= limit, first, end)
+    for item in range(first, end):
         number = (item // tiles).to(tl.int64)
         i = item % tiles // across * BM + tl.arange(0, BM)
         j = item % tiles % across * BN + tl.arange(0, BN)
@@ -122,8 +155,8 @@ def repair(
             total = tl.zeros((BM, BN), tl.float32)
             a_rows = a + number * a_batch_stride + i[:, None].to(tl.int64) * a_row_stride
             b_rows = b + number * b_batch_stride + j[None, :].to(tl.int64) * b_row_stride
-            for first in range(0, k, BK):
-                at = first + tl.arange(0, BK)
+            for start in range(0, k, BK):
+                at = start + tl.arange(0, BK)
                 x = tl.load(
                     a_rows + at[None, :].to(tl.int64) * a_k_stride,
                     mask=(i < m)[:, None] & (at < k)[None, :], other=0.0,

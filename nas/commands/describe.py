@@ -1,8 +1,7 @@
-"""What needs no run: ``nas profile``, ``nas spaces``, ``nas bench``, ``nas doctor``."""
+"""What needs no run: ``nas profile``, ``nas spaces``, ``nas doctor``."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -69,50 +68,8 @@ def spaces(
     """List search spaces and how many candidates each has."""
     from nas.jobs import spaces as job
 
-    rows = job.spaces(names or [], input_shape, classes)
+    rows = job.spaces(names or [], input_shape, classes, say=progress)
     show(rows, as_json=as_json, text=job.spaces_text)
-
-
-def bench(
-    what: Annotated[
-        str,
-        typer.Argument(help="'candidates': drawing and scoring; or a system of kernels."),
-    ] = "candidates",
-    space: Annotated[
-        str, typer.Option(help="Where candidates are drawn from.", autocompletion=complete_space)
-    ] = "mobile-cnn",
-    seconds: Annotated[float, typer.Option(help="Processor time to spend.", metavar="X")] = 5.0,
-    case: Annotated[
-        str, typer.Option(help="Of kernels: only cases whose names contain this.", metavar="TEXT")
-    ] = "",
-    out: Annotated[
-        Path | None, typer.Option(help="Of kernels: a JSON file of all that was found.")
-    ] = None,
-    compile_only: Annotated[
-        bool, typer.Option("--compile", help="Of kernels: compile all of them and stop.")
-    ] = False,
-    commit: Annotated[str, typer.Option(help="Of kernels: recorded with the results.")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Measure how fast candidates are sampled, shape-checked, hashed and scored on one core.
-
-    With the name of a system of kernels (arbitrary-precision, dual-module, extended-precision,
-    sliding-channel): time its cases of record beside their baselines on this GPU, for some after
-    compiling and checking what will run.
-    """
-    if what == "candidates":
-        from nas.jobs import spaces
-
-        show(spaces.bench(space, seconds), as_json=as_json, text=spaces.bench_text)
-        return
-    from nas.jobs import kernels
-
-    result = kernels.bench(
-        what, case=case, out=out, compile_only=compile_only, commit=commit, say=progress
-    )
-    show(result, as_json=as_json, text=kernels.bench_text)
-    if not all(row["passed"] for row in result.get("checks", [])):
-        raise typer.Exit(1)
 
 
 def doctor(as_json: AsJson = False) -> None:

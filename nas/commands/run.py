@@ -8,9 +8,18 @@ from typing import Annotated
 import typer
 
 from kernels.errors import NasError
-from nas.commands.shared import AsJson, Data, Device, Run, Study, complete_recipe
+from nas.commands.shared import AsJson, Device, Run, Study, complete_data, complete_recipe
 from nas.output import progress
 from nas.output import show as print_result
+
+Compare = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        help="Print what differs between two networks, and export nothing: trials of the run, "
+        "JSON files, RUN:KEY or text in quotes.",
+        metavar="A B",
+    ),
+]
 
 
 def front(
@@ -49,16 +58,29 @@ def train(
     architecture: Annotated[
         str, typer.Argument(help="JSON file, RUN:KEY, or the text form in quotes.")
     ],
-    data: Data,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set, as in 'nas search'; by default that of the study of RUN:KEY.",
+            autocompletion=complete_data,
+        ),
+    ] = None,
     recipe: Annotated[
-        str, typer.Option(help="How to train.", autocompletion=complete_recipe)
-    ] = "digits-full",
+        str,
+        typer.Option(
+            help="How to train: a name, FILE.toml, or either with ?field=value.",
+            autocompletion=complete_recipe,
+        ),
+    ] = "full",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.", metavar="N")] = 1,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of them.", metavar="N")] = 0,
     device: Device = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.", metavar="N")] = 1,
     out: Annotated[
-        Path | None, typer.Option(help="Directory for weights and figures.", metavar="DIR")
+        Path | None,
+        typer.Option(
+            help="Directory for weights and figures; seeds in it are kept.", metavar="DIR"
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -97,14 +119,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="Directory of the exports; RUN/exports by default.")
     ] = None,
-    compare: Annotated[
-        tuple[str, str] | None,
-        typer.Option(
-            help="Print what differs between two networks, and export nothing: trials of the run, "
-            "JSON files, RUN:KEY or text in quotes.",
-            metavar="A B",
-        ),
-    ] = None,
+    compare: Compare = None,
     latency_tolerance: Annotated[
         float,
         typer.Option(min=0, help="How much slower a packed export may be.", metavar="SHARE"),

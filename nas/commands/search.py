@@ -11,9 +11,28 @@ from typer.core import TyperCommand
 from nas.commands.shared import AsJson
 from nas.output import show
 
-Out = Annotated[Path, typer.Option(help="Directory of the run.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Directory of the run; runs/NAME by default, by --name, the settings file or the "
+        "space.",
+        metavar="DIR",
+    ),
+]
 Config = Annotated[
-    Path | None, typer.Option(help="TOML file of settings; flags win over it.", metavar="FILE.toml")
+    Path | None,
+    typer.Option(
+        help="TOML file of settings, named as the flags are; flags win over it.",
+        metavar="FILE.toml",
+    ),
+]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        help="Keep the record in a server: postgresql://USER@HOST/NAME. Said once, at the start; "
+        "the directory remembers it.",
+        metavar="URL",
+    ),
 ]
 Plain = Annotated[
     bool, typer.Option("--plain", help="A line for each trial, as where there is no terminal.")
@@ -51,8 +70,9 @@ def _with_settings() -> Any:
 
 def _run(
     *,
-    out: Out = Path("runs/search"),
+    out: Out = None,
     config: Config = None,
+    database: Database = None,
     plain: Plain = False,
     as_json: AsJson = False,
     **values: Any,
@@ -60,7 +80,9 @@ def _run(
     from nas.commands.settings import given_settings
     from nas.jobs import search as job
 
-    summary = job.search(given_settings(values), config=config, out=out, plain=plain)
+    summary = job.search(
+        given_settings(values), config=config, out=out, database=database, plain=plain
+    )
     show(summary, as_json=as_json, text=job.summary_text)
     if not summary["complete"]:
         raise typer.Exit(1)

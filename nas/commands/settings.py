@@ -117,6 +117,8 @@ _METAVARS = {
     "objectives": "METRIC,...",
     "constraints": "METRIC<=NUMBER",
     "funnel": "METRIC:SHARE",
+    "rungs": "EPOCH:SHARE|halving",
+    "ray": "auto|local|HOST:PORT",
     "baselines": "torchvision:NAME",
     "from_model": "MODEL",
     "enqueue": "FILE.json",

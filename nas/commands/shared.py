@@ -33,9 +33,9 @@ def _samplers() -> Iterable[str]:
 
 
 def _recipes() -> Iterable[str]:
-    from evaluators.accuracy.recipe import RECIPES
+    from evaluators.accuracy.recipe_reference import recipe_names
 
-    return RECIPES.names()
+    return recipe_names()
 
 
 def _data_sets() -> Iterable[str]:

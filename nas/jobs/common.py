@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,9 @@ def chosen_study(repository: Repository, run: Path, study: str | None) -> str:
 
 
 def point_json(point: FrontPoint) -> Json:
-    """Return a point of a front as plain values."""
+    """Return a point of a front, or a baseline with its name, as plain values."""
     return {
+        **({"name": point.name} if point.name else {}),
         "key": point.key,
         "trial": point.trial,
         "text": point.text,
@@ -60,29 +61,37 @@ def screen_width() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPE_WIDTH
 
 
-def front_table(points: Sequence[Json], metrics: Sequence[str]) -> str:
-    """Write points as a table; where the terminal is narrow, without spreads."""
+def front_table(
+    points: Sequence[Json], metrics: Sequence[str], baselines: Sequence[Json] = ()
+) -> str:
+    """Write points as a table, baselines below them; where the terminal is narrow, no spreads."""
     title = f"{len(points)} {'point' if len(points) == 1 else 'points'} on the front"
-    if not points:
+    everything = [*points, *baselines]
+    if not everything:
         return title
-    shown = [name for name in metrics if any(name in point["values"] for point in points)]
-    header = ["key", "trial", *shown]
-    wide = [
-        [*_names(point), *(figure(name, point["values"].get(name)) for name in shown)]
-        for point in points
-    ]
-    text = table(header, wide)
-    if max(map(len, text.splitlines())) > screen_width():
-        narrow = [
-            [*_names(point), *(_bare(name, point["values"].get(name)) for name in shown)]
-            for point in points
+    shown = [name for name in metrics if any(name in point["values"] for point in everything)]
+    wide = _table(points, baselines, shown, figure)
+    fits = max(map(len, wide.splitlines())) <= screen_width()
+    return f"{title}\n{wide if fits else _table(points, baselines, shown, _bare)}"
+
+
+def _table(
+    points: Sequence[Json],
+    baselines: Sequence[Json],
+    metrics: Sequence[str],
+    write: Callable[[str, Json | None], str],
+) -> str:
+    rows = [
+        [
+            point["key"][:8],
+            str(point["trial"]),
+            *(write(name, point["values"].get(name)) for name in metrics),
+            point.get("name", ""),
         ]
-        text = table(header, narrow)
-    return f"{title}\n{text}"
-
-
-def _names(point: Json) -> list[str]:
-    return [point["key"][:8], str(point["trial"])]
+        for point in (*points, *baselines)
+    ]
+    header = ["key", "trial", *metrics, "baseline" if baselines else ""]
+    return table(header, rows, left=(0, len(header) - 1))
 
 
 def _bare(name: str, value: Json | None) -> str:

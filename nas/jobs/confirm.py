@@ -9,12 +9,13 @@ details.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 from evaluators.accuracy.data import load_dataset
 from evaluators.accuracy.evaluator import AccuracyEvaluator, Weights
-from evaluators.accuracy.recipe import get_recipe
+from evaluators.accuracy.recipe import Recipe
+from evaluators.accuracy.recipe_reference import find_recipe
 from evaluators.accuracy.seeds import SeedSummary
 from evaluators.accuracy.tasks import score_split
 from evaluators.protocol import Measured
@@ -22,6 +23,8 @@ from kernels.device import detect
 from kernels.errors import NasError
 from nas.figures import number
 from nas.jobs.common import Json
+from nas.live.lines import Teller
+from nas.output import progress
 from search_spaces.architecture import Architecture
 from search_spaces.build import build, load_weights
 from studies.config import StudyConfig
@@ -32,9 +35,7 @@ from studies.workspace import Workspace
 _PARTS = ("validation", "test")
 
 
-def confirm_point(
-    run: Path, config: StudyConfig, point: FrontPoint, count: int, say: Callable[[str], None]
-) -> Json:
+def confirm_point(run: Path, config: StudyConfig, point: FrontPoint, count: int, head: str) -> Json:
     """Train a point from ``count`` seeds, those of the study first, and record what came of it.
 
     Args:
@@ -42,10 +43,10 @@ def confirm_point(
         config: settings of its study.
         point: what to confirm.
         count: seeds.
-        say: told of each seed.
+        head: begins each line about it.
 
     Raises:
-        NasError: a training failed.
+        NasError: a training failed, or data or recipe are not those of the study any more.
     """
     place = Workspace.of(run)
     quality = quality_of(config.names)
@@ -55,12 +56,17 @@ def confirm_point(
     with place.open(create=False) as repository:
         detail = repository.detail(point.trial_id, metrics["test"])
         architecture = repository.architecture(point.key)
+        conditions = repository.study(config.name).conditions
+    dataset = load_dataset(config.data)
+    recipe = find_recipe(config.recipe, dataset.input_shape)
+    _check_same(conditions, data=dataset.fingerprint, recipe=recipe.digest)
     seeds: list[Json] = list(detail.get("seeds", ()))
     if not seeds:
         for seed in range(config.seed, config.seed + count):
-            seeds.append(_one_seed(place, config, architecture, seed))
+            teller = Teller(f"{head} seed {seed}", recipe.epochs)
+            seeds.append(_one_seed(place, config, architecture, recipe, seed, teller))
             values = ", ".join(f"{part} {number(quality, seeds[-1][part])}" for part in _PARTS)
-            say(f"seed {seed}: {values}")
+            progress(f"{head} seed {seed}: {values}")
     summaries = {
         part: SeedSummary.of([Measured(metrics[part], item[part]) for item in seeds])
         for part in _PARTS
@@ -86,23 +92,39 @@ def confirm_point(
     }
 
 
-def _one_seed(place: Workspace, config: StudyConfig, architecture: Architecture, seed: int) -> Json:
+def _check_same(conditions: Mapping[str, str], **now: str) -> None:
+    for name, value in now.items():
+        if conditions.get(name, value) != value:
+            raise NasError(
+                f"The {name} is not what the study was made with; put the old {name} back."
+            )
+
+
+def _one_seed(
+    place: Workspace,
+    config: StudyConfig,
+    architecture: Architecture,
+    recipe: Recipe,
+    seed: int,
+    teller: Teller,
+) -> Json:
     dataset = load_dataset(config.data)
     device = detect(config.device).torch_name
     kept: dict[str, Weights] = {}
 
-    def save(key: str, weights: Weights) -> None:
-        place.weights.save(key, weights)
+    def save(key: str, weights: Weights) -> str:
         kept[key] = weights
+        return place.weights.save(key, weights)
 
     evaluator = AccuracyEvaluator(
         dataset,
-        get_recipe(config.recipe),
+        recipe,
         seed=seed,
         device=device,
         threads=config.threads,
         save=save,
         checkpoints=place.root / "checkpoints",
+        on_epoch=teller,
     )
     key = evaluator.dense_key(architecture)
     paid = True

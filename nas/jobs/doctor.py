@@ -33,6 +33,8 @@ DISTRIBUTION = "paretonas"
 PACKAGES = ("nas", "dashboards", "studies", "evaluators", "search_spaces", "kernels")
 _LOW_DISK = 2 << 30
 _PYTHON = (3, 11)
+_EXTRAS = {"export": "exports as ONNX", "postgresql": "records in PostgreSQL"}
+"""What the optional libraries are for."""
 _IMPORTED_AS = {
     "cuda-core": "cuda.core",
     "cupy-cuda13x": "cupy",
@@ -189,10 +191,24 @@ def _libraries() -> Iterator[Finding]:
         )
         return
     yield Finding(DISTRIBUTION, "ok", metadata.version(DISTRIBUTION))
+    extras = metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
     for text in texts:
         wanted = Requirement(text)
         if wanted.marker is None or wanted.marker.evaluate():
             yield _library(wanted)
+            continue
+        for extra in extras:
+            if wanted.marker.evaluate({"extra": extra}):
+                yield _optional(wanted, extra)
+
+
+def _optional(wanted: Requirement, extra: str) -> Finding:
+    """Look for a library that only some work needs."""
+    found = _library(wanted)
+    if found.status == "ok":
+        return found
+    remedy = f"pip install '{DISTRIBUTION}[{extra}]', for {_EXTRAS.get(extra, extra)}."
+    return Finding(found.name, "note", found.found, remedy)
 
 
 def _library(wanted: Requirement) -> Finding:

@@ -13,7 +13,7 @@ from kernels.errors import NasError, UnknownNameError
 from nas.figures import duration
 from nas.jobs.common import Json, point_json, study_name
 from nas.jobs.training import find_architecture
-from nas.jobs.trials import find_trial
+from nas.jobs.trials import find_trial, recorded_trial
 from nas.tables import table
 from search_spaces.architecture import Architecture
 from search_spaces.export.compare import compare
@@ -148,11 +148,11 @@ def comparison_text(result: Json) -> str:
 
 def _network(run: Path | None, study: str | None, name: str) -> Architecture:
     if run is None or _ELSEWHERE.search(name):
-        return find_architecture(name)
+        return find_architecture(name)[0]
     found = study_name(run, study)
     with Workspace.of(run).open(create=False) as repository:
-        trials = repository.trials(repository.study(found).id)
-        return repository.architecture(find_trial(trials, name, found).key)
+        trial = recorded_trial(repository, repository.study(found), name)
+        return repository.architecture(trial.key)
 
 
 def _export_several(

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
-from dashboards.from_study import read_front
-from dashboards.front_page import write_front_page
+from dashboards.report import write_report
 from nas.figures import number
 from nas.jobs.common import Json, chosen_study, front_table, point_json
 from nas.jobs.confirm import confirm_point
-from nas.output import progress
 from nas.tables import table
 from studies.config import StudyConfig
-from studies.front import FrontPoint, finish_front, write_front_csv
+from studies.front import FrontPoint, baselines, finish_front, write_front_csv
 from studies.front import front as read_points
 from studies.metrics import QUALITIES, quality_of
 from studies.workspace import Workspace
@@ -37,15 +34,13 @@ def front(run: Path, study: str | None, *, confirm: int = 0) -> Json:
     trained = quality_of(config.names) is not None
     points = finish_front(run, name) if trained else read_points(run, name)
     write_front_csv(points, run / "front.csv")
-    written = [str(run / "front.csv")]
-    if len(config.names) > 1 and points:
-        write_front_page(read_front(run, name), run / "front.html")
-        written.append(str(run / "front.html"))
+    page = write_report(run, name, run / "front.html")
     result: Json = {
         "study": name,
         "objectives": list(config.names),
         "points": [point_json(point) for point in points],
-        "written": written,
+        "baselines": [point_json(point) for point in baselines(run, name)],
+        "written": [str(run / "front.csv"), str(page)],
     }
     if confirm:
         result["confirmed"] = _confirm(run, config, points, confirm)
@@ -58,7 +53,7 @@ def front_text(result: Json) -> str:
     for name in QUALITIES:
         metrics.remove(f"test_{name}")
         metrics.insert(metrics.index(name) + 1, f"test_{name}")
-    parts = [front_table(result["points"], metrics)]
+    parts = [front_table(result["points"], metrics, result["baselines"])]
     if "confirmed" in result:
         parts.append(_confirmed_text(result["confirmed"]))
     parts.append(f"Written: {', '.join(result['written'])}")
@@ -71,12 +66,8 @@ def _confirm(
     found = []
     for index, point in enumerate(points, start=1):
         head = f"[{index}/{len(points)}] trial {point.trial} {point.key[:8]}"
-        found.append(confirm_point(run, config, point, seeds, partial(_say, head)))
+        found.append(confirm_point(run, config, point, seeds, head))
     return found
-
-
-def _say(head: str, line: str) -> None:
-    progress(f"{head} {line}")
 
 
 def _confirmed_text(confirmed: Sequence[Json]) -> str:

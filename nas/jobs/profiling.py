@@ -20,10 +20,9 @@ from evaluators.protocol import EvaluationError
 from kernels.device import detect
 from kernels.errors import NasError
 from nas.jobs.common import Json
-from nas.jobs.spaces import size_json
+from nas.jobs.spaces import patient_space, size_json
 from search_spaces.choose import Decisions
 from search_spaces.space import Candidate, DataSpec, Space
-from search_spaces.zoo import load_space
 from studies.metrics import Constraint, Metric, parse_constraint
 
 COSTS = ("params", "macs", "bytes_moved", "peak_activation_bytes", "layers", "depth", "rf_gain")
@@ -71,8 +70,8 @@ def profile(
         NasError: a name is unknown, or the space rejects everything.
     """
     bounds = [parse_constraint(text) for text in constraints]
-    space, dataset = load_space(space_name), load_dataset(data)
-    spec = DataSpec(dataset.input_shape, dataset.classes)
+    space, dataset = patient_space(space_name), load_dataset(data)
+    spec = dataset.spec
     say(f"Counting {space.name} ...")
     size = space.size(spec)
     say(f"Drawing {candidates:,} random candidates ...")

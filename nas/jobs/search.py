@@ -12,27 +12,40 @@ from nas.figures import duration
 from nas.jobs.common import Json, front_table, point_json
 from nas.live.lines import progress_line
 from nas.output import progress
-from search_spaces.zoo import space_names
-from studies.config import StudyConfig
+from search_spaces.zoo import plain_name, space_names
+from studies.config import StudyConfig, read_toml
 from studies.flight import Progress
+from studies.front import baselines
 from studies.search import StudySummary, make_executor, run_study
 from studies.workspace import Workspace
 
 
-def search(settings: Mapping[str, Any], *, config: Path | None, out: Path, plain: bool) -> Json:
+def search(
+    settings: Mapping[str, Any],
+    *,
+    config: Path | None,
+    out: Path | None,
+    database: str | None = None,
+    plain: bool,
+) -> Json:
     """Run a study, or go on with it.
 
     Args:
         settings: those given as flags.
-        config: TOML file of others.
-        out: directory of the run.
+        config: TOML file of others; it may say ``out`` too.
+        out: directory of the run; by default ``runs/NAME``, by the name of the study, of the
+            settings file, or of the space.
+        database: URL of the server that keeps the record, if the directory does not say so yet.
         plain: say a line for each trial, though there is a terminal.
     """
-    study = _settings(settings, config, out)
+    study, out = _settings(settings, config, out)
+    place = Workspace.of(out)
+    if database is not None:
+        place = place.with_database(database)
     if plain or not _can_draw():
-        summary = run_study(study, out, on_progress=lambda item: _say(item, study))
+        summary = run_study(study, place, on_progress=lambda item: _say(item, study))
     else:
-        summary = _run_live(study, out)
+        summary = _run_live(study, place)
     return {
         "study": summary.study,
         "run": str(out),
@@ -43,8 +56,10 @@ def search(settings: Mapping[str, Any], *, config: Path | None, out: Path, plain
         "repeats": summary.repeats,
         "dropped": dict(summary.dropped),
         "seconds": summary.seconds,
+        "notes": list(summary.notes),
         "objectives": list(study.names),
         "front": [point_json(point) for point in summary.front],
+        "baselines": [point_json(point) for point in baselines(out, summary.study)],
     }
 
 
@@ -53,18 +68,36 @@ def summary_text(summary: Json) -> str:
     counts = [f"{summary['complete']} complete"]
     counts += [f"{summary[word]} {word}" for word in ("failed", "repeats") if summary[word]]
     counts += [f"{count} dropped at {stage}" for stage, count in summary["dropped"].items()]
-    front = front_table(summary["front"], summary["objectives"])
+    front = front_table(summary["front"], summary["objectives"], summary["baselines"])
     ended = f"{summary['message']} {', '.join(counts)} in {duration(summary['seconds'])}."
-    return f"{ended}\n\n{front}"
+    return "\n\n".join(["\n".join([ended, *summary["notes"]]), front])
 
 
-def _settings(settings: Mapping[str, Any], config: Path | None, out: Path) -> StudyConfig:
-    if config is None and not {"space", "from_model"} & settings.keys():
+def _settings(
+    settings: Mapping[str, Any], config: Path | None, out: Path | None
+) -> tuple[StudyConfig, Path]:
+    document = {} if config is None else read_toml(config)
+    place = document.pop("out", None)
+    if not isinstance(place, str | None):
+        raise NasError(f"{config}: Setting 'out': expected a path, got {place!r}.")
+    given = {**document, **settings}
+    if not {"space", "from_model"} & given.keys():
         raise NasError(f"Name a space: nas search SPACE. Known: {', '.join(space_names())}.")
+    if out is None:
+        out = Path(place) if place else Path("runs") / _name(given, config)
     defaults = {"name": out.resolve().name, "data": "digits"}
     if config is None:
-        return StudyConfig(**{**defaults, **settings})
-    return StudyConfig.from_toml(config, defaults, **settings)
+        return StudyConfig(**{**defaults, **settings}), out
+    return StudyConfig.from_document(document, config, defaults, **settings), out
+
+
+def _name(given: Mapping[str, Any], config: Path | None) -> str:
+    """Return what a run is called where nobody says."""
+    if "name" in given:
+        return str(given["name"])
+    if config is not None:
+        return config.stem
+    return plain_name(str(given.get("space") or given["from_model"]))
 
 
 def _can_draw() -> bool:
@@ -80,13 +113,12 @@ def _say(item: Progress, study: StudyConfig) -> None:
     progress(progress_line(item, study.names))
 
 
-def _run_live(study: StudyConfig, out: Path) -> StudySummary:
+def _run_live(study: StudyConfig, place: Workspace) -> StudySummary:
     # Rich is loaded only where it draws.
     from nas.live.board import Board
     from nas.live.view import LiveView
     from nas.live.watch import WatchedExecutor
 
-    place = Workspace.of(out)
     recorded, spent = _recorded(study, place)
     board = Board(study, recorded, spent_seconds=spent)
     executor = WatchedExecutor(make_executor(study, place), board)
@@ -98,7 +130,7 @@ def _recorded(study: StudyConfig, place: Workspace) -> tuple[list[Any], float]:
     """Return the trials of earlier runs, and the seconds they spent evaluating."""
     if place.database is None and not (place.root / "record.db").is_file():
         return [], 0.0
-    with place.open(create=False) as repository:
+    with place.open() as repository:
         found = repository.find_study(study.name)
         if found is None:
             return [], 0.0

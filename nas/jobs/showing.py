@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from evaluators.accuracy.recipe import RECIPES
 from kernels.errors import NasError
 from nas.jobs.common import Json, chosen_study, point_json
-from nas.jobs.trials import find_trial
+from nas.jobs.trials import recorded_trial
 from search_spaces.architecture import Architecture
 from studies.audits import EVENT as EXPORTED
 from studies.audits import audits_of, latest
 from studies.config import StudyConfig
-from studies.front import front_of
+from studies.front import front
 from studies.manage import show_study
-from studies.storage import EventRecord, Repository, TrialRecord
+from studies.stopping import stopping_text
+from studies.storage import Evaluation, EventRecord, Repository, TrialRecord
 from studies.workspace import Workspace
 
 _EVENTS = 10
 
 
 def show_run(run: Path, study: str | None) -> Json:
-    """Return a study at a glance.
+    """Return a study at a glance; what it takes does not grow with the trials behind the front.
 
     Raises:
         NasError: there is no such record or study.
@@ -33,8 +37,9 @@ def show_run(run: Path, study: str | None) -> Json:
         name = chosen_study(repository, run, study)
         record = repository.study(name)
         config = StudyConfig(**record.config)
-        trials = repository.trials(record.id)
-        events = repository.events(record.id)
+        baselines = repository.trials(record.id, baselines=True)
+        events = repository.events(record.id, newest=_EVENTS)
+        exports = repository.events(record.id, kind=EXPORTED)
     view = show_study(place, name)
     line = view.line
     return {
@@ -45,20 +50,19 @@ def show_run(run: Path, study: str | None) -> Json:
         "driver": None if line.driver is None else f"{line.driver.host}, process {line.driver.pid}",
         "archived": line.archived,
         "config": dict(view.config),
+        "recipe": _recipe(config, view.conditions.get("recipe")),
         "conditions": dict(view.conditions),
         "versions": dict(view.versions),
         "counts": {str(state): count for state, count in line.counts.items()},
         "reasons": dict(view.reasons),
         "seconds": dict(view.seconds),
+        "stopping": None if view.stopping is None else stopping_text(view.stopping),
+        "workers": dict(Counter(f"{item.slot} {item.state}" for item in view.workers)),
         "objectives": list(config.names),
-        "front": [point_json(point) for point in front_of(trials, config)],
-        "baselines": [
-            {"name": trial.origin["name"], **_trial_json(trial)}
-            for trial in trials
-            if trial.origin.get("by") == "baseline"
-        ],
-        "exports": _exports(events),
-        "events": [_event_json(item) for item in events[-_EVENTS:]],
+        "front": [point_json(point) for point in front(place, name)],
+        "baselines": [{"name": trial.origin["name"], **_trial_json(trial)} for trial in baselines],
+        "exports": _exports(exports),
+        "events": [_event_json(item) for item in events],
     }
 
 
@@ -72,36 +76,48 @@ def show_trial(run: Path, study: str | None, which: str) -> Json:
     with place.open(create=False) as repository:
         name = chosen_study(repository, run, study)
         record = repository.study(name)
-        trials = repository.trials(record.id)
-        trial = find_trial(trials, which, name)
+        trial = recorded_trial(repository, record, which)
         architecture = repository.architecture(trial.key)
-        evaluations = repository.evaluations(trial.id)
-        events = [item for item in repository.events(record.id) if _concerns(item, trial)]
-        figures = {metric: _figure(repository, trial, metric) for metric in trial.values}
-        exports = _audited(place, repository, trial)
+        return {
+            "study": name,
+            **_trial_json(trial),
+            "decisions": dict(trial.decisions),
+            "rejections": dict(trial.rejections),
+            "layers": layers(architecture),
+            "params": architecture.params,
+            "macs": architecture.macs,
+            "figures": {metric: _figure(repository, trial, metric) for metric in trial.values},
+            "evaluations": [_evaluation_json(item) for item in repository.evaluations(trial.id)],
+            "exports": _audited(place, repository, trial),
+            "lineage": lineage(partial(_numbered, repository, record.id), trial),
+            "events": [
+                _event_json(item) for item in repository.events(record.id, trial=trial.number)
+            ],
+        }
+
+
+def _recipe(config: StudyConfig, digest: str | None) -> str | None:
+    """Return what the settings call the recipe, and the registered one that it is."""
+    if digest is None:
+        return None
+    known = [name for name, recipe in RECIPES if recipe.digest == digest]
+    if not known or known[0] == config.recipe:
+        return config.recipe
+    return f"{config.recipe} ({known[0]})"
+
+
+def _numbered(repository: Repository, study_id: int, number: int) -> TrialRecord | None:
+    return next(iter(repository.trials(study_id, number=number)), None)
+
+
+def _evaluation_json(item: Evaluation) -> Json:
     return {
-        "study": name,
-        **_trial_json(trial),
-        "decisions": dict(trial.decisions),
-        "rejections": dict(trial.rejections),
-        "layers": layers(architecture),
-        "params": architecture.params,
-        "macs": architecture.macs,
-        "figures": figures,
-        "evaluations": [
-            {
-                "evaluator": item.evaluator,
-                "key": item.key,
-                "metrics": [figure.metric for figure in item.figures],
-                "started": item.started.isoformat(),
-                "seconds": (item.ended - item.started).total_seconds(),
-                "worker": item.worker,
-            }
-            for item in evaluations
-        ],
-        "exports": exports,
-        "lineage": lineage({item.number: item for item in trials}, trial),
-        "events": [_event_json(item) for item in events],
+        "evaluator": item.evaluator,
+        "key": item.key,
+        "metrics": [figure.metric for figure in item.figures],
+        "started": item.started.isoformat(),
+        "seconds": (item.ended - item.started).total_seconds(),
+        "worker": item.worker,
     }
 
 
@@ -121,14 +137,19 @@ def layers(architecture: Architecture) -> list[Json]:
     ]
 
 
-def lineage(trials: Mapping[int, TrialRecord], trial: TrialRecord) -> list[Json]:
-    """Return a trial's ancestors, nearest first, each with what was changed to get from it."""
+def lineage(find: Callable[[int], TrialRecord | None], trial: TrialRecord) -> list[Json]:
+    """Return a trial's ancestors, nearest first, each with what was changed to get from it.
+
+    Args:
+        find: returns the trial of a number, if there is one.
+        trial: whose ancestors are wanted.
+    """
     found: list[Json] = []
     seen = {trial.number}
     current = trial
     while isinstance(parent := current.origin.get("parent"), int) and parent not in seen:
         seen.add(parent)
-        ancestor = trials.get(parent)
+        ancestor = find(parent)
         if ancestor is None:
             break
         found.append(
@@ -174,7 +195,7 @@ def _figure(repository: Repository, trial: TrialRecord, metric: str) -> Json:
 
 def _exports(events: Sequence[EventRecord]) -> list[Json]:
     """Return the last export to each folder that events tell of."""
-    told = [_event_json(item) for item in events if item.kind == EXPORTED]
+    told = [_event_json(item) for item in events]
     return list({item["directory"]: item for item in told}.values())
 
 
@@ -192,10 +213,6 @@ def _audited(place: Workspace, repository: Repository, trial: TrialRecord) -> li
         }
         for record in found
     ]
-
-
-def _concerns(event: EventRecord, trial: TrialRecord) -> bool:
-    return event.data.get("trial") == trial.number
 
 
 def _event_json(event: EventRecord) -> Json:

@@ -17,6 +17,8 @@ _REASONS = 5
 _DETAILS = ("seed", "recipe", "device", "threads", "batch", "dtype", "mode", "samples", "seconds")
 """What is said of how a figure came about, where it is known; ``--json`` has everything."""
 _ALSO = ("params", "macs")
+_ABOVE = ("objectives", "trials", "recipe", "sampler", "seed", "data")
+"""Settings that have lines of their own."""
 _SAID = ("space", "data", "recipe", "lookahead")
 """Conditions that the settings say better."""
 
@@ -32,13 +34,14 @@ def run_text(run: Json) -> str:
     others = {
         name: value
         for name, value in config.items()
-        if name in plain and name not in ("objectives", "trials") and _plain(plain[name]) != value
+        if name in plain and name not in _ABOVE and _plain(plain[name]) != value
     }
     running = f"running on {run['driver']}" if run["driver"] else "not running"
     settings = ", ".join(f"{name} {_plain_text(value)}" for name, value in others.items())
     facts = [
         ("space", run["conditions"].get("space", config["space"])),
         ("data", config["data"]),
+        *([("recipe", run["recipe"])] if run["recipe"] else []),
         ("objectives", ", ".join(config["objectives"])),
         ("sampler", f"{config['sampler']}, seed {config['seed']}"),
         ("settings", settings or "all others by default"),
@@ -49,21 +52,28 @@ def run_text(run: Json) -> str:
         ("begun", _when(run["created"])),
         ("last active", f"{_when(run['last_activity'])}, {running}"),
     ]
+    if run["stopping"]:
+        facts.append(("early stopping", run["stopping"]))
+    if run["driver"] and run["workers"]:
+        at = (f"{count} {words}" for words, count in run["workers"].items())
+        facts.append(("workers", ", ".join(at)))
     parts = [f"{run['study']}\n{_wrapped(facts)}"]
     if run["reasons"]:
         rows = [(f"{count} x", reason) for reason, count in list(run["reasons"].items())[:_REASONS]]
         parts.append(f"Failed and dropped\n{_wrapped(rows)}")
-    for item in run["baselines"]:
-        named = [
-            f"{name} {figure(name, item['values'].get(name)) or '?'}" for name in run["objectives"]
-        ]
-        parts.append(f"Baseline {item['name']}: {item['state']}, {', '.join(named)}")
     metrics = [*run["objectives"], *(name for name in _ALSO if name not in run["objectives"])]
-    parts.append(front_table(run["front"], metrics))
+    parts.append(front_table(run["front"], metrics, [_named(item) for item in run["baselines"]]))
     if run["exports"]:
         rows = [(f"trial {item['trial']}", _exported(item)) for item in run["exports"]]
         parts.append(f"Exports\n{_wrapped(rows)}")
     return "\n\n".join(parts)
+
+
+def _named(baseline: Json) -> Json:
+    """Return a baseline whose name says what became of it, if it was not evaluated in full."""
+    if baseline["state"] == "complete":
+        return baseline
+    return {**baseline, "name": f"{baseline['name']} ({baseline['state']})"}
 
 
 def trial_text(trial: Json) -> str:
@@ -193,7 +203,11 @@ def _counts(run: Json) -> str:
 
 
 def _spent(seconds: Mapping[str, float]) -> str:
-    parts = [f"{name} {duration(spent)}" for name, spent in seconds.items() if spent >= 1]
+    parts = [
+        f"{name.removesuffix('Evaluator').lower()} {duration(spent)}"
+        for name, spent in seconds.items()
+        if spent >= 1
+    ]
     return ", ".join(parts) or "nothing yet"
 
 

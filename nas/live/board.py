@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nas.live.work import Work
 from studies.config import StudyConfig
 from studies.executors import Job, Outcome
 from studies.flight import Progress
@@ -62,7 +63,8 @@ class Snapshot:
         complete: trials evaluated in full.
         trials: how many are wanted.
         counts: trials by state, without those that run.
-        working: evaluations in work by their first metric: how many, and seconds of the longest.
+        running: evaluations in work by their first metric: how many, and seconds of the longest.
+        waiting: evaluations that wait for a worker.
         front: best in the first objective first.
         volume: None before there are enough complete trials.
         reasons: why trials failed, most frequent first.
@@ -76,7 +78,8 @@ class Snapshot:
     complete: int
     trials: int
     counts: dict[TrialState, int]
-    working: dict[str, tuple[int, float]]
+    running: dict[str, tuple[int, float]]
+    waiting: int
     front: tuple[FrontRow, ...]
     volume: Volume | None
     reasons: tuple[tuple[str, int], ...]
@@ -111,7 +114,7 @@ class Board:
         self._counts: Counter[TrialState] = Counter()
         self._reasons: Counter[str] = Counter()
         self._drops: Counter[str] = Counter()
-        self._jobs: dict[int, tuple[str, float]] = {}
+        self._work = Work(config.workers or 1)
         self._finishes: deque[tuple[float, int]] = deque(maxlen=_RECENT + 1)
         self._front: list[FrontRow] = []
         self._costs: Rows = np.empty((0, len(self._names)))
@@ -127,16 +130,16 @@ class Board:
         self._measure()
         self._finishes.append((self._begun, self._counts[TrialState.COMPLETE]))
 
-    def submitted(self, job: Job) -> None:
-        """Note an evaluation that is to be made."""
+    def submitted(self, job: Job, workers: int = 0) -> None:
+        """Note an evaluation that is to be made, and how many train at once now, where known."""
         with self._lock:
-            self._jobs[job.id] = (job.evaluator.metrics[0], time.monotonic())
+            self._work.submitted(job, workers)
 
     def returned(self, outcomes: Sequence[Outcome]) -> None:
         """Note evaluations that were made."""
         with self._lock:
+            self._work.returned(outcomes)
             for outcome in outcomes:
-                self._jobs.pop(outcome.job, None)
                 self._spent += (outcome.ended - outcome.started).total_seconds()
 
     def ended(self, progress: Progress) -> None:
@@ -153,15 +156,12 @@ class Board:
         now = time.monotonic()
         with self._lock:
             self._measure()
-            working: dict[str, tuple[int, float]] = {}
-            for metric, since in self._jobs.values():
-                count, longest = working.get(metric, (0, 0.0))
-                working[metric] = (count + 1, max(longest, now - since))
             return Snapshot(
                 complete=self._counts[TrialState.COMPLETE],
                 trials=self.config.trials,
                 counts=dict(self._counts),
-                working=working,
+                running=self._work.running(),
+                waiting=self._work.waiting(),
                 front=tuple(sorted(self._front, key=lambda row: self._cost(row)[0])),
                 volume=self._volume(),
                 reasons=tuple(self._reasons.most_common()),

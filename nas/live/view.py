@@ -68,7 +68,7 @@ def draw(snapshot: Snapshot, objectives: tuple[str, ...], title: str) -> Rendera
     facts.add_column(style="dim", min_width=_LABEL, no_wrap=True)
     facts.add_column(overflow="fold")
     facts.add_row("trials", _counts(snapshot))
-    facts.add_row("in flight", _working(snapshot))
+    facts.add_row("in work", _working(snapshot))
     facts.add_row("spent", f"{duration(snapshot.evaluation_seconds)} of evaluation")
     if snapshot.drops:
         facts.add_row("dropped at", _pairs(sorted(snapshot.drops.items())))
@@ -116,11 +116,13 @@ def _counts(snapshot: Snapshot) -> Text:
 
 
 def _working(snapshot: Snapshot) -> str:
-    if not snapshot.working:
-        return "-"
-    items = [f"{count} x {metric}" for metric, (count, _) in sorted(snapshot.working.items())]
-    oldest = max(seconds for _, seconds in snapshot.working.values())
-    return f"{', '.join(items)}, the oldest for {duration(oldest)}"
+    items = [
+        f"{count} x {metric}{', the longest' if count > 1 else ''} for {duration(seconds)}"
+        for metric, (count, seconds) in sorted(snapshot.running.items())
+    ]
+    if snapshot.waiting:
+        items.append(f"{snapshot.waiting} waiting")
+    return "; ".join(items) or "-"
 
 
 def _pairs(items: list[tuple[str, int]]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from nas.live.board import Board
-from studies.executors import Executor, Job, Outcome
+from studies.executors import Executor, Job, Outcome, WorkerState
 
 
 class WatchedExecutor:
@@ -20,10 +21,19 @@ class WatchedExecutor:
     def __init__(self, inner: Executor, board: Board) -> None:
         self._inner, self._board = inner, board
 
+    @property
+    def slots(self) -> int:
+        """See :class:`~studies.executors.Executor`."""
+        return self._inner.slots
+
+    def workers(self) -> Sequence[WorkerState]:
+        """See :class:`~studies.executors.Executor`."""
+        return self._inner.workers()
+
     def submit(self, job: Job) -> None:
         """See :class:`~studies.executors.Executor`."""
         self._inner.submit(job)
-        self._board.submitted(job)
+        self._board.submitted(job, self._inner.slots)
 
     def wait(self, timeout: float | None = None) -> list[Outcome]:
         """See :class:`~studies.executors.Executor`."""

@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from search_spaces.architecture.node import Variant
-from search_spaces.errors import ArchitectureError, OpError
+from search_spaces.errors import ArchitectureError, OpError, SpaceError
 from search_spaces.ops import Facts, Op, Shape
+
+MOST_DEPTH = 10_000
+"""Operators in a row: a space that builds a deeper network has a loop that does not end."""
 
 
 class Value:
@@ -47,6 +50,11 @@ class Value:
                 self.depth = max([value.depth for value in inputs], default=-1) + 1
         except OpError as problem:
             raise ArchitectureError(f"{scope or op.kind}: {problem}") from None
+        if self.depth > MOST_DEPTH:
+            raise SpaceError(
+                f"The network is deeper than {MOST_DEPTH:,} operators at {scope or op.kind}; does "
+                "a loop in the space never end?"
+            )
         self.op = op
         self.inputs = inputs
         self.scope = scope

@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from search_spaces.architecture import Architecture
 from search_spaces.export.names import one_line
-from search_spaces.export.values import Facts, Figure, Form, Format, Preprocessing
+from search_spaces.export.values import (
+    Facts,
+    Figure,
+    Form,
+    Format,
+    Processing,
+    TextProcessing,
+)
 from search_spaces.source_layout import wrapped_nodes
 
 _WIDTH = 100
@@ -36,7 +43,7 @@ def write_card(
     *,
     form: Form,
     to: Sequence[Format],
-    preprocessing: Preprocessing | None,
+    preprocessing: Processing | None,
 ) -> str:
     """Return the model card; equal arguments give equal text, which is how an audit checks it."""
     formats = [f"* {_FORMAT_LINES[item]}" for item in to]
@@ -47,7 +54,7 @@ def write_card(
         _figures(facts.figures),
         *(["Measured under:", _table(facts.conditions)] if facts.conditions else []),
         "## Files",
-        "\n".join([*formats, "* `reload.py`: loads them, checks them, classifies images"]),
+        "\n".join([*formats, f"* `reload.py`: loads them, checks them, {_purpose(preprocessing)}"]),
         _FORM_LINES[form],
         "## Use",
         _use(preprocessing),
@@ -101,18 +108,28 @@ def _text(item: object) -> str:
     return "none" if item is None else str(item)
 
 
-def _use(preprocessing: Preprocessing | None) -> str:
-    lines = ["```sh", "python reload.py               # checks the model against its example"]
-    if preprocessing is not None:
-        lines.append("python reload.py --image FILE  # classifies an image")
-    return "\n".join([*lines, "```"])
+def _purpose(preprocessing: Processing | None) -> str:
+    return "writes text" if isinstance(preprocessing, TextProcessing) else "classifies images"
 
 
-def _input(architecture: Architecture, preprocessing: Preprocessing | None) -> str:
+def _use(preprocessing: Processing | None) -> str:
+    uses = {"reload.py": "checks the model against its example"}
+    if isinstance(preprocessing, TextProcessing):
+        uses["reload.py --generate TEXT"] = "goes on with a text"
+    elif preprocessing is not None:
+        uses["reload.py --image FILE"] = "classifies an image"
+    width = max(map(len, uses))
+    lines = [f"python {command:<{width}}  # {what}" for command, what in uses.items()]
+    return "\n".join(["```sh", *lines, "```"])
+
+
+def _input(architecture: Architecture, preprocessing: Processing | None) -> str:
     shapes = " and ".join(f"({_shape(node.shape)})" for node in architecture.inputs) or "none"
     text = f"Input {shapes}, output ({_shape(architecture.output.shape)}); b is the batch size."
     if preprocessing is None:
         return text
+    if isinstance(preprocessing, TextProcessing):
+        return "\n".join(_wrapped(_tokens(architecture, preprocessing)))
     names = [one_line(name, 40) for name in preprocessing.classes[:_CLASSES]]
     more = len(preprocessing.classes) - len(names)
     rest = f" and {more} more (`preprocessing.json` has all)" if more else ""
@@ -125,6 +142,17 @@ def _input(architecture: Architecture, preprocessing: Preprocessing | None) -> s
         f"{deviations}. Classes: {', '.join(names)}{rest}."
     )
     return "\n".join(lines)
+
+
+def _tokens(architecture: Architecture, processing: TextProcessing) -> str:
+    what = {"char": "a character", "byte": "a byte", "bpe": "a run of bytes (BPE)"}
+    logits = architecture.output.shape[-1]
+    return (
+        f"Input token ids (b, t), t up to {processing.context}, output (b, t, {logits}): logits of "
+        f"the token that follows each. A token is {what[processing.kind]}; the "
+        f"{len(processing.tokens)} that there are stand in `preprocessing.json`. In Python the "
+        "model takes a cache as its second argument, and then reads each token once."
+    )
 
 
 def _shape(shape: Sequence[int]) -> str:

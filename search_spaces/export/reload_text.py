@@ -1,32 +1,32 @@
-"""The script that travels with an exported model: loads it, checks it, classifies images."""
+"""The script that travels with an exported model: loads it, checks it, and uses it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from search_spaces.export.reload_uses import IMAGES, LANGUAGE
 from search_spaces.export.values import Form
 
 _RELOAD = '''"""Loads the model in this folder.
 
-    python reload.py               checks every format here against the example
-    python reload.py --image FILE  classifies an image
+@COMMANDS@
 
 From Python: ``from reload import load_model``. @NEEDS@
 """
 
 import argparse
 import importlib.util
-import json
-import struct
+@MORE_IMPORTS@import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
 HERE = Path(__file__).resolve().parent
 FORMATS = {"python": "model.py", "pt2": "model.pt2", "onnx": "model.onnx"}
-@WEIGHTS@TOLERANCE = 1e-4  # of the largest output; another processor rounds otherwise
+@WEIGHTS@@CONSTANTS@TOLERANCE = 1e-4  # of the largest output; another processor rounds otherwise
 TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -70,12 +70,17 @@ def load_model(kind: str = "") -> Callable[..., torch.Tensor]:
         return torch.export.load(HERE / "model.pt2").module()
     if kind == "onnx":
         return load_onnx()
+    model = load_source().Network()
+    model.load_state_dict(load_tensors(HERE / "model.safetensors"), assign=True)
+    return model.eval()
+
+
+def load_source() -> ModuleType:
+    """Return what model.py defines."""
     spec = importlib.util.spec_from_file_location("model", HERE / "model.py")
     source = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(source)
-    model = source.Network()
-    model.load_state_dict(load_tensors(HERE / "model.safetensors"), assign=True)
-    return model.eval()
+    return source
 
 
 @LOADER@def load_onnx() -> Callable[..., torch.Tensor]:
@@ -106,50 +111,7 @@ def present() -> list[str]:
     return found
 
 
-def preprocessing() -> dict:
-    """Return the input's size, mean and deviation per channel, and the names of the classes."""
-    path = HERE / "preprocessing.json"
-    if not path.is_file():
-        sys.exit("Nothing is known of this model's images: there is no preprocessing.json.")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def normalise(images: torch.Tensor) -> torch.Tensor:
-    """Map images (b, c, h, w) in 0..1 to inputs of the model."""
-    facts = preprocessing()
-    mean, std = (torch.tensor(facts[name]).reshape(-1, 1, 1) for name in ("mean", "std"))
-    return (images - mean) / std
-
-
-def read_image(path: str) -> torch.Tensor:
-    """Read an image file as an input (1, c, h, w): scaled, cropped in the middle, normalised."""
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        sys.exit("--image needs Pillow: pip install pillow")
-    channels, height, width = preprocessing()["size"]
-    if channels not in (1, 3):
-        sys.exit(f"The model's input has {channels} channels; an image has 1 or 3.")
-    try:
-        with Image.open(path) as file:
-            image = file.convert("L" if channels == 1 else "RGB")
-    except OSError as problem:
-        sys.exit(f"Cannot read the image: {problem}")
-    if image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    pixels = pixels.reshape(height, width, channels).permute(2, 0, 1)
-    return normalise(pixels[None].float() / 255)
-
-
-def classify(path: str, kind: str) -> None:
-    """Print the most likely classes of an image and their probabilities."""
-    with torch.inference_mode():
-        shares = load_model(kind)(read_image(path))[0].softmax(0)
-    classes = preprocessing()["classes"]
-    for share, index in zip(*shares.topk(min(5, len(classes))), strict=True):
-        print(f"{share:7.2%}  {classes[int(index)]}")
-
+@FUNCTIONS@
 
 def check(kinds: list[str]) -> bool:
     """Compare each format with the example; print and return what came of it."""
@@ -170,12 +132,9 @@ def check(kinds: list[str]) -> bool:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Check the model in this folder, or use it.")
-    parser.add_argument("--image", metavar="FILE", help="classify this image")
-    parser.add_argument("--format", choices=@CHOICES@, default="", help="use only this")
+@ARGUMENTS@    parser.add_argument("--format", choices=@CHOICES@, default="", help="use only this")
     options = parser.parse_args()
-    if options.image:
-        classify(options.image, options.format)
-    else:
+@ACTION@    else:
         sys.exit(0 if check([options.format] if options.format else present()) else 1)
 '''
 
@@ -227,17 +186,21 @@ _WITH_WEIGHTS = {
 }
 
 
-def reload_text(form: Form, modules: Sequence[str] = (), *, weights: bool = False) -> str:
+def reload_text(
+    form: Form, modules: Sequence[str] = (), *, weights: bool = False, language: bool = False
+) -> str:
     """Return ``reload.py`` of a form.
 
     Args:
         form: ``plain`` or ``packed``.
         modules: of this project, sorted: a packed model's layers and operators are defined there.
         weights: whether the weights by themselves are a format, which this project then loads.
+        language: whether it is a language model's; images are classified otherwise.
     """
     imports = "\n".join(f"        import {name}  # noqa: F401" for name in modules or (_SOMETHING,))
     text = _RELOAD
-    for mark, part in (_WITH_WEIGHTS if weights else _WITHOUT_WEIGHTS).items():
-        text = text.replace(mark, part)
+    for parts in (LANGUAGE if language else IMAGES, _WITH_WEIGHTS if weights else _WITHOUT_WEIGHTS):
+        for mark, part in parts.items():
+            text = text.replace(mark, part)
     require = _REQUIRE.replace("@IMPORTS@", imports) if form == "packed" else ""
     return text.replace("@NEEDS@", _NEEDS[form]).replace("@REQUIRE@", require)

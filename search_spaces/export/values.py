@@ -47,6 +47,30 @@ class Preprocessing:
 
 
 @dataclass(frozen=True, slots=True)
+class TextProcessing:
+    """From a text to token ids, and back.
+
+    Attributes:
+        kind: what a token is: ``char``, ``byte`` or ``bpe``.
+        tokens: the bytes of each, by id, as the characters of their numbers (latin-1); of pairs in
+            the order in which they are merged.
+        context: tokens that the network reads at a time.
+    """
+
+    kind: str
+    tokens: tuple[str, ...]
+    context: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {"kind": self.kind, "tokens": list(self.tokens), "context": self.context}
+
+
+Processing = Preprocessing | TextProcessing
+"""What stands between the data and the network; it travels in the export."""
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
     """A figure of a study, with the ends of its spread; None where it is exact."""
 

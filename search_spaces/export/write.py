@@ -27,7 +27,8 @@ from search_spaces.export.values import (
     Facts,
     Form,
     Format,
-    Preprocessing,
+    Processing,
+    TextProcessing,
     checked_form,
     checked_formats,
 )
@@ -52,14 +53,14 @@ class Order:
         form: ``plain`` or ``packed``.
         to: formats, in the order of ``values.FORMATS``.
         facts: where the model comes from.
-        preprocessing: from an image to the input; None where the data is not known.
+        preprocessing: from an image or a text to the input; None where the data is not known.
         device: that a packed program is made for, a torch device name.
     """
 
     form: Form = "plain"
     to: tuple[Format, ...] = ("python",)
     facts: Facts = field(default_factory=Facts)
-    preprocessing: Preprocessing | None = None
+    preprocessing: Processing | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -139,12 +140,23 @@ def checksum(content: bytes) -> str:
 
 
 def example_inputs(architecture: Architecture, batch: int = EXAMPLE_BATCH) -> list[Tensor]:
-    """Return N(0, 1) inputs (batch, ...), the same each time; one for a network without inputs."""
+    """Return N(0, 1) inputs or token ids (batch, ...), the same each time.
+
+    A network without inputs gets one of them too.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    shapes = [node.shape for node in architecture.inputs] or [()]
-    return [torch.randn(batch, *shape, generator=generator) for shape in shapes]
+    inputs = []
+    for node in architecture.inputs:
+        vocabulary: int = getattr(node.op, "vocabulary", 0)
+        shape = (batch, *node.shape)
+        inputs.append(
+            torch.randint(vocabulary, shape, generator=generator)
+            if vocabulary
+            else torch.randn(shape, generator=generator)
+        )
+    return inputs or [torch.randn(batch, generator=generator)]
 
 
 def plain_module(source: str) -> nn.Module:
@@ -178,7 +190,10 @@ def _files(architecture: Architecture, module: nn.Module, order: Order) -> dict[
         "architecture.json": _json(architecture.to_json()),
         "model_card.md": order.card(architecture).encode(),
         "reload.py": reload_text(
-            order.form, native_modules(realised), weights="safetensors" in order.to
+            order.form,
+            native_modules(realised),
+            weights="safetensors" in order.to,
+            language=isinstance(order.preprocessing, TextProcessing),
         ).encode(),
     }
     if order.preprocessing is not None:

@@ -31,7 +31,7 @@ def activation(*, optional: bool = True) -> Codec:
 def activation_part(name: str, *, inplace: bool) -> Part:
     """Give the layer of an activation; in place only where nobody else holds its input."""
     source, can = _MODULES[name]
-    option = "approximate='tanh'" if name == "gelu_tanh" else ""
+    option = 'approximate="tanh"' if name == "gelu_tanh" else ""
     return Part("act", f"{source}({'inplace=True' if inplace and can else option})")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import re
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from kernels.errors import NasError, UnknownNameError
-from kernels.references import is_file_reference, load_file, split_reference
+from kernels.references import is_file_reference, load_entry, load_file, split_reference
 from search_spaces.errors import SpaceError
 from search_spaces.space import Space
 
@@ -29,6 +30,17 @@ def space_names() -> list[str]:
     return sorted([*_SHIPPED, *entry_points(group=ENTRY_POINTS).names])
 
 
+def plain_name(reference: str) -> str:
+    """Return a name for runs of a space that may be a file: its last part.
+
+    Example:
+        >>> plain_name("mobile-cnn"), plain_name("mine/spaces.py"), plain_name("spaces.py:wide")
+        ('mobile-cnn', 'spaces', 'wide')
+    """
+    place, name = split_reference(reference)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name or place).stem).strip("-.") or "space"
+
+
 def load_space(reference: str) -> Space:
     """Find a space.
 
@@ -46,7 +58,7 @@ def load_space(reference: str) -> Space:
         module, _, attribute = _SHIPPED[reference].partition(":")
         return _checked(getattr(importlib.import_module(module), attribute), reference)
     for entry in entry_points(group=ENTRY_POINTS, name=reference):
-        return _checked(entry.load(), reference)
+        return _checked(load_entry(entry, "space"), reference)
     raise UnknownNameError("space", reference, space_names())
 
 

@@ -12,12 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
+from evaluators.protocol import Slot
 from kernels.environment import worker_environment
 from kernels.errors import NasError
 from studies.executors.channel import Channel
@@ -28,12 +30,12 @@ from studies.executors.processes import (
     signal_group,
     wait_stopped,
 )
-from studies.executors.protocol import Job, Outcome
+from studies.executors.protocol import Outcome, WorkerState
+from studies.executors.ticket import Ticket
 from studies.executors.wire import Lend, Loaded, Ready, Task, WorkerSettings
 
 _log = logging.getLogger(__name__)
 
-_NEVER = datetime.min.replace(tzinfo=UTC)
 _START = Path(__file__).with_name("start.py")
 _STOP_SECONDS = 10.0
 _KILL_SECONDS = 5.0
@@ -50,25 +52,25 @@ class Phase(Enum):
     RUNNING = auto()
 
 
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """A job on its way.
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How worker processes are started.
 
     Attributes:
-        job: the job.
-        digest: names its evaluator.
-        architecture: pickled.
-        attempts: how often it was given to a worker.
-        given: when it was last given to one, UTC.
-        due: not to be given before this moment of ``time.monotonic``.
+        threads: CPU threads of their libraries.
+        gpus: whether they may see the GPUs that this process sees.
+        outbox: folder for their results and logs; None keeps neither.
+        memory_bytes: limit of the resident memory of each; None for none.
+        path: where they find modules.
+        send_from: see :class:`~studies.executors.wire.WorkerSettings`.
     """
 
-    job: Job
-    digest: str
-    architecture: bytes
-    attempts: int = 0
-    given: datetime = _NEVER
-    due: float = 0.0
+    threads: int
+    gpus: bool
+    outbox: Path | None
+    memory_bytes: int | None
+    path: Sequence[str]
+    send_from: str | None = None
 
 
 class WorkerProcess:
@@ -80,9 +82,7 @@ class WorkerProcess:
 
     Args:
         name: for its log.
-        threads: CPU threads of its libraries.
-        outbox: folder for its results and its log; None keeps neither.
-        memory_bytes: limit of its resident memory; None for none.
+        options: how it is started.
 
     Attributes:
         pid: its process id, also that of its group.
@@ -96,19 +96,18 @@ class WorkerProcess:
         NasError: the system starts no process.
     """
 
-    def __init__(
-        self, name: str, *, threads: int, outbox: Path | None, memory_bytes: int | None
-    ) -> None:
-        self._log_path, self._log = _open_log(name, outbox)
+    def __init__(self, name: str, options: WorkerOptions) -> None:
+        self._log_path, self._log = _open_log(name, options.outbox)
         mine, theirs = socket.socketpair()
         self.pipe = Channel(mine)
         settings = WorkerSettings(
             pipe=theirs.fileno(),
-            threads=threads,
-            outbox=None if outbox is None else str(outbox.absolute()),
-            memory_bytes=None if has_proc() else memory_bytes,
+            threads=options.threads,
+            outbox=None if options.outbox is None else str(options.outbox.absolute()),
+            memory_bytes=None if has_proc() else options.memory_bytes,
+            send_from=options.send_from,
         )
-        request = {"parent": os.getpid(), "path": sys.path, "settings": asdict(settings)}
+        request = {"parent": os.getpid(), "path": [*options.path], "settings": asdict(settings)}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(_START), json.dumps(request)],
@@ -117,7 +116,7 @@ class WorkerProcess:
                 stderr=self._log,
                 pass_fds=[theirs.fileno()],
                 process_group=0,
-                env=worker_environment(threads),
+                env=worker_environment(options.threads, gpus=options.gpus),
             )
         except BaseException as problem:
             self.pipe.close()
@@ -132,13 +131,13 @@ class WorkerProcess:
         self.phase = Phase.STARTING
         self.ticket: Ticket | None = None
         self.held: set[str] = set()
-        self._since = time.monotonic()
+        self._since, self._entered = time.monotonic(), datetime.now(UTC)
         self._paused_at: float | None = None
         self._log_mark = 0
 
     def enter(self, phase: Phase) -> None:
         """Note what it is at now; its clock starts anew."""
-        self.phase, self._since = phase, time.monotonic()
+        self.phase, self._since, self._entered = phase, time.monotonic(), datetime.now(UTC)
 
     def lend(self, digest: str, evaluator: bytes) -> None:
         """Send an evaluator."""
@@ -178,6 +177,24 @@ class WorkerProcess:
         """Return the seconds it has been at what it is at, without those it was paused."""
         now = time.monotonic() if self._paused_at is None else self._paused_at
         return now - self._since
+
+    def seen(self, slot: Slot, *, paused: bool = False) -> WorkerState:
+        """Say what it is at, for whoever looks at the study."""
+        host = socket.gethostname()
+        state: Literal["starting", "idle", "busy", "paused"] = "busy"
+        if self.phase in (Phase.STARTING, Phase.IDLE):
+            state = "starting" if self.phase is Phase.STARTING else "idle"
+        elif paused:
+            state = "paused"
+        return WorkerState(
+            name=f"{host}:{self.pid}",
+            node=host,
+            slot=slot,
+            device="",
+            state=state,
+            job=None if self.ticket is None else self.ticket.job.id,
+            since=self._entered,
+        )
 
     def resident_bytes(self) -> int:
         """Return its resident memory; 0 where the system does not tell."""

@@ -4,10 +4,47 @@ from __future__ import annotations
 
 import io
 import pickle
+from dataclasses import dataclass
+from hashlib import blake2b
 from types import FunctionType
 from typing import Any
 
+from evaluators.protocol import Evaluator
 from kernels.errors import NasError
+
+
+@dataclass(frozen=True, slots=True)
+class Pickled:
+    """An evaluator, what it is pickled to, and a name for that."""
+
+    evaluator: Evaluator
+    digest: str
+    content: bytes
+
+
+class PickledOnce:
+    """Pickles each evaluator when it is first asked for, and no second time."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Pickled] = {}
+
+    def of(self, evaluator: Evaluator) -> Pickled:
+        """Return an evaluator pickled, as it was when it was first asked for.
+
+        Raises:
+            NasError: it cannot be pickled.
+        """
+        known = self._known.get(id(evaluator))
+        if known is None:
+            content = to_bytes(evaluator)
+            known = Pickled(evaluator, blake2b(content, digest_size=16).hexdigest(), content)
+            # It holds the evaluator, so that no other can get its id.
+            self._known[id(evaluator)] = known
+        return known
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._known.clear()
 
 
 def to_bytes(item: object) -> bytes:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import sys
 import time
 import weakref
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from hashlib import blake2b
 from multiprocessing.connection import wait as wait_readable
 from types import TracebackType
 from typing import Self
 
-from evaluators.protocol import Evaluator
+from kernels.device import Device
 from kernels.errors import NasError
-from studies.executors.handle import Phase, Ticket, WorkerProcess, dispose_all
+from studies.executors.handle import Phase, WorkerOptions, WorkerProcess, dispose_all
 from studies.executors.outbox import Outbox
-from studies.executors.pickling import to_bytes
+from studies.executors.pause import Pause
+from studies.executors.pickling import PickledOnce, to_bytes
 from studies.executors.processes import has_proc, waits_for_lock
-from studies.executors.protocol import Job, Limits, Outcome
+from studies.executors.protocol import Job, Limits, Outcome, WorkerState
+from studies.executors.ticket import Ticket, pop_due, times
 from studies.executors.wire import Loaded, Ready
 
 _POLL_SECONDS = 0.2
@@ -30,18 +32,8 @@ _POLL_SECONDS = 0.2
 _LOCK_SECONDS = 0.5
 """How often a measurement is asked whether it waits for a lock, and for how long it makes way."""
 
-_DOUBLINGS = 5
-"""How often the delay before a new attempt grows."""
-
 _START_SECONDS = 300.0
 """More than any start takes: a worker that is not ready to run its job by then never will be."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Pickled:
-    evaluator: Evaluator
-    digest: str
-    content: bytes
 
 
 class PoolExecutor:
@@ -62,6 +54,11 @@ class PoolExecutor:
         attempts: how often a job whose worker died is begun.
         threads: CPU threads of a worker.
         backoff: seconds before a job is begun again; doubles the first few times.
+        gpus: whether workers may see the GPUs that this process sees.
+        path: where workers find modules; by default where this process does.
+        send_from: see :class:`~studies.executors.wire.WorkerSettings`.
+        device: that other processes may measure or train on too: all of them pause for a
+            measurement of one. None: nobody else does.
         settle: seconds between the moment the trainings stand still and a measurement, for work
             they left on another device.
 
@@ -79,29 +76,53 @@ class PoolExecutor:
         threads: int = 1,
         backoff: float = 0.1,
         settle: float = 0.0,
+        gpus: bool = True,
+        path: Sequence[str] | None = None,
+        send_from: str | None = None,
+        device: Device | None = None,
     ) -> None:
         for name, number in (("workers", workers), ("attempts", attempts), ("threads", threads)):
             if number < 1:
                 raise NasError(f"The number of {name} must be at least 1, got {number}.")
-        self._count, self._attempts, self._threads = workers, attempts, threads
-        self._limits, self._outbox = limits or Limits(), outbox
-        self._backoff, self._settle = backoff, settle
-        self._evaluators: dict[int, _Pickled] = {}
+        self._count, self._attempts, self._limits = workers, attempts, limits or Limits()
+        self._backoff = backoff
+        self._options = WorkerOptions(
+            threads=threads,
+            gpus=gpus,
+            outbox=None if outbox is None else outbox.folder,
+            memory_bytes=self._limits.memory_bytes,
+            path=tuple(sys.path) if path is None else path,
+            send_from=send_from,
+        )
+        self._evaluators = PickledOnce()
         self._trainings: deque[Ticket] = deque()
         self._measurements: deque[Ticket] = deque()
         self._workers: list[WorkerProcess] = []
         self._measuring: WorkerProcess | None = None
         self._ordinal = itertools.count(1)
         self._done: list[Outcome] = []
-        self._paused_at: float | None = None
-        self._paused = 0.0
+        self._pause = Pause(device, settle)
         self._finalizer = weakref.finalize(self, dispose_all, self._workers, os.getpid())
 
     @property
     def paused_seconds(self) -> float:
         """How long trainings stood still for measurements so far."""
-        now = 0.0 if self._paused_at is None else time.monotonic() - self._paused_at
-        return self._paused + now
+        return self._pause.seconds
+
+    @property
+    def slots(self) -> int:
+        """See :class:`~studies.executors.Executor`."""
+        return self._count
+
+    def workers(self) -> list[WorkerState]:
+        """See :class:`~studies.executors.Executor`."""
+        paused = self._pause.is_on
+        return [
+            worker.seen(slot="measurement")
+            if worker is self._measuring
+            else worker.seen(slot="training", paused=paused)
+            for worker in self._workers
+        ]
 
     def submit(self, job: Job) -> None:
         """See :class:`~studies.executors.Executor`.
@@ -111,7 +132,7 @@ class PoolExecutor:
         """
         if not self._finalizer.alive:
             raise NasError("This executor is closed; make another one.")
-        ticket = Ticket(job, self._pickled(job.evaluator).digest, to_bytes(job.architecture))
+        ticket = Ticket(job, self._evaluators.of(job.evaluator).digest, to_bytes(job.architecture))
         self._queue(job).append(ticket)
         self._assign()
 
@@ -138,6 +159,7 @@ class PoolExecutor:
         self._evaluators.clear()
         self._measuring = None
         self._finalizer()
+        self._pause.close()
 
     def __enter__(self) -> Self:
         return self
@@ -150,15 +172,6 @@ class PoolExecutor:
     ) -> None:
         self.close()
 
-    def _pickled(self, evaluator: Evaluator) -> _Pickled:
-        known = self._evaluators.get(id(evaluator))
-        if known is None:
-            content = to_bytes(evaluator)
-            known = _Pickled(evaluator, blake2b(content, digest_size=16).hexdigest(), content)
-            # It holds the evaluator, so that no other can get its id.
-            self._evaluators[id(evaluator)] = known
-        return known
-
     def _queue(self, job: Job) -> deque[Ticket]:
         return self._measurements if job.evaluator.slot == "measurement" else self._trainings
 
@@ -169,6 +182,7 @@ class PoolExecutor:
     # One turn: hear what there is to hear, end what is over a limit, hand out what can be.
 
     def _turn(self, timeout: float | None) -> None:
+        self._look()
         self._assign()
         heard = {worker.pipe.fileno(): worker for worker in self._listened()}
         sentinels = {worker.sentinel: worker for worker in heard.values() if worker.sentinel}
@@ -184,7 +198,7 @@ class PoolExecutor:
 
     def _listened(self) -> list[WorkerProcess]:
         """Return whom to listen to: who answers a stopped worker would give it something to do."""
-        if self._paused_at is None:
+        if not self._pause.is_on:
             return list(self._workers)
         return [worker for worker in self._workers if worker is self._measuring]
 
@@ -202,8 +216,10 @@ class PoolExecutor:
                     waits.append(_POLL_SECONDS)
                 if self._limits.seconds is not None:
                     waits.append(self._limits.seconds - worker.elapsed())
-        if self._paused_at is not None:
+        if self._pause.is_on:
             waits.append(_LOCK_SECONDS)
+        if self._pause.patience is not None and self._busy():
+            waits.append(self._pause.patience)
         if timeout is not None:
             waits.append(timeout)
         return max(0.0, min(waits)) if waits else None
@@ -238,7 +254,7 @@ class PoolExecutor:
         elif worker.phase is Phase.RUNNING:
             seconds, memory = self._limits.seconds, self._limits.memory_bytes
             reason = None
-            alone = self._paused_at is not None and worker.elapsed() > _LOCK_SECONDS
+            alone = self._pause.is_on and worker.elapsed() > _LOCK_SECONDS
             if alone and waits_for_lock(worker.pid):
                 # A stopped training may hold it, as for a kernel that both compile: make way.
                 self._break_off(_LOCK_SECONDS)
@@ -257,17 +273,19 @@ class PoolExecutor:
     def _assign(self) -> None:
         measuring = self._measuring
         if measuring is None or measuring.ticket is None:
-            ticket = _pop_due(self._measurements)
+            ticket = pop_due(self._measurements)
             if ticket is not None:
                 measuring = self._measuring = self._hand(measuring, ticket, "measurement")
         wanted = measuring is not None and measuring.ticket is not None
         if not wanted or (measuring is not None and measuring.phase is Phase.STARTING):
-            self._resume()
-        while self._paused_at is None:
+            self._pause.end(self._training_workers())
+        elif measuring is not None and measuring.phase is Phase.IDLE and measuring.ticket:
+            self._give(measuring, measuring.ticket)  # another process measured
+        while not self._pause.is_on:
             free = [item for item in self._training_workers() if item.ticket is None]
             if not free and len(self._training_workers()) >= self._count:
                 break
-            ticket = _pop_due(self._trainings)
+            ticket = pop_due(self._trainings)
             if ticket is None:
                 break
             # One that holds the evaluator already comes first.
@@ -281,13 +299,9 @@ class PoolExecutor:
     def _hand(self, worker: WorkerProcess | None, ticket: Ticket, slot: str) -> WorkerProcess:
         """Give a job to a worker, or to a new one."""
         if worker is None:
+            name = f"{slot}-{socket.gethostname()}-{os.getpid()}-{next(self._ordinal)}"
             try:
-                worker = WorkerProcess(
-                    f"{slot}-{os.getpid()}-{next(self._ordinal)}",
-                    threads=self._threads,
-                    outbox=None if self._outbox is None else self._outbox.folder,
-                    memory_bytes=self._limits.memory_bytes,
-                )
+                worker = WorkerProcess(name, self._options)
             except BaseException:
                 self._queue(ticket.job).appendleft(ticket)
                 raise
@@ -304,39 +318,30 @@ class PoolExecutor:
     def _give(self, worker: WorkerProcess, ticket: Ticket) -> None:
         """Send a job to a worker that is idle; first its evaluator where it has it not."""
         if ticket.digest not in worker.held:
-            worker.lend(ticket.digest, self._pickled(ticket.job.evaluator).content)
+            worker.lend(ticket.digest, self._evaluators.of(ticket.job.evaluator).content)
             return
         if worker is self._measuring:
-            self._pause()
+            if not self._pause.allows_to_measure():
+                return
+            self._begin_pause()
         worker.start(ticket)
 
     # The pause.
 
-    def _pause(self) -> None:
-        if self._paused_at is not None:
-            return
-        self._paused_at = time.monotonic()
-        trainings = self._training_workers()
-        for worker in trainings:
-            worker.pause()
-        for worker in trainings:
-            if not worker.wait_paused():
-                # Better to train it again than to measure beside it.
-                self._lose(worker)
-        if trainings and self._settle:
-            time.sleep(self._settle)
+    def _begin_pause(self) -> None:
+        for worker in self._pause.begin(self._training_workers()):
+            self._lose(worker)  # better to train it again than to measure beside it
 
-    def _resume(self) -> None:
-        if self._paused_at is None:
-            return
-        for worker in self._training_workers():
-            worker.resume()
-        self._paused += time.monotonic() - self._paused_at
-        self._paused_at = None
+    def _look(self) -> None:
+        """Stand still while another process measures on the device."""
+        trainings = self._training_workers()
+        at_work = any(worker.ticket is not None for worker in trainings)
+        for worker in self._pause.look(trainings, at_work=at_work):
+            self._lose(worker)
 
     def _break_off(self, delay: float = 0.0) -> None:
         """End the pause and what is measured in it, which is begun again after some seconds."""
-        if self._paused_at is None:
+        if not self._pause.is_on or self._pause.is_for_others:
             return
         if self._measuring is not None:
             ticket = self._measuring.ticket
@@ -345,7 +350,7 @@ class PoolExecutor:
                 ticket.attempts -= 1
                 ticket.due = time.monotonic() + delay
                 self._measurements.appendleft(ticket)
-        self._resume()
+        self._pause.end(self._training_workers())
 
     # Ends.
 
@@ -356,15 +361,15 @@ class PoolExecutor:
             ending, words = worker.kill(), worker.last_words()
             if ticket.attempts < self._attempts:
                 worker.ticket = None
-                delay = self._backoff * 2.0 ** min(ticket.attempts - 1, _DOUBLINGS)
-                ticket.due = time.monotonic() + delay
+                ticket.put_off(self._backoff)
                 self._queue(ticket.job).appendleft(ticket)
             else:
-                times = "once" if ticket.attempts == 1 else f"{ticket.attempts} times"
                 ready = worker.phase not in (Phase.STARTING, Phase.LOADING)
                 at_start = "" if ready else " before it was ready"
                 said = f"; its last words: {words}" if words else ""
-                self._fail(worker, f"the worker died {times} ({ending}){at_start}{said}")
+                self._fail(
+                    worker, f"the worker died {times(ticket.attempts)} ({ending}){at_start}{said}"
+                )
         self._discard(worker)
 
     def _fail(self, worker: WorkerProcess, reason: str) -> None:
@@ -379,13 +384,3 @@ class PoolExecutor:
         self._workers.remove(worker)
         if worker is self._measuring:
             self._measuring = None
-
-
-def _pop_due(queue: deque[Ticket]) -> Ticket | None:
-    """Take the first job that may be begun now."""
-    now = time.monotonic()
-    for ticket in queue:
-        if ticket.due <= now:
-            queue.remove(ticket)
-            return ticket
-    return None

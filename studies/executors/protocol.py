@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
-from evaluators.protocol import Evaluator, Measured
+from evaluators.protocol import Evaluator, Measured, Slot
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 
@@ -30,6 +31,14 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """A file that an evaluation leaves: its name below the workspace, and its content."""
+
+    name: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """One evaluation that was done.
 
@@ -41,6 +50,7 @@ class Outcome:
         ended: UTC.
         worker: ``host:pid`` of the process that did it.
         attempts: how often it was begun; more than one where a worker died of it.
+        files: what it leaves, from a worker that shares no folder with the driver.
     """
 
     job: int
@@ -50,6 +60,7 @@ class Outcome:
     ended: datetime
     worker: str = ""
     attempts: int = 1
+    files: tuple[File, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +85,43 @@ class Limits:
                 raise NasError(f"The limit {name} must be positive or None, got {value}.")
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A worker of an executor.
+
+    Attributes:
+        name: of its process, ``host:pid``, or of what is to become one.
+        node: the machine it is on; empty where that is not known yet.
+        slot: what it does.
+        device: what it does it on.
+        state: ``starting``, ``idle``, ``busy`` or ``paused``.
+        job: id of the job it is at; None where there is none.
+        since: when it came into this state, UTC.
+    """
+
+    name: str
+    node: str
+    slot: Slot
+    device: str
+    state: Literal["starting", "idle", "busy", "paused"]
+    job: int | None
+    since: datetime
+
+
 class Executor(Protocol):
     """Runs jobs; beside a job of the slot ``measurement`` nothing else runs on the device.
 
     A job that raises is an outcome with a reason; only an interrupt gets through.
     """
+
+    @property
+    def slots(self) -> int:
+        """How many jobs it can run beside this process now, measurements aside."""
+        ...
+
+    def workers(self) -> Sequence[WorkerState]:
+        """Return who is there; nobody where jobs run in this process."""
+        ...
 
     def submit(self, job: Job) -> None:
         """Queue a job.

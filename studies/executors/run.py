@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -12,6 +13,12 @@ from evaluators.protocol import Measured
 from kernels.errors import NasError
 from studies.executors.protocol import Job, Outcome
 
+NO_ROOM = "no room left on the disk"
+"""Begins the reason of an evaluation whose result could not be kept: no fault of the candidate."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+"""What torch says on a CPU, in a bare RuntimeError."""
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +53,8 @@ def _describe(problem: Exception) -> str:
     # torch is asked for its error only where an evaluator imported it: loading it takes seconds.
     torch = sys.modules.get("torch")
     kinds = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
-    if isinstance(problem, kinds):
+    if isinstance(problem, kinds) or any(text in str(problem) for text in _NO_MEMORY):
         return f"out of memory: {str(problem) or type(problem).__name__}"
+    if isinstance(problem, OSError) and problem.errno in _FULL:
+        return f"{NO_ROOM}: {problem}"
     return f"{type(problem).__name__}: {problem}"

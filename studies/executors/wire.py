@@ -14,12 +14,14 @@ class WorkerSettings:
         threads: CPU threads of torch.
         outbox: folder of an :class:`~studies.executors.outbox.Outbox`; None for none.
         memory_bytes: limit of its address space; None for none.
+        send_from: folder of a workspace that the driver does not share: what is left there is sent.
     """
 
     pipe: int
     threads: int
     outbox: str | None
     memory_bytes: int | None
+    send_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

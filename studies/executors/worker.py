@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from threading import Thread
 
 from evaluators.protocol import Evaluator
+from studies.executors import files
 from studies.executors.channel import Channel
 from studies.executors.outbox import Outbox
 from studies.executors.processes import kill_own_group, limit_memory
@@ -31,6 +32,8 @@ def serve(settings: WorkerSettings) -> None:
     )
     if settings.memory_bytes is not None:
         limit_memory(settings.memory_bytes)
+    if settings.send_from is not None:
+        files.send_from(Path(settings.send_from))
     # A program that an evaluator starts must not hold the pipe open.
     os.set_inheritable(settings.pipe, False)
     pipe = Channel(socket.socket(fileno=settings.pipe))
@@ -68,7 +71,7 @@ class _Bench:
     def answer(self, message: Lend | Task) -> bytes:
         if isinstance(message, Lend):
             return pickle.dumps(self._load(message))
-        outcome = self._run(message)
+        outcome = replace(self._run(message), files=files.taken())
         self._keep(message.key, outcome)
         try:
             return pickle.dumps(outcome)

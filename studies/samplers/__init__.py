@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kernels.errors import UnknownNameError
-from search_spaces.space import DataSpec, Space
+from search_spaces.space import Candidate, DataSpec, Space
 from studies.metrics import Direction
-from studies.samplers.drafts import Draft, Drafter, DraftingSampler
+from studies.samplers.drafts import Draft, Drafter, DraftingSampler, network_key
 from studies.samplers.evolution import Evolution
-from studies.samplers.protocol import Lesson, Proposal, Sampler, ask_seed
+from studies.samplers.protocol import Free, Lesson, Proposal, Sampler, ask_seed
 from studies.samplers.random_sampler import RandomSearch
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Draft",
     "Drafter",
     "DraftingSampler",
+    "Free",
     "Lesson",
     "Proposal",
     "Sampler",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 SAMPLERS = {
+    "ehvi": "Gaussian processes of answers and graphs, expected hypervolume improvement",
     "evolution": "children of the best so far, by mutation and crossover within scopes",
     "tpe": "Optuna's tree-structured Parzen estimator",
     "nsga2": "Optuna's NSGA-II",
@@ -43,6 +45,8 @@ def make_sampler(
     directions: Sequence[Direction],
     constraints: Sequence[str],
     seed: int,
+    identify: Callable[[Candidate], str] = network_key,
+    free: Callable[[Candidate], Free] | None = None,
 ) -> Sampler:
     """Return a sampler that was told nothing yet.
 
@@ -54,14 +58,29 @@ def make_sampler(
         directions: of the objectives.
         constraints: their texts, as lessons name them.
         seed: of the study.
+        identify: what tells candidates apart; lessons must have keys of the same kind.
+        free: says what is known of a candidate without payment; ``ehvi`` makes use of it.
 
     Raises:
         NasError: there is no such sampler, or it cannot be made.
     """
     if name not in SAMPLERS and ":" not in name:
         raise UnknownNameError("sampler", name, SAMPLERS)
-    drafter = _drafter(name, space, data, directions, constraints, seed)
-    return DraftingSampler(drafter, space, data, seed)
+    if name == "ehvi":
+        from studies.samplers.ehvi.drafter import ExpectedImprovement
+
+        drafter: Drafter = ExpectedImprovement(
+            space,
+            data,
+            directions=directions,
+            constraints=constraints,
+            seed=seed,
+            identify=identify,
+            free=free,
+        )
+    else:
+        drafter = _drafter(name, space, data, directions, constraints, seed)
+    return DraftingSampler(drafter, space, data, seed, identify)
 
 
 def _drafter(

@@ -41,12 +41,17 @@ def mutate(
     Raises:
         SpaceError: every draw was rejected.
     """
+    changes, within = pick(changeable, rng)
+    return space.mutate(parent, rng, data, within=within, changes=changes + more)
+
+
+def pick(changeable: Sequence[str], rng: Random) -> tuple[int, str]:
+    """Draw how many answers a mutation changes, and the scope it keeps to, empty for none."""
     changes = 1
     while changes < CHANGES and rng.random() < _MORE:
         changes += 1
     scopes = sorted({scope for name in changeable for scope in _scopes(name)})
-    within = rng.choice(scopes) if scopes and rng.random() < _WITHIN else ""
-    return space.mutate(parent, rng, data, within=within, changes=changes + more)
+    return changes, rng.choice(scopes) if scopes and rng.random() < _WITHIN else ""
 
 
 def cross(
@@ -66,7 +71,7 @@ def cross(
     """
     rejections: Counter[str] = Counter()
     for _ in range(_MIXES):
-        answers = _mix(first, second, rng)
+        answers = mix(first, second, rng)
         try:
             found = space.attempt(MutateDecider(answers, set(), rng), data)
         except Rejected as rejected:
@@ -76,12 +81,8 @@ def cross(
     return None
 
 
-def changed(before: Mapping[str, Option], after: Mapping[str, Option]) -> list[str]:
-    """Return the names of the answers that are new or differ."""
-    return [name for name, answer in after.items() if before.get(name, ...) != answer]
-
-
-def _mix(first: Mapping[str, Option], second: Mapping[str, Option], rng: Random) -> Decisions:
+def mix(first: Mapping[str, Option], second: Mapping[str, Option], rng: Random) -> Decisions:
+    """Draw answers of two parents, scope by scope; what one did not answer comes from the other."""
     coarse = rng.random() < 0.5
     taken: dict[str, bool] = {}
     answers = {**second, **first}
@@ -92,6 +93,11 @@ def _mix(first: Mapping[str, Option], second: Mapping[str, Option], rng: Random)
         if taken[unit] and name in second:
             answers[name] = second[name]
     return answers
+
+
+def changed(before: Mapping[str, Option], after: Mapping[str, Option]) -> list[str]:
+    """Return the names of the answers that are new or differ."""
+    return [name for name, answer in after.items() if before.get(name, ...) != answer]
 
 
 def _unit(name: str, *, coarse: bool) -> str:

@@ -53,6 +53,11 @@ class Drafter(Protocol):
         ...
 
 
+def network_key(candidate: Candidate) -> str:
+    """Tell candidates apart by their network, whatever answers lead to it."""
+    return candidate.architecture.key
+
+
 class DraftingSampler:
     """See :class:`~studies.samplers.Sampler`; proposes the first draft that was not met before.
 
@@ -60,8 +65,16 @@ class DraftingSampler:
     :data:`LEAVES` go; then the first draft is proposed although it is a repeat.
     """
 
-    def __init__(self, drafter: Drafter, space: Space, data: DataSpec, seed: int) -> None:
+    def __init__(
+        self,
+        drafter: Drafter,
+        space: Space,
+        data: DataSpec,
+        seed: int,
+        identify: Callable[[Candidate], str] = network_key,
+    ) -> None:
         self._drafter, self._space, self._data, self._seed = drafter, space, data, seed
+        self._identify = identify
         self._told: set[str] = set()
         self._keys: OrderedDict[tuple[tuple[str, Option], ...], str | None] = OrderedDict()
 
@@ -70,7 +83,7 @@ class DraftingSampler:
         waiting = {self._key(decisions) for decisions in pending}
 
         def is_new(candidate: Candidate) -> bool:
-            key = candidate.architecture.key
+            key = self._identify(candidate)
             return key not in self._told and key not in waiting
 
         rng = Random(ask_seed(self._seed, number))
@@ -87,7 +100,7 @@ class DraftingSampler:
         candidate = Candidate(
             found.candidate.architecture, found.candidate.decisions, dict(rejections)
         )
-        self._remember(candidate.decisions, candidate.architecture.key)
+        self._remember(candidate.decisions, self._identify(candidate))
         return Proposal(candidate, {"by": "sampler", "kind": found.kind, **found.details})
 
     def tell(self, lesson: Lesson) -> None:
@@ -107,11 +120,11 @@ class DraftingSampler:
         return None
 
     def _key(self, decisions: Mapping[str, Option]) -> str | None:
-        """Return the architecture's key; None for decisions that are not of the space."""
+        """Return what tells a candidate apart; None for decisions that are not of the space."""
         answers = tuple(decisions.items())
         if answers not in self._keys:
             try:
-                key = self._space.replay(decisions, self._data).architecture.key
+                key = self._identify(self._space.replay(decisions, self._data))
             except NasError:
                 key = None  # a baseline, or of an earlier space: no draft can repeat it
             self._remember(decisions, key)

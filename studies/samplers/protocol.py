@@ -63,6 +63,19 @@ class Proposal:
     origin: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Free:
+    """What is known of a candidate without paying for it.
+
+    Attributes:
+        values: one figure per objective; NaN where it must be paid for.
+        allowed: whether no constraint is known to be violated.
+    """
+
+    values: tuple[float, ...]
+    allowed: bool = True
+
+
 class Sampler(Protocol):
     """Proposes candidates and learns from what they were worth.
 

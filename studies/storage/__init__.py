@@ -6,11 +6,13 @@ from studies.storage.records import (
     Evaluation,
     EventRecord,
     Holder,
+    RecordUnreachableError,
     StudyBusyError,
     StudyRecord,
     TrialRecord,
     TrialState,
     Value,
+    WorkerRecord,
 )
 from studies.storage.repository import Repository
 
@@ -20,10 +22,12 @@ __all__ = [
     "EventRecord",
     "Holder",
     "Owner",
+    "RecordUnreachableError",
     "Repository",
     "StudyBusyError",
     "StudyRecord",
     "TrialRecord",
     "TrialState",
     "Value",
+    "WorkerRecord",
 ]

@@ -1,44 +1,29 @@
-"""Opening the record's database, its transactions, and saying clearly why it cannot be used."""
+"""Opening the record's database, its transactions, and rows that are inserted once."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from kernels.errors import NasError
+from studies.storage.refusals import LOCK_SECONDS, explained
 
-_LOCK_SECONDS = 30
-"""How long a SQLite writer waits for another; a transaction of ours takes milliseconds."""
 _WRITES = "nas_writes"
+_AT_ONCE = 500
+"""Rows in one statement: databases limit how many values it may name."""
 
 _SETTINGS = ("PRAGMA synchronous=NORMAL", "PRAGMA foreign_keys=ON")
 """With a write-ahead log, NORMAL loses no transaction when a process dies; when the power fails,
 at most the last ones, and the file stays whole."""
-
-_REASONS = {
-    "not a database": "{name} is not a database; give another workspace.",
-    "malformed": "The record {name} is damaged ({reason}); put back a copy of it, or save what can "
-    "be read with 'sqlite3 {name} .recover'.",
-    "readonly": "The record {name} is read-only; make the file and its directory writable, or "
-    "give another workspace.",
-    "full": "There is no room left to write the record {name}; what it held before is safe. Free "
-    "some space and run the same command.",
-    "unable to open": "Cannot open the record {name}; check that its directory exists and that "
-    "you may read and write it.",
-    "locked": "Another process has kept the record {name} busy for "
-    f"{_LOCK_SECONDS} s; stop it, or try again later.",
-}
-"""What to say by what SQLite's message contains."""
 
 
 def open_engine(target: Path | str, *, create: bool) -> Engine:
@@ -61,14 +46,32 @@ def open_engine(target: Path | str, *, create: bool) -> Engine:
             raise NasError(f"Cannot use the database {url!r}: a record is SQLite or PostgreSQL.")
         if backend == "sqlite" and address.database not in (None, "", ":memory:"):
             _check_file(Path(address.database), create=create)
-        arguments = {"timeout": _LOCK_SECONDS} if backend == "sqlite" else {}
-        engine = create_engine(url, connect_args=arguments)
+        if backend == "postgresql":
+            return create_engine(address, connect_args=_server_settings(address))
+        engine = create_engine(url, connect_args={"timeout": LOCK_SECONDS})
     except (ArgumentError, NoSuchModuleError, ImportError) as problem:
         raise NasError(f"Cannot use the database {url!r}: {problem}") from None
-    if backend == "sqlite":
-        event.listen(engine, "connect", _set_up)
-        event.listen(engine, "begin", _begin)
+    event.listen(engine, "connect", _set_up)
+    event.listen(engine, "begin", _begin)
     return engine
+
+
+def _server_settings(address: URL) -> dict[str, str]:
+    """Return what a connection to a server is opened with, where the URL does not say.
+
+    A server that is gone without a word is noticed within half a minute, and a client that stands
+    still in a transaction does not keep its rows locked for others.
+    """
+    settings = {
+        "application_name": "paretonas",
+        "connect_timeout": "10",
+        "keepalives_idle": "10",
+        "keepalives_interval": "5",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "30000",
+        "options": f"-c lock_timeout={LOCK_SECONDS}s -c idle_in_transaction_session_timeout=60s",
+    }
+    return {name: value for name, value in settings.items() if name not in address.query}
 
 
 def _check_file(path: Path, *, create: bool) -> None:
@@ -123,35 +126,19 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-@contextmanager
-def explained(engine: Engine) -> Iterator[None]:
-    """Turn what a database raises into one line."""
-    try:
-        yield
-    except IntegrityError as problem:
-        raise NasError(
-            f"{name_of(engine)} refused a row ({str(problem.orig).splitlines()[0]}); does another "
-            "process run this study?"
-        ) from problem
-    except (SQLAlchemyError, sqlite3.Error) as problem:
-        reason = str(getattr(problem, "orig", None) or problem).splitlines()[0]
-        sentence = next(
-            (text for part, text in _REASONS.items() if part in reason),
-            "Cannot use the record {name}: {reason}.",
+def insert_absent(
+    connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]
+) -> set[Any]:
+    """Insert the rows whose key is not there; return their primary keys."""
+    (key,) = table.primary_key.columns
+    found: set[Any] = set()
+    for start in range(0, len(rows), _AT_ONCE):
+        statement = _own_insert(connection.dialect.name, table).values(
+            list(rows[start : start + _AT_ONCE])
         )
-        raise NasError(sentence.format(name=name_of(engine), reason=reason)) from problem
-    except JSONDecodeError as problem:
-        raise NasError(
-            f"The record {name_of(engine)} is damaged: a row holds no JSON ({problem}); put back "
-            "a copy of it."
-        ) from problem
-
-
-def name_of(engine: Engine) -> str:
-    """Return what people know the database by: its file, or its URL without the password."""
-    if engine.url.get_backend_name() == "sqlite" and engine.url.database:
-        return engine.url.database
-    return engine.url.render_as_string(hide_password=True)
+        absent = statement.on_conflict_do_nothing().returning(key)
+        found.update(connection.execute(absent).scalars())
+    return found
 
 
 def insert_if_absent(connection: Connection, table: Table, row: Mapping[str, Any]) -> int | None:
@@ -168,7 +155,9 @@ def insert_if_absent(connection: Connection, table: Table, row: Mapping[str, Any
 
 @cache
 def _insert_if_absent(dialect: str, table: Table) -> Insert:
-    own = postgresql if dialect == "postgresql" else sqlite
     (key,) = table.primary_key.columns
-    statement: Insert = own.insert(table).on_conflict_do_nothing().returning(key)
-    return statement
+    return _own_insert(dialect, table).on_conflict_do_nothing().returning(key)
+
+
+def _own_insert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-REVISIONS = ("v1", "v2")
+REVISIONS = ("v1", "v2", "v3")
 """Revisions of the tables, oldest first, as in ``migrations/versions``; the last one is below."""
 
 VERSION_TABLE = "nas_alembic_version"
@@ -186,7 +186,23 @@ class Claim(_Held, Base):
 
 
 class Lease(_Held, Base):
-    """The driver that runs a study."""
+    """The driver that runs a study, and how often it has written to the record."""
 
     __tablename__ = "lease"
     study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+
+
+class WorkerRow(Base):
+    """A worker of a study, as its driver saw it last."""
+
+    __tablename__ = "worker"
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    node: Mapped[str] = mapped_column(String(255))
+    slot: Mapped[str] = mapped_column(String(16))
+    device: Mapped[str] = mapped_column(String(255))
+    state: Mapped[str] = mapped_column(String(16))
+    trial: Mapped[int | None]
+    since: Mapped[datetime]
+    seen: Mapped[datetime]

@@ -12,6 +12,10 @@ _ENDED = ("Z", "X", "x")
 """States of a process that only waits for its parent to take note."""
 
 
+_RETIRED: set[str] = set()
+"""Tokens of this process that hold nothing any more, whatever a record says that was full."""
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """A holder of claims and leases.
@@ -35,9 +39,15 @@ class Owner:
         pid = os.getpid()
         return cls(uuid4().hex, socket.gethostname(), pid, _started(pid) or "")
 
+    def retire(self) -> None:
+        """Say that it holds nothing any more, though its process lives on."""
+        _RETIRED.add(self.token)
+
     @property
     def dead(self) -> bool:
-        """Whether its process is known to have ended; never known of another host."""
+        """Whether it retired or its process has ended; of another host that is never known."""
+        if self.token in _RETIRED:
+            return True
         if self.host != socket.gethostname():
             return False
         if self.started:

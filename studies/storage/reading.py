@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +14,8 @@ from sqlalchemy import ColumnElement, Connection, func, select
 from sqlalchemy.orm import aliased
 
 from evaluators.protocol import Measured
+from kernels.errors import NasError
+from search_spaces.architecture import Architecture
 from studies.storage.models import (
     ArchitectureRow,
     ArtifactRow,
@@ -20,13 +23,38 @@ from studies.storage.models import (
     Event,
     Trial,
     ValueRow,
+    WorkerRow,
 )
-from studies.storage.records import Artifact, Evaluation, TrialRecord, TrialState, Value
+from studies.storage.records import (
+    Artifact,
+    Evaluation,
+    EventRecord,
+    TrialRecord,
+    TrialState,
+    Value,
+    WorkerRecord,
+)
 
 Objectives = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
 _AT_ONCE = 500
 """Ids in one query: databases limit how many it may name."""
+
+
+def where(
+    study_id: int, number: int | None, since: int | None, key: str, baselines: bool
+) -> list[ColumnElement[bool]]:
+    """Return the conditions for trials of a study: all that are given hold."""
+    found: list[ColumnElement[bool]] = [Trial.study_id == study_id]
+    if number is not None:
+        found.append(Trial.number == number)
+    if since is not None:
+        found.append(Trial.number >= since)
+    if key:
+        found.append(Trial.architecture_key.startswith(key, autoescape=True))
+    if baselines:
+        found.append(Trial.baseline.is_(True))
+    return found
 
 
 def trials(connection: Connection, *where: ColumnElement[bool]) -> list[TrialRecord]:
@@ -105,8 +133,10 @@ def objective_rows(connection: Connection, study_id: int, metrics: Sequence[str]
 
 
 def count_states(connection: Connection, study_id: int) -> dict[TrialState, int]:
-    """Return how many trials are in each state."""
-    query = select(Trial.state, func.count()).where(Trial.study_id == study_id)
+    """Return how many trials are in each state, baselines left out."""
+    query = select(Trial.state, func.count()).where(
+        Trial.study_id == study_id, Trial.baseline.is_(False)
+    )
     found = {row[0]: row[1] for row in connection.execute(query.group_by(Trial.state))}
     return {state: found.get(state, 0) for state in TrialState}
 
@@ -147,6 +177,25 @@ def last_activity(connection: Connection, study_id: int) -> datetime | None:
     return max(known, default=None)
 
 
+def events(
+    connection: Connection,
+    study_id: int,
+    newest: int | None,
+    trial: int | None,
+    kind: str | None,
+) -> list[EventRecord]:
+    """Return the newest events in order, of all, of one trial or of one kind."""
+    query = select(Event.time, Event.kind, Event.data).where(Event.study_id == study_id)
+    if kind is not None:
+        query = query.where(Event.kind == kind)
+    if trial is not None:
+        query = query.where(Event.data["trial"].as_integer() == trial)
+    if newest is not None:
+        query = query.limit(newest)
+    rows = connection.execute(query.order_by(Event.id.desc())).all()
+    return [EventRecord(*row) for row in reversed(rows)]
+
+
 def detail(connection: Connection, trial_id: int, metric: str) -> Mapping[str, Any]:
     """Return how a figure came about."""
     query = (
@@ -157,6 +206,15 @@ def detail(connection: Connection, trial_id: int, metric: str) -> Mapping[str, A
     document = connection.execute(query).scalar()
     found: Mapping[str, Any] = {} if document is None else document[metric]["detail"]
     return found
+
+
+def architecture(connection: Connection, key: str) -> Architecture:
+    """Return a network, which must be there."""
+    query = select(ArchitectureRow.document).where(ArchitectureRow.key == key)
+    document = connection.execute(query).scalar()
+    if document is None:
+        raise NasError(f"The record has no architecture {key!r}.")
+    return Architecture.from_json(document)
 
 
 def evaluations(connection: Connection, trial_id: int) -> list[Evaluation]:
@@ -186,6 +244,13 @@ def artifacts(connection: Connection, trial_id: int) -> list[Artifact]:
     row = ArtifactRow
     query = select(row.name, row.kind, row.content_hash, row.size).where(row.trial_id == trial_id)
     return [Artifact(*found) for found in connection.execute(query.order_by(row.name))]
+
+
+def workers(connection: Connection, study_id: int) -> list[WorkerRecord]:
+    """Return the workers of a study, by name."""
+    columns = [getattr(WorkerRow, entry.name) for entry in fields(WorkerRecord)]
+    query = select(*columns).where(WorkerRow.study_id == study_id).order_by(WorkerRow.name)
+    return [WorkerRecord(*row) for row in connection.execute(query)]
 
 
 def _number(value: float | None) -> float:

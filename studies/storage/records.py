@@ -17,6 +17,10 @@ class StudyBusyError(NasError):
     """Another driver runs the study; or took it over, where it was this one's."""
 
 
+class RecordUnreachableError(NasError):
+    """The record's database does not answer, or is busy; it may answer later."""
+
+
 class TrialState(StrEnum):
     """How far a trial came."""
 
@@ -69,6 +73,23 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file that a trial made.
+
+    Attributes:
+        name: of the file; once a trial.
+        kind: what it is, such as ``weights``.
+        content_hash: what the workspace finds its content by.
+        size: bytes.
+    """
+
+    name: str
+    kind: str
+    content_hash: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """What an evaluator found on a candidate.
 
@@ -79,6 +100,7 @@ class Evaluation:
         started: UTC.
         ended: UTC.
         worker: where it ran.
+        artifacts: the files that it made.
     """
 
     evaluator: str
@@ -87,23 +109,32 @@ class Evaluation:
     started: datetime
     ended: datetime
     worker: str = ""
+    artifacts: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Artifact:
-    """A file that a trial made.
+class WorkerRecord:
+    """A worker of a study.
 
     Attributes:
-        name: of the file, once a trial.
-        kind: what it is, such as ``weights``.
-        content_hash: what the workspace finds its content by.
-        size: bytes.
+        name: of its process, ``host:pid``, or of what is to become one.
+        node: the machine it is on; empty where that is not known yet.
+        slot: what it does: ``training`` or ``measurement``.
+        device: what it does it on.
+        state: ``starting``, ``idle``, ``busy``, ``paused`` or ``lost``.
+        trial: number of the trial it works for; None while it does not.
+        since: when it came into this state, UTC.
+        seen: when its driver last saw it, UTC.
     """
 
     name: str
-    kind: str
-    content_hash: str
-    size: int
+    node: str
+    slot: str
+    device: str
+    state: str
+    trial: int | None
+    since: datetime
+    seen: datetime
 
 
 @dataclass(frozen=True, slots=True)

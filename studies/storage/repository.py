@@ -18,7 +18,8 @@ from search_spaces.space import Candidate
 from studies.storage import claims, reading, writing
 from studies.storage import database as db
 from studies.storage.claims import CLAIMS, LEASES
-from studies.storage.models import ArchitectureRow, ArtifactRow, Event, Study, Trial
+from studies.storage.journal import Journal
+from studies.storage.models import Study
 from studies.storage.owner import Owner
 from studies.storage.reading import Objectives
 from studies.storage.records import (
@@ -29,6 +30,7 @@ from studies.storage.records import (
     StudyRecord,
     TrialRecord,
     TrialState,
+    WorkerRecord,
 )
 from studies.storage.schema import ensure_schema
 
@@ -136,10 +138,14 @@ class Repository:
             raise UnknownNameError("study", name, names)
         return found
 
-    def delete_study(self, study_id: int) -> None:
-        """Delete a study, its trials and events; evaluations that others may find stay."""
+    def delete_study(self, study_id: int) -> int:
+        """Delete a study and its trials; evaluations that others may find stay.
+
+        Returns:
+            how many trials it had.
+        """
         with db.writing(self._engine) as connection:
-            writing.delete_study(connection, study_id)
+            return writing.delete_study(connection, study_id)
 
     # Trials
 
@@ -162,32 +168,29 @@ class Repository:
         *,
         stage: str | None = None,
     ) -> None:
-        """Record how a trial ended.
-
-        Args:
-            trial_id: of the trial.
-            state: how far it came.
-            reason: why it failed or was dropped, or what it repeats.
-            stage: of the funnel at which it was dropped.
-        """
+        """Record how a trial ended, why, and at which stage of the funnel it was dropped."""
         with db.writing(self._engine) as connection:
             writing.finish_trial(connection, trial_id, state, reason, stage)
 
     def trials(
-        self, study_id: int, *, number: int | None = None, since: int | None = None
+        self,
+        study_id: int,
+        *,
+        number: int | None = None,
+        since: int | None = None,
+        key: str = "",
+        baselines: bool = False,
     ) -> list[TrialRecord]:
         """Return trials of a study in order, without details.
 
         Args:
             study_id: of the study.
-            number: of the only trial wanted.
-            since: number of the first trial wanted.
+            number: of the only one wanted.
+            since: number of the first one wanted.
+            key: what the key of the architecture begins with.
+            baselines: whether only these are wanted.
         """
-        where = [Trial.study_id == study_id]
-        if number is not None:
-            where.append(Trial.number == number)
-        if since is not None:
-            where.append(Trial.number >= since)
+        where = reading.where(study_id, number, since, key, baselines)
         with db.reading(self._engine) as connection:
             return reading.trials(connection, *where)
 
@@ -206,7 +209,7 @@ class Repository:
             return reading.objective_rows(connection, study_id, metrics)
 
     def count_states(self, study_id: int) -> dict[TrialState, int]:
-        """Return how many trials of a study are in each state."""
+        """Return how many trials of a study are in each state, baselines left out."""
         with db.reading(self._engine) as connection:
             return reading.count_states(connection, study_id)
 
@@ -241,9 +244,6 @@ class Repository:
 
         Returns:
             them, in the order of the metrics; None, and nothing happens, unless there are all.
-
-        Raises:
-            NasError: the trial has a figure of one of the metrics already.
         """
         with db.reading(self._engine) as connection:
             found = writing.known_figures(connection, key, metrics)
@@ -255,11 +255,7 @@ class Repository:
         return figures
 
     def add_values(self, trial_id: int, figures: Iterable[Measured]) -> None:
-        """Record figures of a trial that no evaluator of its study gave, each metric once.
-
-        Raises:
-            NasError: a figure is not finite, or the trial has the metric already.
-        """
+        """Record figures of a trial that no evaluator of its study gave, finite and each once."""
         with db.writing(self._engine) as connection:
             writing.add_values(connection, trial_id, list(figures))
 
@@ -284,26 +280,34 @@ class Repository:
         Raises:
             NasError: the record has no network of that key.
         """
-        query = select(ArchitectureRow.document).where(ArchitectureRow.key == key)
         with db.reading(self._engine) as connection:
-            document = connection.execute(query).scalar()
-        if document is None:
-            raise NasError(f"The record has no architecture {key!r}.")
-        return Architecture.from_json(document)
+            return reading.architecture(connection, key)
 
     # What happened, and what was made
 
     def add_event(self, study_id: int, kind: str, data: Mapping[str, Any]) -> None:
         """Record that something happened now."""
-        row = {"study_id": study_id, "time": datetime.now(UTC), "kind": kind}
         with db.writing(self._engine) as connection:
-            connection.execute(insert(Event).values(**row, data=writing.plain(data)))
+            writing.add_event(connection, study_id, kind, data)
 
-    def events(self, study_id: int) -> list[EventRecord]:
-        """Return what happened in a study, in order."""
-        query = select(Event.time, Event.kind, Event.data).where(Event.study_id == study_id)
+    def events(
+        self,
+        study_id: int,
+        *,
+        newest: int | None = None,
+        trial: int | None = None,
+        kind: str | None = None,
+    ) -> list[EventRecord]:
+        """Return what happened in a study, in order.
+
+        Args:
+            study_id: of the study.
+            newest: how many of the last ones are wanted; None: all.
+            trial: number of the only trial that is wanted.
+            kind: that is wanted.
+        """
         with db.reading(self._engine) as connection:
-            return [EventRecord(*row) for row in connection.execute(query.order_by(Event.id))]
+            return reading.events(connection, study_id, newest, trial, kind)
 
     def add_artifact(self, trial_id: int, artifact: Artifact) -> None:
         """Record a file that a trial made.
@@ -311,9 +315,8 @@ class Repository:
         Raises:
             NasError: the trial has one of that name.
         """
-        row = {name: getattr(artifact, name) for name in Artifact.__slots__}
         with db.writing(self._engine) as connection:
-            connection.execute(insert(ArtifactRow).values(trial_id=trial_id, **row))
+            writing.add_artifacts(connection, trial_id, [artifact])
 
     def artifacts(self, trial_id: int) -> list[Artifact]:
         """Return the files that a trial made, by name."""
@@ -341,6 +344,11 @@ class Repository:
         with db.writing(self._engine) as connection:
             claims.renew(connection, CLAIMS, owner, seconds)
 
+    def release_all(self, owner: Owner) -> None:
+        """Give up all claims of an owner."""
+        with db.writing(self._engine) as connection:
+            claims.give_up_all(connection, CLAIMS, owner)
+
     def take_lease(self, study_id: int, owner: Owner, seconds: float) -> None:
         """Become the one driver of a study, for so long unless it is renewed.
 
@@ -364,10 +372,19 @@ class Repository:
         with db.writing(self._engine) as connection:
             claims.give_up(connection, LEASES, study_id, owner)
 
+    def journal(self, study_id: int, owner: Owner) -> Journal:
+        """Return what a driver writes through, once it has the lease of its study."""
+        return Journal(self._engine, study_id, owner)
+
     def driver(self, study_id: int) -> Holder | None:
         """Return who runs a study now."""
         with db.reading(self._engine) as connection:
             return claims.driver(connection, study_id)
+
+    def workers(self, study_id: int) -> list[WorkerRecord]:
+        """Return the workers of a study as its newest driver saw them last, by name."""
+        with db.reading(self._engine) as connection:
+            return reading.workers(connection, study_id)
 
     def _set(self, study_id: int, **values: Any) -> None:
         with db.writing(self._engine) as connection:

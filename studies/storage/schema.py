@@ -9,8 +9,9 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, func, inspect, select, text
 
 from kernels.errors import NasError
-from studies.storage.database import name_of, reading, writing
+from studies.storage.database import reading, writing
 from studies.storage.models import REVISIONS, VERSION_TABLE, Base, version
+from studies.storage.refusals import name_of
 
 _LOCK = 0x6E6173  # "nas": whoever makes or upgrades a record holds it
 _MIGRATIONS = Path(__file__).parent / "migrations"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
 from evaluators.protocol import Measured
 from kernels.errors import NasError
@@ -23,8 +24,9 @@ from studies.storage.models import (
     Study,
     Trial,
     ValueRow,
+    WorkerRow,
 )
-from studies.storage.records import Evaluation, TrialState
+from studies.storage.records import Artifact, Evaluation, TrialState, WorkerRecord
 
 _EVALUATIONS = Base.metadata.tables[EvaluationRow.__tablename__]
 _ARCHITECTURES = Base.metadata.tables[ArchitectureRow.__tablename__]
@@ -37,6 +39,11 @@ _FINISH = (
     .values({name: bindparam(name) for name in ("state", "reason", "stage", "ended")})
 )
 _ADD_VALUES = insert(ValueRow)
+_ADD_EVENT = insert(Event)
+_ADD_ARTIFACTS = insert(ArtifactRow)
+_EVALUATION = select(EvaluationRow.key, EvaluationRow.id, EvaluationRow.document)
+_AT_ONCE = 500
+"""Keys in one query: databases limit how many it may name."""
 _VALUE = ("metric", "value", "low", "high", "evaluation_id")
 
 
@@ -75,7 +82,8 @@ def finish_trial(
     connection: Connection, trial_id: int, state: TrialState, reason: str | None, stage: str | None
 ) -> None:
     """Say how a trial ended, now."""
-    ended = {"state": state, "reason": reason, "stage": stage, "ended": datetime.now(UTC)}
+    said = None if reason is None else _storable(reason)
+    ended = {"state": state, "reason": said, "stage": stage, "ended": datetime.now(UTC)}
     if not connection.execute(_FINISH, {"wanted": trial_id, **ended}).rowcount:
         raise NasError(f"The record has no trial {trial_id}; was its study deleted?")
 
@@ -101,6 +109,20 @@ def add_evaluation(connection: Connection, trial_id: int, evaluation: Evaluation
         number = insert_if_absent(connection, _EVALUATIONS, {**row, "key": None})
     finite = [item for item in evaluation.figures if math.isfinite(item.value)]
     _add_values(connection, trial_id, finite, number)
+    add_artifacts(connection, trial_id, evaluation.artifacts)
+
+
+def add_artifacts(connection: Connection, trial_id: int, artifacts: Sequence[Artifact]) -> None:
+    """Insert the files that a trial made."""
+    rows = [{"trial_id": trial_id, **asdict(item)} for item in artifacts]
+    if rows:
+        connection.execute(_ADD_ARTIFACTS, rows)
+
+
+def add_event(connection: Connection, study_id: int, kind: str, data: Mapping[str, Any]) -> None:
+    """Insert what happened now."""
+    row = {"study_id": study_id, "time": datetime.now(UTC), "kind": kind, "data": plain(data)}
+    connection.execute(_ADD_EVENT, row)
 
 
 def add_values(connection: Connection, trial_id: int, figures: Sequence[Measured]) -> None:
@@ -117,18 +139,30 @@ def known_figures(
     connection: Connection, key: str, metrics: Sequence[str]
 ) -> tuple[int, list[Measured]] | None:
     """Return an evaluation's id and figures by its key, if it has all of the metrics, finite."""
-    query = select(EvaluationRow.id, EvaluationRow.document).where(EvaluationRow.key == key)
-    row = connection.execute(query).first()
-    if row is None:
-        return None
-    number, document = row
-    found = []
-    for name in metrics:
-        figure = document.get(name)
-        if figure is None or figure["value"] is None:
-            return None
-        found.append(Measured(name, **figure))
-    return number, found
+    return known_evaluations(connection, {key: metrics}).get(key)
+
+
+def known_evaluations(
+    connection: Connection, wanted: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[int, list[Measured]]]:
+    """Return by key the evaluations that have the metrics wanted of each, with their ids."""
+    found = {}
+    keys = list(wanted)
+    for start in range(0, len(keys), _AT_ONCE):
+        some = EvaluationRow.key.in_(keys[start : start + _AT_ONCE])
+        for key, number, document in connection.execute(_EVALUATION.where(some)):
+            figures = _figures(document, wanted[key])
+            if figures is not None:
+                found[key] = number, figures
+    return found
+
+
+def set_workers(connection: Connection, study_id: int, workers: Sequence[WorkerRecord]) -> None:
+    """Replace what is known of a study's workers."""
+    connection.execute(delete(WorkerRow).where(WorkerRow.study_id == study_id))
+    if workers:
+        rows = [{"study_id": study_id, **asdict(worker)} for worker in workers]
+        connection.execute(insert(WorkerRow), rows)
 
 
 def give_values(
@@ -149,8 +183,14 @@ def copy_values(connection: Connection, source_id: int, trial_id: int) -> None:
         )
 
 
-def delete_study(connection: Connection, study_id: int) -> None:
-    """Delete a study and all of its own; evaluations that others can find stay."""
+def delete_study(connection: Connection, study_id: int) -> int:
+    """Delete a study and all of its own; evaluations that others can find stay.
+
+    Returns:
+        how many trials it had.
+    """
+    count = select(func.count()).where(Trial.study_id == study_id)
+    found: int = connection.execute(count).scalar_one()
     trials = select(Trial.id).where(Trial.study_id == study_id)
     paid = EvaluationRow.trial_id.in_(trials)
     used = exists().where(ValueRow.evaluation_id == EvaluationRow.id)
@@ -161,10 +201,12 @@ def delete_study(connection: Connection, study_id: int) -> None:
         update(EvaluationRow).where(paid).values(trial_id=None),
         delete(Trial).where(Trial.study_id == study_id),
         delete(Event).where(Event.study_id == study_id),
+        delete(WorkerRow).where(WorkerRow.study_id == study_id),
         delete(LEASES).where(LEASES.c.study_id == study_id),
         delete(Study).where(Study.id == study_id),
     ):
         connection.execute(statement)
+    return found
 
 
 def plain(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,15 +215,32 @@ def plain(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain_value(value: Any) -> Any:
-    if value is None or isinstance(value, str | bool | int):
+    if value is None or isinstance(value, bool | int):
         return value
+    if isinstance(value, str):
+        return _storable(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return plain(value)
     if isinstance(value, list | tuple):
         return [_plain_value(item) for item in value]
-    return str(value)
+    return _storable(str(value))
+
+
+def _storable(text: str) -> str:
+    """Return a text that every database takes: PostgreSQL has no zeros and no half characters."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> list[Measured] | None:
+    figures = []
+    for name in metrics:
+        figure = document.get(name)
+        if figure is None or figure["value"] is None:
+            return None
+        figures.append(Measured(name, **figure))
+    return figures
 
 
 def _document(item: Measured) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.unit.dashboards.recording import record_study, serving
 
+ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 READY = "main:not([aria-busy]) :is(h1, h2)"
 
@@ -55,14 +57,18 @@ def serve_it(place):
 
 
 @pytest.fixture(scope="session", name="shots")
-def folder_of_screenshots(tmp_path_factory):
-    return tmp_path_factory.mktemp("screenshots")
+def folder_of_screenshots():
+    """Kept after the tests, to be looked at."""
+    folder = ROOT / "build" / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
-@pytest.fixture(name="page")
-def open_page(browser, port):
-    """A page whose console errors and requests elsewhere fail the test."""
+@contextmanager
+def start_page(browser, port):
+    """Open a page whose console errors and requests elsewhere fail the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(60_000)  # the machine may be busy
     page = context.new_page()
     seen = SimpleNamespace(errors=[], requests=[])
     page.on("console", lambda m: seen.errors.append(m.text) if m.type == "error" else None)
@@ -74,6 +80,12 @@ def open_page(browser, port):
     own = (page.base, "blob:", "data:", "file:")
     assert [url for url in seen.requests if not url.startswith(own)] == []
     assert seen.errors == []
+
+
+@pytest.fixture(name="page")
+def open_page(browser, port):
+    with start_page(browser, port) as page:
+        yield page
 
 
 @pytest.fixture(name="visit")

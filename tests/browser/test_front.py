@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import xml.etree.ElementTree as ElementTree
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -166,9 +167,91 @@ def test_three_axes_are_drawn(visit):
     assert set(types) == {"scatter3d"}
 
 
+def test_the_fronts_of_several_studies_are_brushed_together(place, visit):
+    page = visit("front?study=digits&with=other&view=parallel")
+    lines = page.locator(".parallel .line.front")
+    assert lines.count() == 2
+    strokes = lines.evaluate_all("all => all.map((line) => line.getAttribute('stroke'))")
+    assert strokes[0] != strokes[1]
+    number = min(point.trial for point in front(place, "other"))
+    start = lines.nth(1).get_attribute("d")[1:].split("L")
+    (x0, y0), (x1, y1) = (map(float, point.split()) for point in start[:2])
+    box = page.locator(".parallel").bounding_box()
+    share = 0.3
+    at = box["x"] + x0 + share * (x1 - x0), box["y"] + y0 + share * (y1 - y0)
+    page.mouse.move(*at)
+    assert page.locator(".parallel .tip").text_content().endswith(f"trial {number}")
+    page.mouse.click(*at)
+    page.wait_for_url(re.compile(rf"#/trial\?study=other&n={number}$"))
+
+
+def test_a_link_keeps_how_far_in_the_figure_is(visit):
+    page = visit("front?study=digits&zoom=0.5,1.5,0.9,1")
+    page.wait_for_selector(DRAWN)
+    ranges = "node => [...node._fullLayout.xaxis.range, ...node._fullLayout.yaxis.range]"
+    assert page.locator(".figure").evaluate(ranges) == [0.5, 1.5, 0.9, 1]
+    page.locator(".figure").evaluate("node => Plotly.relayout(node, {'xaxis.range': [0.6, 1.2]})")
+    page.wait_for_url(re.compile(r"zoom=0\.6"))
+    page.reload()
+    page.wait_for_selector(DRAWN)
+    assert page.locator(".figure").evaluate(ranges) == pytest.approx([0.6, 1.2, 0.9, 1])
+
+
+def test_a_slider_that_is_held_stays_in_the_hand_while_trials_arrive(place, visit):
+    page = visit("front?study=digits")
+    page.wait_for_selector(".live.on")
+    page.wait_for_timeout(1000)
+    box = page.locator("input[data-metric=latency_ms]").bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] - 8, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.7 * box["width"], y, steps=3)
+    before = counts(page)
+    number = add_trial(place, "digits", width=5, accuracy=0.9999, latency_ms=0.001)
+    page.wait_for_selector(f"table a >> text='{number}'", timeout=10_000)
+    assert counts(page)[0] == before[0] + 1
+    page.mouse.move(box["x"] + 0.4 * box["width"], y, steps=3)
+    page.mouse.up()
+    (bound,) = bounds_of(page)
+    assert counts(page) == expected(complete(place), [bound])
+    assert counts(page)[0] < before[0]
+
+
+def test_any_figure_can_be_on_any_axis_and_be_bounded(place, visit):
+    page = visit("front?study=digits&x=rf_gain&y=depth&c=%23trial&m=rf_gain&b=rf_gain%3E%3D20")
+    page.wait_for_selector(DRAWN)
+    titles = page.locator(".figure").evaluate(
+        "node => [node.layout.xaxis.title.text, node.layout.yaxis.title.text]"
+    )
+    assert titles[0].startswith("3DRF gain (nats)")
+    assert titles[1].startswith("Depth")
+    kept = [trial for trial in complete(place) if trial.values["rf_gain"].value >= 20]
+    assert counts(page)[0] == len(kept)
+    page.get_by_role("button", name="Leave out 3DRF gain").click()
+    page.wait_for_selector("input[data-metric=rf_gain]", state="detached")
+    assert counts(page)[0] == len(complete(place))
+
+
+@pytest.mark.parametrize("view", ["2d", "3d", "parallel"])
+@pytest.mark.parametrize("kind", ["PNG", "SVG"])
+def test_the_figure_is_saved(visit, view, kind):
+    page = visit(f"front?study=digits&view={view}")
+    page.wait_for_selector(DRAWN)
+    with page.expect_download() as download:
+        page.locator(".figure-box").get_by_role("button", name=kind).click()
+    content = download.value.path().read_bytes()
+    assert download.value.suggested_filename.endswith(f".{kind.lower()}")
+    if kind == "PNG":
+        assert content.startswith(b"\x89PNG")
+        assert len(content) > 10_000
+    else:
+        assert ElementTree.fromstring(content).tag == "{http://www.w3.org/2000/svg}svg"
+        assert view == "3d" or b"Latency (ms)" in content
+
+
 def test_plotly_cannot_upload(visit):
     page = visit("front?study=digits")
     page.wait_for_selector(DRAWN)
     titles = page.locator(".modebar-btn").evaluate_all("all => all.map((b) => b.dataset.title)")
-    assert any("SVG" in title for title in titles)
+    assert titles
     assert not any(re.search("cloud|share|edit", title, re.IGNORECASE) for title in titles)

@@ -100,7 +100,7 @@ inline float add_products(const unsigned char* a, const unsigned char* b, float 
     products[k] = x * y, straight += x * y;
     if (products[k] == 0) continue;
     std::frexp(x, &top), std::frexp(y, &other);
-    largest = std::max(largest, top + other - 2);
+    largest = std::max(largest, std::max(top - 1, -14) + std::max(other - 1, -14));  // subnormal
   }
   if (!std::isfinite(straight) || largest == nothing) return static_cast<float>(straight);
   const double unit = std::ldexp(1.0, kept - largest);

@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("kernels", "search_spaces", "evaluators", "studies", "dashboards", "nas")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
+PAGES = sorted((ROOT / "dashboards" / "static").rglob("*.*"))
+
 
 def _module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -47,6 +49,14 @@ def test_kernels_has_no_version() -> None:
     import kernels
 
     assert not hasattr(kernels, "__version__")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_files_of_the_page_stay_readable(path: Path) -> None:
+    """A script is at most 400 lines; no line of it or of the style is over 100 columns."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert max(map(len, lines)) <= 100
+    assert len(lines) <= 400 or path.suffix != ".js"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -5,45 +5,94 @@
   const main = document.getElementById("main");
   const chooser = document.getElementById("study");
   const live = document.getElementById("live");
-  const POLL = 700; // ms
-  let shownAs = "";
+  const themeButton = document.getElementById("theme");
+  const darkWish = matchMedia("(prefers-color-scheme: dark)");
+  const POLL = 700; // ms between two looks at the record
+  const REST = 4; // how many times as long as a page took to renew it then rests
+  let shown = { as: "", text: "" };
   let version = null;
-  let listed = [];
+  let study = ""; // that was looked at last
   let turn = 0;
 
-  function setTheme(theme) {
-    if (theme) document.documentElement.dataset.theme = theme;
-    else delete document.documentElement.dataset.theme;
-    const dark = theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    const button = document.getElementById("theme");
-    button.textContent = dark ? "Light" : "Dark";
-    button.setAttribute("aria-label", `Show in ${dark ? "light" : "dark"} colours`);
-    return dark;
+  // Colours as the reader chose them, else as the system has them.
+  function stored() {
+    try {
+      return localStorage.getItem("theme");
+    } catch {
+      return null; // a private window keeps nothing
+    }
   }
-  const stored = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
-  setTheme(stored());
-  document.getElementById("theme").addEventListener("click", () => {
-    const dark = document.documentElement.dataset.theme ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    try { localStorage.setItem("theme", dark ? "light" : "dark"); } catch { /* a private window keeps nothing */ }
-    setTheme(dark ? "light" : "dark");
+  const isDark = () => (stored() ? stored() === "dark" : darkWish.matches);
+  function paint() {
+    if (stored()) document.documentElement.dataset.theme = stored();
+    const other = isDark() ? "Light" : "Dark";
+    themeButton.textContent = other;
+    themeButton.setAttribute("aria-label", `Show in ${other.toLowerCase()} colours`);
+  }
+  themeButton.addEventListener("click", () => {
+    const next = isDark() ? "light" : "dark";
+    try {
+      localStorage.setItem("theme", next);
+    } catch {
+      /* then it lasts as long as the page */
+    }
+    document.documentElement.dataset.theme = next;
+    paint();
     show();
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { setTheme(stored()); show(); });
+  darkWish.addEventListener("change", () => {
+    paint();
+    show();
+  });
+  paint();
 
-  async function head(page, query) {
+  async function head(name, query) {
     const { studies } = await nas.get("studies");
-    listed = studies.map((study) => study.name);
-    const study = query.get("study") || listed[0] || "";
-    chooser.replaceChildren(...listed.map((name) => el("option", { value: name, selected: name === study }, name)));
-    chooser.disabled = listed.length < 2;
-    document.getElementById("pages").replaceChildren(...Object.entries(pages).filter(([, one]) => !one.hidden).map(([name, one]) =>
-      el("a", { href: nas.link(name, one.study && study ? { study } : {}), "aria-current": name === page ? "page" : null }, one.title)));
-    return study;
+    const listed = studies.map((study) => study.name);
+    nas.listed = listed;
+    if (!listed.includes(study)) study = listed[0] || "";
+    study = query.get("study") || study;
+    if ([...chooser.options].map((o) => o.value).join("\n") !== listed.join("\n")) {
+      chooser.replaceChildren(...listed.map((item) => el("option", { value: item }, item)));
+      chooser.disabled = listed.length < 2;
+    }
+    chooser.value = study;
+    const links = Object.entries(pages).filter(([, page]) => !page.hidden);
+    document.getElementById("pages").replaceChildren(
+      ...links.map(([key, page]) => {
+        const href = nas.link(key, page.study && study ? { study } : {});
+        return el("a", { href, "aria-current": key === name ? "page" : null }, page.title);
+      }),
+    );
   }
   chooser.addEventListener("change", () => {
     const { page } = nas.place();
-    nas.go(pages[page] && pages[page].study && page !== "trial" && page !== "compare" ? page : "front", { study: chooser.value });
+    const stays = pages[page]?.study && page !== "trial" && page !== "compare";
+    nas.go(stays ? page : "front", { study: chooser.value });
   });
+
+  // Make the page anew but leave the reader where they were: focus, and how far tables were moved.
+  async function holding(build) {
+    const active = main.contains(document.activeElement) ? document.activeElement : null;
+    const name = (node) => `${node.tagName} ${node.getAttribute("aria-label") || node.textContent}`;
+    const held = active && name(active);
+    const moved = new Map(
+      [...main.querySelectorAll(".scroll")].map((node) => [
+        node.getAttribute("aria-label"),
+        [node.scrollLeft, node.scrollTop],
+      ]),
+    );
+    const at = window.scrollY;
+    await build();
+    for (const node of main.querySelectorAll(".scroll")) {
+      [node.scrollLeft, node.scrollTop] = moved.get(node.getAttribute("aria-label")) || [0, 0];
+    }
+    window.scrollTo(0, at);
+    if (held && !main.contains(document.activeElement)) {
+      const again = [...main.querySelectorAll("a, button, input, select, summary, [tabindex]")];
+      again.find((node) => name(node) === held)?.focus({ preventScroll: true });
+    }
+  }
 
   async function show({ fresh = true } = {}) {
     const mine = ++turn;
@@ -51,29 +100,48 @@
     const page = pages[name] || pages.studies;
     main.setAttribute("aria-busy", "true");
     try {
-      const study = await head(name, query);
+      await head(name, query);
       if (page.study && !query.get("study")) {
         if (!study) throw new Error("There is no study yet; this page fills by itself.");
         nas.keep({ study });
         query.set("study", study);
       }
+      const titles = [page.title, page.study && query.get("study")].filter(Boolean);
+      document.title = `${titles.join(": ")} - paretonas`;
+      const as = `${name} ${query.get("study")}`;
+      const view = await page.load(query);
       if (mine !== turn) return;
-      document.title = `${[page.title, query.get("study")].filter(Boolean).join(": ")} - paretonas`;
-      await (fresh || !page.refresh ? page.make(main, query) : page.refresh(main, query));
-      shownAs = `${name} ${query.get("study")}`;
+      const same = !fresh && shown.as === as;
+      if (page.renew && same) await page.renew(main, query, view);
+      else {
+        const text = page.renew ? "" : JSON.stringify(view);
+        if (same && text === shown.text) return;
+        if (same) await holding(() => page.make(main, query, view));
+        else await page.make(main, query, view);
+        shown = { as, text };
+      }
     } catch (problem) {
       if (mine === turn) main.replaceChildren(nas.error(problem));
-      shownAs = "";
+      shown = { as: "", text: "" };
     } finally {
       if (mine === turn) main.removeAttribute("aria-busy");
     }
   }
   nas.show = show;
+  nas.renew = () => show({ fresh: false });
 
-  window.addEventListener("hashchange", () => show().then(() => { window.scrollTo(0, 0); main.focus({ preventScroll: true }); }));
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the address says which page this is
+    main.focus();
+  });
 
-  // The record is asked whether it changed; only then is the page's data read anew. A page that
-  // takes long to read is read less often.
+  window.addEventListener("hashchange", async () => {
+    await show();
+    window.scrollTo(0, 0);
+    main.focus({ preventScroll: true });
+  });
+
+  // The record is asked whether it changed; only then is the page's data read anew.
   async function follow() {
     let wait = POLL;
     if (!document.hidden) {
@@ -81,13 +149,11 @@
         const found = (await nas.get("version")).version;
         live.textContent = "live";
         live.className = "live on";
+        live.title = "This page follows the record.";
         if (version !== null && found !== version) {
           const from = performance.now();
-          const scroll = window.scrollY;
-          const { page, query } = nas.place();
-          await show({ fresh: shownAs !== `${page} ${query.get("study")}` });
-          window.scrollTo(0, scroll);
-          wait = Math.max(POLL, 4 * (performance.now() - from));
+          await nas.renew();
+          wait = Math.max(POLL, REST * (performance.now() - from));
         }
         version = found;
       } catch (problem) {
@@ -104,7 +170,7 @@
     history.replaceState(null, "", nas.link("front", { study: nas.embedded.study }));
   }
   show().then(() => {
-    if (!nas.embedded) { follow(); return; }
-    live.textContent = `report of ${nas.moment(nas.embedded.made)}`;
+    if (nas.embedded) live.textContent = `report of ${nas.moment(nas.embedded.made)}`;
+    else follow();
   });
 })();

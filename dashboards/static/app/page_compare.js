@@ -1,50 +1,194 @@
 "use strict";
-nas.pages.compare = {
-  title: "Compare", study: true,
-  async make(main, query) {
-    const { el } = nas;
-    const study = query.get("study");
-    const field = el("input", { type: "text", value: query.get("t") || "", placeholder: "3, 17, 21", inputmode: "numeric", "aria-label": "Trials to compare, two to four numbers" });
-    const ask = el("form", { class: "controls", onsubmit: (event) => { event.preventDefault(); nas.go("compare", { study, t: field.value.replace(/[^0-9,]/g, "") }); } },
-      el("label", { class: "field" }, el("span", {}, "Trials"), field), el("button", { type: "submit" }, "Compare"));
-    const head = [el("h1", {}, "Compare ", el("small", {}, study)), ask];
-    if (!query.get("t")) { main.replaceChildren(...head, el("p", { class: "note" }, "Give the numbers of two to four trials, or mark candidates in the table of the front.")); return; }
-    const numbers = query.get("t").split(",").map((word) => word.trim()).filter(Boolean);
-    let view;
-    if (nas.embedded) { main.replaceChildren(...head, el("p", { class: "note" }, "A report holds single pages; the dashboard compares.")); return; }
-    try {
-      view = await nas.get("compare", { study, trials: numbers.join(",") });
-    } catch (problem) { main.replaceChildren(...head, nas.error(problem)); return; }
-    const { trials, rows } = view;
-    const names = [...new Map(trials.flatMap((t) => t.figures.map((f) => [f.metric.name, f.metric]))).values()];
-    const figure = (trial, name) => trial.figures.find((f) => f.metric.name === name);
+// Two to four candidates side by side: figures, and layers aligned with what differs marked.
+(() => {
+  const { el } = nas;
+  const MOST = 4;
+  const SAME = "all spreads overlap";
+
+  const figureOf = (trial, name) => trial.figures.find((f) => f.metric.name === name);
+  const title = (trial) => `Trial ${trial.number}`;
+  const link = (trial) =>
+    el("a", { href: nas.link("trial", { study: trial.study, n: trial.number }) }, title(trial));
+
+  // Whether the spreads tell candidates apart; exact figures always do.
+  function overlap(trials, metric) {
+    const known = trials.map((trial) => figureOf(trial, metric.name)).filter(Boolean);
+    if (known.length < 2 || known.some((f) => f.low === null || f.high === null)) return "";
+    const meet = Math.max(...known.map((f) => f.low)) <= Math.min(...known.map((f) => f.high));
+    return meet ? SAME : "not all spreads overlap";
+  }
+
+  function figures(study, trials) {
+    const all = trials.flatMap((trial) => trial.figures.map((f) => [f.metric.name, f.metric]));
+    const metrics = [...new Map(all).values()];
     const best = (metric) => {
-      const values = trials.map((t) => figure(t, metric.name)?.value).filter(Number.isFinite);
+      const values = trials.map((t) => figureOf(t, metric.name)?.value).filter(Number.isFinite);
       return metric.direction === "min" ? Math.min(...values) : Math.max(...values);
     };
-    const overlap = (metric) => {
-      const known = trials.map((t) => figure(t, metric.name)).filter(Boolean);
-      if (known.length < 2 || known.some((f) => f.low === null || f.high === null)) return "";
-      return Math.max(...known.map((f) => f.low)) <= Math.min(...known.map((f) => f.high)) ? "all spreads overlap" : "not all spreads overlap";
+    const cell = (trial) => (metric) => {
+      const found = figureOf(trial, metric.name);
+      if (!found) return "";
+      const text = nas.number(metric, found.value);
+      const ends = nas.ends(metric, found.low, found.high);
+      const ahead = found.value === best(metric) && overlap(trials, metric) !== SAME;
+      const top = ahead ? el("b", { title: "the best here" }, text) : text;
+      return el("span", {}, top, ends ? el("small", {}, ends) : "");
     };
-    const link = (trial) => el("a", { href: nas.link("trial", { study, n: trial.number }) }, `Trial ${trial.number}`);
-    const table = el("table", { "aria-label": "Figures side by side" }, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Figure"), trials.map((t) => el("th", { scope: "col", class: "number" }, link(t))))),
-      el("tbody", {}, names.map((metric) => el("tr", {}, el("th", { scope: "row" }, metric.title, el("small", {}, [metric.wish, overlap(metric)].filter(Boolean).join("; "))), trials.map((trial) => {
-        const found = figure(trial, metric.name);
-        if (!found) return el("td", { class: "number" }, "");
-        const top = found.value === best(metric);
-        const ends = nas.ends(metric, found.low, found.high);
-        return el("td", { class: "number" }, top ? el("b", {}, nas.number(metric, found.value)) : nas.number(metric, found.value), ends ? el("small", {}, ends) : "");
-      })))));
-    const differ = rows.filter((row) => !row.same).length;
-    const cells = (row) => row.layers.map((place, i) => {
-      if (place === null) return el("td", { class: "gap" }, "\u2014");
-      const layer = trials[i].layers[place];
-      return el("td", {}, el("code", {}, layer.op), el("small", {}, `${layer.shape.join("\u00d7")}${layer.params ? `, ${layer.params.toLocaleString("en-US")} parameters` : ""}${layer.variant ? `, ${layer.variant}` : ""}`));
+    const columns = [
+      {
+        title: "Figure",
+        value: (m) => m.title,
+        node: (m) =>
+          el(
+            "span",
+            {},
+            m.title,
+            el("small", {}, [m.wish, overlap(trials, m)].filter(Boolean).join("; ")),
+          ),
+      },
+      ...trials.map((trial) => ({
+        title: title(trial),
+        number: true,
+        value: (metric) => figureOf(trial, metric.name)?.value ?? NaN,
+        node: cell(trial),
+      })),
+    ];
+    const name = `${study}-compare-${trials.map((t) => t.number).join("-")}`;
+    return nas.table(columns, metrics, { name, label: "Figures side by side" });
+  }
+
+  // The words of an operator, those marked that not all networks have here.
+  function operator(text, texts) {
+    const words = text.split(" ");
+    const common = (word) => texts.every((other) => other.split(" ").includes(word));
+    const parts = words.map((word) =>
+      texts.length < 2 || common(word) ? word : el("mark", {}, word),
+    );
+    return el(
+      "code",
+      {},
+      parts.flatMap((part, i) => (i ? [" ", part] : [part])),
+    );
+  }
+
+  function aligned(study, trials) {
+    const rows = nas.align(trials.map((trial) => trial.layers.map((layer) => layer.op)));
+    const layersOf = (row) =>
+      row.map((place, i) => (place === null ? null : trials[i].layers[place]));
+    const key = (layer) => (layer ? `${layer.op} ${layer.shape} ${layer.variant}` : "");
+    const same = (row) => new Set(layersOf(row).map(key)).size === 1;
+    const cell = (i) => (row) => {
+      const layer = layersOf(row)[i];
+      if (!layer) return el("span", { class: "gap" }, "—");
+      const texts = layersOf(row)
+        .filter(Boolean)
+        .map((other) => other.op);
+      const about = [
+        nas.shape(layer.shape),
+        layer.params ? `${nas.count(layer.params)} parameters` : "",
+        layer.macs ? `${nas.compact(layer.macs)} MACs` : "",
+        layer.variant,
+      ];
+      return el(
+        "span",
+        {},
+        operator(layer.op, texts),
+        el("small", {}, about.filter(Boolean).join(", ")),
+      );
+    };
+    const columns = [
+      {
+        title: "",
+        spoken: "Differs",
+        value: () => "",
+        node: (row) =>
+          same(row)
+            ? ""
+            : el("span", { class: "mark" }, "≠", el("span", { class: "hidden" }, " differs")),
+      },
+      ...trials.map((trial, i) => ({
+        title: title(trial),
+        wide: true,
+        value: (row) => layersOf(row)[i]?.op ?? "",
+        node: cell(i),
+      })),
+    ];
+    const differ = rows.filter((row) => !same(row)).length;
+    const name = `${study}-aligned-${trials.map((t) => t.number).join("-")}`;
+    const mark = (row) => (same(row) ? "" : "differs");
+    return [
+      nas.note(
+        `${differ} of ${rows.length} rows differ; they are marked with ≠. A dash: no such layer.`,
+      ),
+      nas.table(columns, rows, { name, label: "Layers aligned", most: 400, mark }),
+    ];
+  }
+
+  function ask(study, text) {
+    const field = el("input", {
+      type: "text",
+      value: text,
+      placeholder: "3, 17, 21",
+      "aria-label": "Trials to compare, two to four numbers",
     });
-    const aligned = el("table", { class: "aligned", "aria-label": "Layers aligned" }, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, el("span", { class: "hidden" }, "Differs")), trials.map((t) => el("th", { scope: "col" }, link(t))))),
-      el("tbody", {}, rows.map((row) => el("tr", { class: row.same ? "same" : "differs" }, el("td", { class: "mark" }, row.same ? "" : el("span", { title: "differs" }, "\u2260", el("span", { class: "hidden" }, " differs"))), cells(row)))));
-    main.replaceChildren(...head, nas.card("Figures", el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Figures side by side" }, table)),
-      nas.card("Layers", el("p", { class: "note" }, `${differ} of ${rows.length} rows differ; they are marked with \u2260. A dash: no such layer.`), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Layers aligned" }, aligned)));
-  },
-};
+    const submit = (event) => {
+      event.preventDefault();
+      const numbers = field.value.match(/\d+/g) || [];
+      nas.go("compare", { study, t: numbers.join(",") });
+    };
+    return el(
+      "form",
+      { class: "controls", onsubmit: submit },
+      el("label", { class: "field" }, el("span", {}, "Trials"), field),
+      el("button", { type: "submit" }, "Compare"),
+    );
+  }
+
+  nas.pages.compare = {
+    title: "Compare",
+    study: true,
+    async load(query) {
+      const numbers = [...new Set((query.get("t") || "").match(/\d+/g) || [])];
+      if (!numbers.length) return { trials: [] };
+      if (numbers.length < 2 || numbers.length > MOST) {
+        return {
+          trials: [],
+          problem: `Compare two to four different trials, got ${numbers.length}.`,
+        };
+      }
+      const study = query.get("study");
+      try {
+        const trials = await Promise.all(
+          numbers.map((number) => nas.get("trial", { study, number })),
+        );
+        return { trials };
+      } catch (problem) {
+        return { trials: [], problem: problem.message };
+      }
+    },
+    make(main, query, { trials, problem }) {
+      const study = query.get("study");
+      const head = [
+        el("h1", {}, "Compare ", el("small", {}, study)),
+        ask(study, query.get("t") || ""),
+      ];
+      if (problem) {
+        main.replaceChildren(...head, nas.error(new Error(problem)));
+        return;
+      }
+      if (!trials.length) {
+        const words =
+          "Give the numbers of two to four trials, or mark candidates in the table of the front.";
+        main.replaceChildren(...head, nas.note(words));
+        return;
+      }
+      const links = el("p", { class: "count" }, trials.map(link));
+      main.replaceChildren(
+        ...head,
+        links,
+        nas.card("Figures", figures(study, trials)),
+        nas.card("Layers", ...aligned(study, trials)),
+      );
+    },
+  };
+})();

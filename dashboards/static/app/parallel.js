@@ -1,118 +1,193 @@
 "use strict";
-// Parallel coordinates on a canvas: better is up on every axis. Dragging along an axis bounds its
-// metric; a click on a line of the front opens the candidate.
-nas.parallel = (holder, { metrics, columnOf, dim, front, outside, bounds, brushed, opened }) => {
-  const { el, svg } = nas;
-  const colour = nas.plot.colour;
-  const width = Math.max(holder.clientWidth, metrics.length * 96);
-  const height = 430;
-  const pad = { top: 18, bottom: 64, side: 56 };
-  const x = (i) => pad.side + (metrics.length < 2 ? 0.5 : i / (metrics.length - 1)) * (width - 2 * pad.side);
-  const all = [...dim, ...front, ...outside];
-  const scales = metrics.map((metric) => {
-    const column = columnOf(metric.name);
-    let low = Infinity;
-    let high = -Infinity;
-    for (const row of all) {
-      if (Number.isFinite(column[row])) { low = Math.min(low, column[row]); high = Math.max(high, column[row]); }
+// Parallel coordinates: better is up on every axis. Dragging along an axis bounds its metric; a
+// click on a line of a front opens the candidate.
+// sets: [{ columnOf, dim, front, outside, colour, title(row), opened(row) }], one for a study.
+nas.parallel = (() => {
+  const { svg } = nas;
+  const HEIGHT = 440;
+  const PAD = { top: 18, bottom: 66, side: 58 };
+  const LEAST = 150; // pixels between two axes
+  const NEAR = 8; // pixels from a line that count as on it
+
+  function scaleOf(metric, sets) {
+    let [low, high] = [Infinity, -Infinity];
+    for (const set of sets) {
+      const column = set.columnOf(metric.name);
+      for (const row of [...set.dim, ...set.front, ...set.outside]) {
+        if (column[row] < low) low = column[row];
+        if (column[row] > high) high = column[row];
+      }
     }
     const log = low > 0 && high > 10 * low;
-    const to = log ? Math.log10 : (v) => v;
-    const [from, span] = [to(low), to(high) - to(low) || 1];
+    const to = log ? Math.log10 : (value) => value;
+    const [from, span] = [to(low), to(high) - to(low)];
     const up = metric.direction === "max";
+    const room = HEIGHT - PAD.top - PAD.bottom;
     return {
-      low, high, log, column,
-      y: (value) => {
-        const share = (to(value) - from) / span;
-        return pad.top + (up ? 1 - share : share) * (height - pad.top - pad.bottom);
+      low,
+      high,
+      y(value) {
+        const share = span ? (to(value) - from) / span : 0.5;
+        return PAD.top + (up ? 1 - share : share) * room;
       },
-      value: (y) => {
-        const share = (y - pad.top) / (height - pad.top - pad.bottom);
+      value(y) {
+        const share = (y - PAD.top) / room;
         const place = from + (up ? 1 - share : share) * span;
         return log ? 10 ** place : place;
       },
     };
-  });
-
-  const ratio = window.devicePixelRatio || 1;
-  const canvas = el("canvas", { width: width * ratio, height: height * ratio, style: `width:${width}px;height:${height}px` });
-  const pen = canvas.getContext("2d");
-  pen.scale(ratio, ratio);
-  function lines(rows, stroke, thick, alpha) {
-    pen.strokeStyle = stroke;
-    pen.lineWidth = thick;
-    pen.globalAlpha = alpha;
-    for (const row of rows) {
-      pen.beginPath();
-      let open = false;
-      scales.forEach((scale, i) => {
-        const value = scale.column[row];
-        if (!Number.isFinite(value)) { open = false; return; }
-        if (open) pen.lineTo(x(i), scale.y(value)); else pen.moveTo(x(i), scale.y(value));
-        open = true;
-      });
-      pen.stroke();
-    }
-    pen.globalAlpha = 1;
   }
-  lines(outside, colour("dim"), 0.7, 0.15);
-  lines(dim, colour("dim"), 0.8, dim.length > 300 ? 0.35 : 0.7);
-  lines(front, colour("accent"), 1.8, 0.9);
 
-  const layer = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img",
-    "aria-label": `Parallel coordinates of ${metrics.map((m) => m.label).join(", ")}; the sliders set the same bounds` });
-  metrics.forEach((metric, i) => {
-    const scale = scales[i];
-    const [top, foot] = [pad.top, height - pad.bottom];
-    layer.append(svg("line", { x1: x(i), x2: x(i), y1: top, y2: foot, stroke: colour("muted"), "stroke-width": 1 }));
-    for (const [value, y] of [[scale.value(top), top], [scale.value((top + foot) / 2), (top + foot) / 2], [scale.value(foot), foot]]) {
-      const label = svg("text", { x: x(i) - 8, y: y + 4, "text-anchor": "end", class: "tick" });
-      label.textContent = nas.number(metric, value);
-      layer.append(label);
+  // The line of a candidate; it is open where a figure is missing.
+  function path(columns, scales, x, row) {
+    let text = "";
+    let open = false;
+    columns.forEach((column, i) => {
+      const value = column[row];
+      if (!Number.isFinite(value)) open = false;
+      else {
+        text += `${open ? "L" : "M"}${x(i).toFixed(1)} ${scales[i].y(value).toFixed(1)}`;
+        open = true;
+      }
+    });
+    return text;
+  }
+
+  function axis(metric, scale, at, { first, last }) {
+    const [top, foot] = [PAD.top, HEIGHT - PAD.bottom];
+    const parts = [svg("line", { x1: at, x2: at, y1: top, y2: foot, class: "axis-line" })];
+    const middle = (top + foot) / 2;
+    for (const y of scale.low < scale.high ? [top, middle, foot] : [middle]) {
+      const text = svg("text", { x: at - 8, y: y + 4, "text-anchor": "end", class: "tick" });
+      text.textContent = nas.number(metric, scale.value(y));
+      parts.push(text);
     }
-    const anchor = i === 0 ? "start" : i === metrics.length - 1 ? "end" : "middle";
-    const at = i === 0 ? x(i) - pad.side + 4 : i === metrics.length - 1 ? x(i) + pad.side - 4 : x(i);
-    const name = svg("text", { x: at, y: height - 34, "text-anchor": anchor, class: "axis-name" });
+    const anchor = first ? "start" : last ? "end" : "middle";
+    const x = first ? at - PAD.side + 4 : last ? at + PAD.side - 4 : at;
+    const name = svg("text", { x, y: HEIGHT - 34, "text-anchor": anchor, class: "axis-name" });
     name.textContent = metric.title;
-    const wish = svg("text", { x: at, y: height - 16, "text-anchor": anchor, class: "tick" });
+    const wish = svg("text", { x, y: HEIGHT - 16, "text-anchor": anchor, class: "tick" });
     wish.textContent = metric.wish;
-    const bound = bounds.get(metric.name);
-    const box = svg("rect", { x: x(i) - 9, width: 18, y: top, height: 0, class: "brush", fill: colour("ring") });
-    if (bound) place(box, scale.y(bound[0] ?? scale.low), scale.y(bound[1] ?? scale.high));
-    const grip = svg("rect", { x: x(i) - 14, width: 28, y: top - 6, height: foot - top + 12, class: "grip", "data-axis": metric.name });
+    return [...parts, name, wish];
+  }
+
+  // What is dragged along an axis, and the mark of the bound that it has.
+  function brush(metric, scale, at, bound, brushed) {
+    const [top, foot] = [PAD.top, HEIGHT - PAD.bottom];
+    const box = svg("rect", { x: at - 9, width: 18, y: top, height: 0, class: "brush" });
+    const mark = (a, b) => {
+      box.setAttribute("y", Math.min(a, b));
+      box.setAttribute("height", Math.max(2, Math.abs(a - b)));
+    };
+    if (bound) mark(scale.y(bound[0] ?? scale.low), scale.y(bound[1] ?? scale.high));
+    const grip = svg("rect", {
+      x: at - 14,
+      width: 28,
+      y: top - 6,
+      height: foot - top + 12,
+      class: "grip",
+      "data-axis": metric.name,
+    });
     let from = null;
-    const inside = (event) => Math.min(foot, Math.max(top, event.clientY - layer.getBoundingClientRect().top));
-    grip.addEventListener("pointerdown", (event) => { from = inside(event); grip.setPointerCapture(event.pointerId); event.preventDefault(); });
-    grip.addEventListener("pointermove", (event) => { if (from !== null) place(box, from, inside(event)); });
+    const inside = (event) => {
+      const y = event.clientY - grip.ownerSVGElement.getBoundingClientRect().top;
+      return Math.min(foot, Math.max(top, y));
+    };
+    grip.addEventListener("pointerdown", (event) => {
+      from = inside(event);
+      grip.setPointerCapture(event.pointerId);
+      event.preventDefault();
+    });
+    grip.addEventListener("pointermove", (event) => {
+      if (from !== null) mark(from, inside(event));
+    });
     grip.addEventListener("pointerup", (event) => {
       const to = inside(event);
       const moved = Math.abs(to - from) > 3;
-      const values = [scale.value(from), scale.value(to)].sort((a, b) => a - b);
+      const [a, b] = [scale.value(from), scale.value(to)].sort((p, q) => p - q);
       from = null;
-      // An end of the axis binds nothing.
-      const slack = (scale.high - scale.low) * 1e-9;
-      brushed(metric.name, moved ? [values[0] <= scale.low + slack ? null : values[0], values[1] >= scale.high - slack ? null : values[1]] : null);
+      const slack = (scale.high - scale.low) * 1e-9; // an end of the axis binds nothing
+      const ends = [a <= scale.low + slack ? null : a, b >= scale.high - slack ? null : b];
+      brushed(metric.name, moved ? ends : null);
     });
-    layer.append(name, wish, box, grip);
-  });
-  function place(box, a, b) {
-    box.setAttribute("y", Math.min(a, b));
-    box.setAttribute("height", Math.max(2, Math.abs(a - b)));
+    return [box, grip];
   }
-  layer.addEventListener("click", (event) => {
-    if (event.target.classList.contains("grip")) return;
-    const area = layer.getBoundingClientRect();
-    const [px, py] = [event.clientX - area.left, event.clientY - area.top];
-    let best = [8, null];
-    for (const row of front) {
-      for (let i = 0; i + 1 < metrics.length; i += 1) {
-        if (px < x(i) || px > x(i + 1)) continue;
-        const share = (px - x(i)) / (x(i + 1) - x(i));
-        const y = scales[i].y(scales[i].column[row]) * (1 - share) + scales[i + 1].y(scales[i + 1].column[row]) * share;
-        if (Math.abs(y - py) < best[0]) best = [Math.abs(y - py), row];
+
+  // The candidate of a front whose line runs nearest to a point.
+  function nearest(sets, columns, scales, x, [px, py]) {
+    let best = { far: NEAR };
+    const i = scales.findIndex((_, at) => at + 1 < scales.length && px >= x(at) && px <= x(at + 1));
+    if (i < 0) return null;
+    const share = (px - x(i)) / (x(i + 1) - x(i));
+    sets.forEach((set, at) => {
+      const [a, b] = [columns[at][i], columns[at][i + 1]];
+      for (const row of set.front) {
+        const y = scales[i].y(a[row]) * (1 - share) + scales[i + 1].y(b[row]) * share;
+        if (Math.abs(y - py) < best.far) best = { far: Math.abs(y - py), set, at, row };
       }
-    }
-    if (best[1] !== null) opened(best[1]);
-  });
-  holder.replaceChildren(el("div", { class: "parallel", style: `width:${width}px;height:${height}px` }, canvas, layer));
-};
+    });
+    return best.set ? best : null;
+  }
+
+  return (holder, { metrics, sets, bounds, brushed }) => {
+    const width = Math.max(holder.clientWidth, 2 * PAD.side + (metrics.length - 1) * LEAST);
+    const x = (i) => PAD.side + (i / Math.max(1, metrics.length - 1)) * (width - 2 * PAD.side);
+    const scales = metrics.map((metric) => scaleOf(metric, sets));
+    const columns = sets.map((set) => metrics.map((metric) => set.columnOf(metric.name)));
+    const drawing = svg("svg", {
+      width,
+      height: HEIGHT,
+      viewBox: `0 0 ${width} ${HEIGHT}`,
+      role: "img",
+      class: "parallel",
+      "aria-label":
+        `Parallel coordinates of ${metrics.map((metric) => metric.label).join(", ")}; ` +
+        "the sliders set the same bounds",
+    });
+    const lines = (at, rows, attributes) =>
+      drawing.append(
+        svg("path", {
+          d: rows.map((row) => path(columns[at], scales, x, row)).join(""),
+          ...attributes,
+        }),
+      );
+    sets.forEach((set, at) => lines(at, set.outside, { class: "line outside" }));
+    sets.forEach((set, at) => lines(at, set.dim, { class: "line dim" }));
+    sets.forEach((set, at) => lines(at, set.front, { class: "line front", stroke: set.colour }));
+    const near = svg("path", { class: "line near" });
+    const tip = svg("text", { class: "tip" });
+    drawing.append(near);
+    metrics.forEach((metric, i) => {
+      const edge = { first: i === 0, last: i === metrics.length - 1 };
+      drawing.append(
+        ...axis(metric, scales[i], x(i), edge),
+        ...brush(metric, scales[i], x(i), bounds.get(metric.name), brushed),
+      );
+    });
+    drawing.append(tip);
+
+    const found = (event) => {
+      if (event.target.classList.contains("grip")) return null;
+      const area = drawing.getBoundingClientRect();
+      return nearest(sets, columns, scales, x, [
+        event.clientX - area.left,
+        event.clientY - area.top,
+      ]);
+    };
+    drawing.addEventListener("pointermove", (event) => {
+      const hit = found(event);
+      drawing.style.cursor = hit ? "pointer" : "";
+      near.setAttribute("d", hit ? path(columns[hit.at], scales, x, hit.row) : "");
+      tip.textContent = hit ? hit.set.title(hit.row) : "";
+      const area = drawing.getBoundingClientRect();
+      tip.setAttribute("x", event.clientX - area.left + 12);
+      tip.setAttribute("y", event.clientY - area.top - 8);
+    });
+    drawing.addEventListener("click", (event) => {
+      const hit = found(event);
+      if (hit) hit.set.opened(hit.row);
+    });
+    holder.replaceChildren(drawing);
+    return drawing;
+  };
+})();

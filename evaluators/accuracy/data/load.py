@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.accuracy.data.folder import read_folder
+from evaluators.accuracy.data.node import LEAST_BYTES, AnyDataset, kept, shared, size_of
 from evaluators.accuracy.data.npz import read_npz
 from evaluators.accuracy.data.prepare import prepare
 from evaluators.accuracy.data.raw import RawSet, channels_first, checked
@@ -22,9 +23,6 @@ from kernels.references import load_reference
 from kernels.registry import Registry
 
 _NPZ, _FOLDER, _TEXT = "npz:", "folder:", "text:"
-
-AnyDataset = Dataset | TextDataset
-"""Images with their classes, or a text."""
 
 DATASETS: Registry[Callable[[], RawSet]] = Registry("data set")
 """Data sets by name; each function reads the raw images."""
@@ -118,13 +116,16 @@ def _from_function(name: str, place: str, options: Options) -> AnyDataset:
     return prepare(name, raw, options=options)
 
 
-def _reload(name: str, source: str, fingerprint: str) -> AnyDataset:
-    """Load in this process what another process loaded.
+def _reload(name: str, source: str, fingerprint: str, size: int = 0) -> AnyDataset:
+    """Load in this process what another process loaded; of a large set, map the machine's copy.
 
     Raises:
         NasError: it cannot be loaded here, or is another one than there.
     """
-    dataset = load_dataset(source)
+    dataset = kept(fingerprint)
+    if dataset is None and size >= LEAST_BYTES:
+        dataset = shared(fingerprint, lambda: load_dataset.__wrapped__(source))
+    dataset = dataset or load_dataset(source)
     if dataset.fingerprint != fingerprint:
         raise NasError(
             f"Data set {source!r} has changed: its fingerprint was {fingerprint} where it was "
@@ -135,7 +136,7 @@ def _reload(name: str, source: str, fingerprint: str) -> AnyDataset:
 
 def _reduce(dataset: AnyDataset) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     if dataset.source:
-        return _reload, (dataset.name, dataset.source, dataset.fingerprint)
+        return _reload, (dataset.name, dataset.source, dataset.fingerprint, size_of(dataset))
     return type(dataset), tuple(getattr(dataset, entry.name) for entry in fields(dataset))
 
 

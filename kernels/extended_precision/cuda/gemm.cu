@@ -13,7 +13,7 @@ typedef unsigned long long uint64;
 // which is added to with ordinary additions.
 //
 // Compile-time constants, see plan.py: WARPGROUPS (that multiply), STRIPS, BN, STAGES, CLUSTER_M,
-// CLUSTER_N, SCHEDULE, PROMOTE (0: never), PRODUCTS, RESIDUAL, STAGGER, GROUP, NEAREST.
+// CLUSTER_N, SCHEDULE, PROMOTE (0: never), PRODUCTS, RESIDUAL, GROUP, NEAREST.
 
 constexpr int BM = 64 * STRIPS * WARPGROUPS;
 constexpr int COLUMNS = BN / 8;  // of 8, as accumulators are numbered
@@ -21,13 +21,12 @@ constexpr int CLUSTER = CLUSTER_M * CLUSTER_N;
 constexpr int THREADS = 128 * (WARPGROUPS + 1);
 constexpr int ROW_BYTES = 128;
 constexpr int STAGE_BYTES = (BM + BN) * ROW_BYTES;
-constexpr int SHARED = 0, SEPARATE = 1, REUSED = 2;  // schedules
+constexpr int SHARED = 0, SEPARATE = 1;  // schedules
 constexpr int LOADING_REGISTERS = WARPGROUPS == 2 ? 40 : 56;
 constexpr int MULTIPLYING_REGISTERS = WARPGROUPS == 2 ? 232 : 152;
 static_assert(STRIPS == 1 || (PROMOTE == 1 && SCHEDULE != SEPARATE), "registers of one strip");
 static_assert(SCHEDULE == SHARED || PROMOTE == 1, "other schedules promote at every stage");
 static_assert(SCHEDULE != SHARED || RESIDUAL == 0, "one accumulator has one scale");
-static_assert(!STAGGER || (SCHEDULE == SHARED && WARPGROUPS == 2), "two warpgroups take turns");
 
 typedef float Sums[COLUMNS][4];
 
@@ -185,14 +184,10 @@ DEVICE void clear(Sums& sums) {
     for (int i = 0; i < 4; ++i) sums[j][i] = 0.0f;
 }
 
-// Multiplies all of K for one warpgroup's rows. With STAGGER the second warpgroup begins its first
-// tile when the first has its first products: while one then promotes, the other multiplies.
+// Multiplies all of K for one warpgroup's rows.
 DEVICE void multiply_tile(Sums (&total)[STRIPS], unsigned buffers, unsigned barriers, int group,
-                          int stages, Place& place, [[maybe_unused]] bool first) {
+                          int stages, Place& place) {
   Sums part, corrections;
-  if constexpr (STAGGER) {
-    if (first && group == 1) wait_for_group<1, 256>();
-  }
 #pragma unroll
   for (int strip = 0; strip < STRIPS; ++strip) clear(total[strip]);
   for (int k = 0; k < stages; ++k, place.advance()) {
@@ -211,26 +206,8 @@ DEVICE void multiply_tile(Sums (&total)[STRIPS], unsigned buffers, unsigned barr
         commit_products();
         wait_products<0>();
         hold(part);
-        if constexpr (STAGGER) {
-          if (first && group == 0 && k == 0 && strip == 0) tell_group<1, 256>();
-        }
         const bool whole = PROMOTE == 1 || (PROMOTE != 0 && k % PROMOTE == PROMOTE - 1);
         if (whole || k == stages - 1) promote<0>(total[strip], part);
-      } else if constexpr (SCHEDULE == REUSED) {
-        hold(part);
-        begin_products();
-        multiply_corrections(part, a, b, true);
-        commit_products();
-        wait_products<0>();
-        hold(part);
-        promote<-RESIDUAL>(total[strip], part);
-        hold(part);
-        begin_products();
-        multiply<UPPER, UPPER>(part, a, b, true);
-        commit_products();
-        wait_products<0>();
-        hold(part);
-        promote<0>(total[strip], part);
       } else {
         hold(part);
         hold(corrections);
@@ -441,7 +418,7 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THR
     for (int i = 0;; ++i) {
       const Tile tile = locate(i, s);
       if (!tile.valid) break;
-      multiply_tile(total, buffers, barriers, group, s.stages, place, i == 0);
+      multiply_tile(total, buffers, barriers, group, s.stages, place);
 #pragma unroll
       for (int strip = 0; strip < STRIPS; ++strip) {
         const int row = tile.row + (group * STRIPS + strip) * 64 + threadIdx.x % 128 / 32 * 16;

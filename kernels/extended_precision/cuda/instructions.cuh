@@ -98,17 +98,6 @@ DEVICE void copy_block_to(unsigned to, const void* from, int bytes, unsigned bar
       : "memory");
 }
 
-// Waits for THREADS threads that come here, or have told, with the same NAME.
-template <int NAME, int THREADS>
-DEVICE void wait_for_group() {
-  asm volatile("bar.sync %0, %1;" ::"n"(NAME), "n"(THREADS) : "memory");
-}
-
-template <int NAME, int THREADS>
-DEVICE void tell_group() {
-  asm volatile("bar.arrive %0, %1;" ::"n"(NAME), "n"(THREADS) : "memory");
-}
-
 template <int REGISTERS>
 DEVICE void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));

@@ -17,7 +17,9 @@ constexpr int NOT_FINITE = 1 << 30, TINY = 1 << 29;
 constexpr int THREADS = 256;
 constexpr int ROWS = 8 / WARPS;  // of a block, K contiguous
 constexpr int TALL = 128;        // rows of a block, rows contiguous
-constexpr int CHUNK = 256;       // columns of K of such a block
+constexpr int MEASURED = 512;    // columns of K of such a block that measures
+constexpr int CHUNK = 128;       // and of one that splits
+constexpr int MANY = 1024;       // threads of a block that measures
 constexpr unsigned INFINITY_BITS = 0x7f800000u;
 
 struct Source {
@@ -167,82 +169,102 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   }
 }
 
-// Rows are contiguous: their largest magnitudes first, by chunks of K, then tiles that turn in
-// shared memory. Launches take panels from `first_block` on that the second kernel finds in the
-// second-level cache.
+// Rows are contiguous: their largest magnitudes first, by parts of K, then tiles that turn in shared
+// memory.
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(MANY)
     measure_columns(const float* from, long long batch_stride, long long k_stride, int rows, int k,
-                    int padded, int batch, int first_block, unsigned* partial, int* trouble) {
-  __shared__ unsigned found[THREADS];
-  const int row = (first_block + static_cast<int>(blockIdx.x)) * TALL + threadIdx.x % TALL;
+                    int padded, int batch, unsigned* partial, int* trouble) {
+  __shared__ unsigned found[MANY];
+  const int row = static_cast<int>(blockIdx.x) * TALL + static_cast<int>(threadIdx.x) % TALL;
   const int chunks = gridDim.y;
-  const int first = static_cast<int>(blockIdx.y) * CHUNK + static_cast<int>(threadIdx.x) / TALL;
+  const int first = static_cast<int>(blockIdx.y) * MEASURED + static_cast<int>(threadIdx.x) / TALL;
   for (int b = blockIdx.z; b < batch; b += gridDim.z) {
     const float* column = from + b * batch_stride + row;
     unsigned largest = 0;
     int bad = 0;
     if (row < rows) {
 #pragma unroll 16
-      for (int i = 0; i < CHUNK; i += THREADS / TALL)
+      for (int i = 0; i < MEASURED; i += MANY / TALL)
         look(first + i < k ? column[(first + i) * k_stride] : 0.0f, largest, bad);
     }
     found[threadIdx.x] = largest | (bad ? 1u << 31 : 0u);
     __syncthreads();
     if (threadIdx.x < TALL && row < padded) {
-      const unsigned other = found[threadIdx.x + TALL];
-      const unsigned both = max(largest, other & 0x7fffffffu);
-      const unsigned flag = (found[threadIdx.x] | other) & 1u << 31;
-      partial[(static_cast<long long>(b) * chunks + blockIdx.y) * padded + row] = both | flag;
+      unsigned flag = 0;
+#pragma unroll
+      for (int i = 0; i < MANY; i += TALL) {
+        largest = max(largest, found[threadIdx.x + i] & 0x7fffffffu);
+        flag |= found[threadIdx.x + i] & 1u << 31;
+      }
+      partial[(static_cast<long long>(b) * chunks + blockIdx.y) * padded + row] = largest | flag;
       if (blockIdx.y == 0) trouble[static_cast<long long>(b) * padded + row] = 0;
     }
     __syncthreads();
   }
 }
 
+// 32 columns of K of a block's rows: what a thread brings.
+DEVICE void load_columns(const Source& s, const float* matrix, int start, int row,
+                         float (&held)[32 * TALL / THREADS]) {
+#pragma unroll
+  for (int i = 0; i < 32 * TALL / THREADS; ++i) {
+    const int at = start + i * (THREADS / TALL) + static_cast<int>(threadIdx.x) / TALL;
+    held[i] = at < s.k && row < s.rows ? matrix[at * s.stride + row] : 0.0f;
+  }
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS)
     split_columns(const float* from, long long batch_stride, long long k_stride, int rows, int k,
-                  int padded, int batch, int first_block, const unsigned* partial,
+                  int padded, int batch, int measured, const unsigned* partial,
                   unsigned char* image, int* exponents, int* trouble) {
   __shared__ float tile[32][TALL + 1];
-  __shared__ int scales[TALL];
+  __shared__ unsigned found[THREADS];
   const Source s = {from, batch_stride, k_stride, rows, k, padded, batch};
-  const int steps = (k + 31) / 32, chunks = gridDim.y;
-  const int row = threadIdx.x % TALL;
-  const int top = (first_block + static_cast<int>(blockIdx.x)) * TALL;
+  const int steps = (k + 31) / 32, row = threadIdx.x % TALL;
+  const int top = static_cast<int>(blockIdx.x) * TALL;
+  const int begin = static_cast<int>(blockIdx.y) * CHUNK, end = min(k, begin + CHUNK);
   for (int b = blockIdx.z; b < batch; b += gridDim.z) {
     const float* matrix = from + b * batch_stride;
+    float held[32 * TALL / THREADS];
+    load_columns(s, matrix, begin, top + row, held);
     unsigned largest = 0, flag = 0;
-    if (threadIdx.x < TALL && top + row < padded) {
-      for (int i = 0; i < chunks; ++i) {
-        const unsigned found =
-            partial[(static_cast<long long>(b) * chunks + i) * padded + top + row];
-        largest = max(largest, found & 0x7fffffffu);
-        flag |= found >> 31;
+    if (top + row < padded) {
+#pragma unroll 8
+      for (int i = threadIdx.x / TALL; i < measured; i += THREADS / TALL) {
+        const unsigned part =
+            partial[(static_cast<long long>(b) * measured + i) * padded + top + row];
+        largest = max(largest, part & 0x7fffffffu);
+        flag |= part & 1u << 31;
       }
+    }
+    found[threadIdx.x] = largest | flag;
+    __syncthreads();
+    if (threadIdx.x < TALL) {
+      largest = max(largest, found[threadIdx.x + TALL] & 0x7fffffffu);
+      flag |= found[threadIdx.x + TALL] & 1u << 31;
       const int exponent = scale_exponent(largest);
-      scales[row] = exponent;
-      if (blockIdx.y == 0) {
+      found[row] = static_cast<unsigned>(exponent);
+      if (blockIdx.y == 0 && top + row < padded) {
         exponents[static_cast<long long>(b) * padded + top + row] = exponent;
         const int all = tiny(largest) + (flag ? NOT_FINITE : 0);
         if (all) atomicAdd(&trouble[static_cast<long long>(b) * padded + top + row], all);
       }
     }
     unsigned char* to = image + static_cast<long long>(b) * steps * padded * 128;
-    for (int start = static_cast<int>(blockIdx.y) * CHUNK; start < min(k, static_cast<int>(blockIdx.y + 1) * CHUNK); start += 32) {
+    for (int start = begin; start < end; start += 32) {
       __syncthreads();
 #pragma unroll
-      for (int i = threadIdx.x / TALL; i < 32; i += THREADS / TALL)
-        tile[i][row] = start + i < k && top + row < rows
-                           ? matrix[(start + i) * s.stride + top + row]
-                           : 0.0f;
+      for (int i = 0; i < 32 * TALL / THREADS; ++i)
+        tile[i * (THREADS / TALL) + threadIdx.x / TALL][row] = held[i];
       __syncthreads();
+      if (start + 32 < end) load_columns(s, matrix, start + 32, top + row, held);
       // A warp takes 8 rows of 4 units: no two lanes read one bank, and it writes whole sectors.
 #pragma unroll
       for (int item = threadIdx.x; item < TALL * 4; item += THREADS) {
         const int r = item / 4, unit = item % 4;
         if (top + r >= padded) continue;
-        const float scale = power_of_two(scales[r]);
+        const float scale = power_of_two(static_cast<int>(found[r]));
         uint4 hi, lo;
         int poor = 0;
         unsigned* highs = &hi.x;

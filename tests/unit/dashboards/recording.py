@@ -18,7 +18,8 @@ from search_spaces.architecture import Architecture
 from search_spaces.space import Candidate
 from studies.config import StudyConfig
 from studies.search import run_study
-from studies.storage import Evaluation, Repository, TrialState
+from studies.storage import Evaluation, TrialState
+from studies.workspace import Workspace
 from tests.unit.studies.fakes import size_score
 
 OBJECTIVES = ("accuracy", "latency_ms", "params")
@@ -67,7 +68,7 @@ class FakeLatency:
 
 
 def record_study(
-    place: Path, name: str = "digits", *, trials: int = 24, **settings: object
+    place: Workspace | Path, name: str = "digits", *, trials: int = 24, **settings: object
 ) -> None:
     """Run a small search with evaluators that cost nothing."""
     config = StudyConfig(
@@ -86,11 +87,13 @@ def record_study(
     run_study(config, place, evaluators=[AnalyticEvaluator(), FakeLatency(), FakeTraining()])
 
 
-def add_trial(place: Path, study: str, *, width: int, accuracy: float, latency_ms: float) -> int:
+def add_trial(
+    place: Workspace | Path, study: str, *, width: int, accuracy: float, latency_ms: float
+) -> int:
     """Record one more complete trial, as a driver does; return its number."""
     net = Architecture.parse(ONE_MORE.format(width=width))
     now = datetime.now(UTC)
-    with Repository.open(place / "record.db") as repository:
+    with Workspace.of(place).open(create=False) as repository:
         record = repository.study(study)
         number = len(repository.trials(record.id))
         trial = repository.add_trial(

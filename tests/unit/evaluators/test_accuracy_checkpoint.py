@@ -57,6 +57,7 @@ def data() -> Dataset:
 @pytest.fixture(autouse=True)
 def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SAVE_SPACING", 0.0)
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -135,6 +136,34 @@ def test_a_file_is_saved_only_when_it_is_due(
         checkpoint=file,
     )
     assert seen == [False] * 4
+
+
+def test_saves_keep_a_distance_that_makes_them_cheap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock of the test: an epoch of 1.1 s is saved each time, unless saving takes long."""
+    now = took = 0.0
+    monkeypatch.setattr(checkpoint, "SAVE_SECONDS", 1.0)
+    monkeypatch.setattr(checkpoint, "SAVE_SPACING", 20.0)
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    real = torch.save
+
+    def slow(*arguments: Any) -> None:
+        nonlocal now
+        real(*arguments)
+        now += took
+
+    monkeypatch.setattr(torch, "save", slow)
+    for duration, expected in ((0.01, 10), (0.5, 1)):
+        now, took = 0.0, duration
+        kept = checkpoint.Checkpoint(tmp_path / "file.pt", "run")
+        saves = 0
+        for _ in range(10):
+            now += 1.1
+            if kept.due:
+                kept.save({})
+                saves += 1
+        assert saves == expected
 
 
 def test_wall_time_adds_up_over_interruptions(data: Dataset, tmp_path: Path) -> None:
@@ -255,7 +284,7 @@ import torch
 from evaluators.accuracy import checkpoint
 from tests.unit.evaluators import test_accuracy_checkpoint as here
 from evaluators.accuracy.training import train
-checkpoint.SAVE_SECONDS = 0.0
+checkpoint.SAVE_SECONDS = checkpoint.SAVE_SPACING = 0.0
 module = here.network()
 
 def note(epoch):

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from evaluators.accuracy import checkpoint, evaluator
-from evaluators.accuracy.data import load_dataset, make_dataset
+from evaluators.accuracy.data import load_dataset
 from evaluators.accuracy.evaluator import AccuracyEvaluator
 from evaluators.accuracy.recipe import Recipe
-from evaluators.accuracy.seeds import SeedSummary, train_seeds
+from evaluators.accuracy.seeds import SeedSummary
 from evaluators.protocol import EvaluationError, Measured
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
@@ -89,6 +89,7 @@ def test_a_killed_training_goes_on_in_its_own_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SAVE_SPACING", 0.0)
     kept: dict[str, Mapping[str, torch.Tensor]] = {}
 
     def evaluated(folder: Path | None) -> Measured:
@@ -136,7 +137,10 @@ def saving(then: Any) -> Any:
 def test_seeds_give_one_figure_each_and_their_spread() -> None:
     kept: dict[str, object] = {}
     data = load_dataset("digits?train=300")
-    measured = train_seeds(NET, data, TINY, [5, 6, 7], save=kept.__setitem__)
+    measured = [
+        AccuracyEvaluator(data, TINY, seed=seed, save=kept.__setitem__).evaluate(NET)[0]
+        for seed in (5, 6, 7)
+    ]
     assert [figure.detail["seed"] for figure in measured] == [5, 6, 7]
     assert kept.keys() == {figure.detail["dense_key"] for figure in measured}
     assert len(kept) == 3
@@ -154,13 +158,48 @@ def test_one_seed_has_no_deviation() -> None:
     assert summary == SeedSummary(seeds=1, mean=0.5, low=0.5, high=0.5, deviation=None)
 
 
-@pytest.mark.parametrize("seeds", [[], [1, 1]])
-def test_seeds_must_be_given_once_each(seeds: list[int]) -> None:
-    data = make_dataset("d", np.random.default_rng(0).random((40, 1, 8, 8)), np.arange(40) % 2)
-    with pytest.raises(NasError, match="at least one seed, and each once"):
-        train_seeds(NET, data, TINY, seeds)
-
-
 def test_a_summary_of_nothing_is_an_error() -> None:
     with pytest.raises(NasError, match="at least one seed"):
         SeedSummary.of([])
+
+
+def test_a_training_stops_on_its_way_and_goes_on_from_there(tmp_path: Path) -> None:
+    data = load_dataset("digits?train=300")
+    sent: list[Path] = []
+    kept: dict[str, Mapping[str, torch.Tensor]] = {}
+    whole, parts = (
+        AccuracyEvaluator(
+            data, TINY, seed=1, checkpoints=folder, send=sent.append, save=kept.__setitem__
+        )
+        for folder in (None, tmp_path)
+    )
+    expected = whole.evaluate(NET)[0]
+    weights = kept.pop(expected.detail["dense_key"])
+    first = parts.until(1, ("accuracy[epoch=1]",))
+    (early,) = first.evaluate(NET)
+    assert early.metric == "accuracy[epoch=1]"
+    assert early.value == expected.detail["history"][0]["validation"]
+    assert first.cache_key(NET) != parts.cache_key(NET)
+    assert (list(tmp_path.iterdir()), kept) == (list(parts.state_files(NET)), {})
+    assert sent == list(parts.state_files(NET))
+    assert first.evaluate(NET)[0].detail["resumed"] == 1, "nothing is trained twice"
+    done = parts.evaluate(NET)[0]
+    assert (done.value, done.detail["resumed"]) == (expected.value, 1)
+    theirs = kept[expected.detail["dense_key"]]
+    assert all(torch.equal(weights[name], theirs[name]) for name in weights)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_that_fails_on_its_way_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = AccuracyEvaluator(load_dataset("digits"), TINY, seed=0, checkpoints=tmp_path).until(
+        1, ("accuracy[epoch=1]",)
+    )
+    part.evaluate(NET)
+    monkeypatch.setattr("evaluators.accuracy.training.Loop.load_state", lambda *_: None)
+    monkeypatch.setattr("evaluators.accuracy.training.Loop.run_epoch", lambda _: float("nan"))
+    later = part.until(2, ("accuracy[epoch=2]",))
+    with pytest.raises(EvaluationError, match="The loss is nan in epoch 2"):
+        later.evaluate(NET)
+    assert list(tmp_path.iterdir()) == []

@@ -503,6 +503,7 @@ def test_digits_on_a_gpu(changes: dict[str, Any], tmp_path: Path) -> None:
     stops, file = [1], tmp_path / "file.pt"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("evaluators.accuracy.checkpoint.SAVE_SECONDS", 0.0)
+        patch.setattr("evaluators.accuracy.checkpoint.SAVE_SPACING", 0.0)
         with pytest.raises(KeyboardInterrupt):
             train(
                 *(module, digits, recipe),

@@ -340,7 +340,7 @@ def test_a_format_that_cannot_be_timed_as_the_study_did_says_so() -> None:
     half = LatencyEvaluator(detect("cpu"), dtype="bfloat16")
     assert child._apart("python", half) == ""
     reason = child._apart("pt2", half)
-    assert reason == "a pt2 file stays in float32, the study measured bfloat16"
+    assert reason == "pt2 stays in float32, the study measured bfloat16"
     answer = {"ms": {}, "refused": {}, "apart": {"pt2": reason}, "disturbed": []}
     check = audit_latency._check(_truth(), _measured(1.0), "pt2", 0.15, answer)
     assert check.passed

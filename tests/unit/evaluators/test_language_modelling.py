@@ -251,3 +251,13 @@ def test_text_short_beats_pairs_of_characters_in_seconds() -> None:
     recipe = replace(get_recipe("text-short"), epochs=2, epoch_images=1600)
     found = AccuracyEvaluator(whole, recipe, seed=0).evaluate(network(whole, 64))
     assert found[0].value < 2.4
+
+
+def test_a_training_on_text_stops_on_its_way(data: TextDataset, tmp_path: Path) -> None:
+    mine = AccuracyEvaluator(data, QUICK, seed=0, checkpoints=tmp_path)
+    names = ("loss[epoch=1]", "bits_per_byte[epoch=1]")
+    early = mine.until(1, names).evaluate(network(data))
+    assert tuple(item.metric for item in early) == names
+    whole = mine.evaluate(network(data))
+    assert whole[0].detail["resumed"] == 1
+    assert early[0].value == whole[0].detail["history"][0]["validation"]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from kernels.errors import NasError
 from kernels.extended_precision import checks, launch, plan, tensor_core
 from kernels.extended_precision.launch import Added
 from kernels.extended_precision.plan import GemmPlan, SplitPlan
@@ -20,7 +21,7 @@ from kernels.extended_precision.split import split_matrix
 from tests.emulator import Emulated, missing
 
 VARIANTS = {**plan.VARIANTS, "paper": plan.PAPER, "nearest": plan.NEAREST}
-DEFAULT = ("256x128", "128x128 scaled four")
+DEFAULT = ("256x128", "128x128 scaled down")
 SPLIT = ("split_rows", "measure_columns", "split_columns")
 FAULTS = {
     "products not waited for": ("wait_products<1>();  // also", "//"),
@@ -129,7 +130,6 @@ def test_the_split_kernels_write_what_the_definition_says(
     residual_bits: int,
     options: dict[str, bool],
     every_layout: bool,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x = normal(2, rows, k) * 10.0 ** (normal(2, rows, 1, seed=1) * 15)
     x[0, 1, 3], x[1, 2], x[1, 4, :3] = float("inf"), 0.0, float("nan")
@@ -137,12 +137,10 @@ def test_the_split_kernels_write_what_the_definition_says(
     expected = split_matrix(x, residual_bits, **options)
     assert expected.trouble[0, 3] * plan.WIDE_SHARE > k
     standing = x.mT.contiguous().mT
-    sources = [x, standing, standing]
+    sources = [x, standing]
     if every_layout:
         sources += [torch.empty(2, rows, k + 3)[:, :, 3:], x.repeat(1, 1, 2)[:, :, ::2]]
-    for number, source in enumerate(sources):
-        if number == 2:  # in panels of one block
-            monkeypatch.setattr(launch, "_PANEL_BYTES", 4096)
+    for source in sources:
         source.copy_(x)
         found = launch.run_split(source, residual_bits, **options)
         assert same_bits(found.image, expected.image)
@@ -152,7 +150,7 @@ def test_the_split_kernels_write_what_the_definition_says(
 
 SHAPES = {
     "256x128": (1, 1, 300, 100, 150),
-    "128x128 scaled four": (2, 1, 140, 130, 131),
+    "128x128 scaled down": (2, 1, 140, 130, 131),
 }
 
 
@@ -192,6 +190,30 @@ def test_alpha_beta_and_what_is_added(emulation: Emulation) -> None:
         bias = bias[(None,) * (3 - bias.dim())]
         found = launch.run_gemm(left, right, Added(bias, 2.0, -0.5), plan=plan.BALANCED)
         torch.testing.assert_close(found, bare * 2 - bias / 2, rtol=1e-6, atol=1e-6)
+
+
+def test_parts_of_k_are_added_up(emulation: Emulation) -> None:
+    a, b, bias = normal(1, 70, 250), normal(1, 33, 250, seed=1), normal(1, 1, 33, seed=2)
+    a[:, 5] *= 1e-20
+    left, right = split_matrix(a), split_matrix(b)
+    whole = launch.run_gemm(left, right, Added(bias, 2.0, -0.5), plan=plan.BALANCED)
+    out = torch.full((1, 70, 40), float("nan"))[:, :, :33]
+    found = launch.run_gemm(
+        left, right, Added(bias, 2.0, -0.5), plan=plan.BALANCED, out=out, parts=4
+    )
+    assert found is out
+    torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-6)
+    expected = torch.stack(
+        [
+            torch.from_numpy(tensor_core.multiply(part.numpy(), other.T.numpy(), plan.BALANCED))
+            for part, other in zip(a[0].split(64, 1), b[0].split(64, 1), strict=True)
+        ]
+    ).sum(0)
+    torch.testing.assert_close(
+        launch.run_gemm(left, right, plan=plan.BALANCED, parts=4)[0], expected, rtol=1e-5, atol=1e-5
+    )
+    with pytest.raises(NasError, match="has no 3 parts"):
+        launch.run_gemm(left, right, plan=plan.BALANCED, parts=3)
 
 
 def test_powers_of_two_at_the_ends_of_the_range(emulation: Emulation) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+RECIPE = "digits-short?epochs=4"
 ROOT = Path(__file__).resolve().parents[3]
 SPACE = """
 from search_spaces.builder import NetworkBuilder
@@ -24,6 +25,8 @@ def tiny(choose, data):
     return net.classifier(x, data.classes)
 """
 Command = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., tuple[int, str, str]]
+"""Takes arguments; gives the exit code and what stands on the two outputs."""
 
 
 def call(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -44,6 +47,20 @@ def nas() -> Command:
     return call
 
 
+@pytest.fixture
+def inside(capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process: what is imported once is there for all."""
+    from nas import cli
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli._run([str(item) for item in arguments])
+        out, problems = capsys.readouterr()
+        return code, out, problems
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("space") / "space.py"
@@ -54,7 +71,8 @@ def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def options(space_file: Path) -> list[object]:
     objectives = "accuracy,latency_ms,params"
-    return [space_file, "--objectives", objectives, "--trials", 3, "--device", "cpu"]
+    quick = ("--recipe", RECIPE, "--device", "cpu")
+    return [space_file, "--objectives", objectives, "--trials", 3, *quick]
 
 
 @pytest.fixture(scope="session")

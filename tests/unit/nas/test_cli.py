@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from tests.unit.nas.conftest import RECIPE
+
 
 def test_the_same_command_again_repeats_nothing(nas, run: Path, options: list[object]) -> None:
     again = nas("search", *options, "--out", run)
@@ -121,7 +123,7 @@ def test_show_a_study_and_a_trial_by_number_and_by_key(nas, run: Path) -> None:
     assert sum(layer["macs"] for layer in layers) == trial["values"]["macs"]["value"]
     assert layers[0]["shape"] == [1, 8, 8]
     assert layers[-1]["shape"] == [10]
-    assert trial["figures"]["accuracy"]["detail"]["recipe"] == "digits-short"
+    assert trial["figures"]["accuracy"]["detail"]["recipe"] == RECIPE
     text = nas("show", run, trial["trial"]).stdout
     assert key in text
     assert trial["text"].split("; ")[1] in text
@@ -130,10 +132,11 @@ def test_show_a_study_and_a_trial_by_number_and_by_key(nas, run: Path) -> None:
 
 def test_train_repeats_the_training_of_the_search(nas, run: Path, tmp_path: Path) -> None:
     point = json.loads(nas("show", run, "--json").stdout)["front"][0]
-    common = ("--data", "digits", "--recipe", "digits-short", "--device", "cpu")
+    common = ("--data", "digits", "--recipe", RECIPE, "--device", "cpu")
     out = ("--seeds", 2, "--out", tmp_path / "t", "--json")
-    done = nas("train", f"{run}:{point['key'][:10]}", *common, *out)
+    done = nas("train", f"{run}:{point['key'][:10]}", *common[2:], *out)  # data: the study's
     result = json.loads(done.stdout)
+    assert result["data"] == "digits"
     values = [row["validation"]["value"] for row in result["seeds"]]
     assert values[0] == pytest.approx(point["values"]["accuracy"]["value"])
     assert result["validation"]["mean"] == pytest.approx(sum(values) / 2)
@@ -141,8 +144,12 @@ def test_train_repeats_the_training_of_the_search(nas, run: Path, tmp_path: Path
     trained = sum(tensor.numel() for name, tensor in weights.items() if "running_" not in name)
     counters = sum(name.endswith("num_batches_tracked") for name in weights)
     assert trained - counters == result["params"]
-    again = nas("train", tmp_path / "t" / "architecture.json", *common, "--json")
-    assert json.loads(again.stdout)["key"] == point["key"]
+    more = ("--seeds", 3, "--out", tmp_path / "t", "--json")
+    again = nas("train", tmp_path / "t" / "architecture.json", *common, *more)
+    grown = json.loads(again.stdout)
+    assert grown["key"] == point["key"]
+    assert grown["seeds"][:2] == result["seeds"]
+    assert again.stderr.count("trained before") == 2, "seeds that are there are not paid again"
     text = nas("train", point["text"], *common)
     assert re.search(r"mean +\d+\.\d%", text.stdout)
 
@@ -214,7 +221,7 @@ def test_a_study_without_a_complete_trial_ends_with_code_1(nas, tmp_path: Path) 
         (("train", "input 1x8x8; cnv 8", "--data", "digits"), "'cnv'"),
         (("spaces", "mobilenet"), "Unknown space 'mobilenet'"),
         (("spaces", "--input-shape", "3x32"), "--input-shape CxHxW"),
-        (("bench", "speed"), "Unknown benchmark 'speed'"),
+        (("bench", "speed"), "No such command 'speed'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -263,5 +270,15 @@ def test_settings_come_from_a_file_too(nas, tmp_path: Path) -> None:
 def test_spaces_and_bench_print_figures(nas) -> None:
     rows = json.loads(nas("spaces", "mobile-cnn-small", "--json").stdout)
     assert rows[0]["low"] <= 3.0632e12 <= rows[0]["high"]
-    result = json.loads(nas("bench", "--seconds", "0.2", "--json").stdout)
+    result = json.loads(nas("bench", "candidates", "--seconds", "0.2", "--json").stdout)
     assert result["p10"] <= result["median"] <= result["p90"]
+
+
+@pytest.mark.slow
+def test_a_trial_costs_little_and_no_more_after_100000(nas) -> None:
+    """The whole way of a trial, from ask to tell, through the driver; needs a quiet machine."""
+    result = json.loads(nas("bench", "record", "--trials", 100_000, "--json").stdout)
+    assert result["trials"] >= 100_000
+    assert result["last"] <= 5
+    assert result["last"] <= 2 * result["first"]
+    assert max(result["front"], result["summary"]) <= 2000

@@ -48,6 +48,14 @@ def test_a_missing_or_old_library_is_broken(monkeypatch: pytest.MonkeyPatch) -> 
     assert "not installed" in absent.found
 
 
+def test_a_library_that_only_some_work_needs_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ["no-such-distribution>=1; extra == 'export'", "rich>=1; extra == 'postgresql'"]
+    monkeypatch.setattr(doctor.metadata, "requires", lambda _: wanted)
+    absent, present = list(doctor._libraries())[1:]
+    assert (absent.status, present.status) == ("note", "ok")
+    assert "pip install 'paretonas[export]', for exports as ONNX" in absent.remedy
+
+
 def test_a_folder_that_cannot_be_written_is_broken(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -11,12 +11,15 @@ from random import Random
 import pytest
 from rich.console import Console
 
+from evaluators.accuracy.score import Accuracy
+from evaluators.accuracy.training import Epoch
 from nas.live.board import FIRST, Board
-from nas.live.lines import progress_line
+from nas.live.lines import Teller, progress_line
 from nas.live.view import LiveView, draw, sparkline
 from nas.live.watch import WatchedExecutor
+from nas.live.work import Work
 from studies.config import StudyConfig
-from studies.executors import Job, LocalExecutor
+from studies.executors import Job, LocalExecutor, Outcome
 from studies.flight import Progress
 from studies.pareto import hypervolume, non_dominated
 from studies.storage import TrialRecord, TrialState, Value
@@ -159,8 +162,8 @@ def test_a_sparkline_steps_where_the_volume_does() -> None:
 
 
 class Quick:
-    metrics = ("quick",)
-    slot = "training"
+    def __init__(self, metric: str = "quick", slot: str = "training") -> None:
+        self.metrics, self.slot = (metric,), slot
 
     def cache_key(self, architecture: object) -> str:
         return ""
@@ -170,18 +173,31 @@ class Quick:
         return []
 
 
-def test_evaluations_in_flight_are_counted_and_their_time_is_added() -> None:
-    board = Board(config())
+def test_what_runs_is_told_from_what_waits_and_its_time_is_added() -> None:
+    board = Board(config())  # one worker
     executor = WatchedExecutor(LocalExecutor(), board)
-    executor.submit(Job(1, Quick(), None, ""))
-    executor.submit(Job(2, Quick(), None, ""))
-    assert board.snapshot().working["quick"][0] == 2
-    assert "2 x quick" in render(board, 80)
+    for number in range(3):
+        executor.submit(Job(number, Quick(), None, ""))
+    shot = board.snapshot()
+    assert (shot.running["quick"][0], shot.waiting) == (1, 2)
+    assert "1 x quick for 0 s; 2 waiting" in render(board, 80)
     executor.wait()
     shot = board.snapshot()
-    assert shot.working["quick"][0] == 1
+    assert (shot.running["quick"][0], shot.waiting) == (1, 1)
     assert shot.evaluation_seconds >= 0.02
     executor.close()
+
+
+def test_a_measurement_runs_beside_as_many_trainings_as_there_are_workers() -> None:
+    work = Work(2)
+    for number in range(3):
+        work.submitted(Job(number, Quick("accuracy"), None, ""))
+        work.submitted(Job(10 + number, Quick("latency_ms", "measurement"), None, ""))
+    counts = {metric: count for metric, (count, _) in work.running().items()}
+    assert (counts, work.waiting()) == ({"accuracy": 2, "latency_ms": 1}, 3)
+    work.returned([Outcome(1, (), None, NOW, NOW), Outcome(99, (), None, NOW, NOW)])
+    assert work.running()["accuracy"][0] == 2
+    assert work.waiting() == 2
 
 
 def test_a_trial_costs_the_driver_little_at_10000() -> None:
@@ -218,3 +234,18 @@ def test_a_line_says_what_became_of_a_trial() -> None:
         progress(trial(4, state=TrialState.FAILED, reason="it diverged")), ("accuracy",)
     )
     assert bad.endswith("failed: it diverged")
+
+
+def test_a_long_training_says_now_and_then_how_it_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    teller = Teller("[1/3] seed 0", epochs=100)
+    for number in range(41, 101):  # 40 epochs were in a checkpoint
+        now += 3.0
+        teller(Epoch(number, 0.5, Accuracy(correct=9, total=10)))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 14, "each 12 s of 180, and not the last"
+    expected = "[1/3] seed 0: epoch 44/100, loss 0.500, validation 90.0%, about 2 min 48 s left"
+    assert lines[0] == expected

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
 from nas.commands.settings import POSITIONAL, flags_of, given_settings
 from studies.config import StudyConfig
+from tests.unit.nas.conftest import Run
 
-_OF_THE_COMMAND = {"--out", "--config", "--plain", "--json", "--help"}
+_OF_THE_COMMAND = {"--out", "--config", "--database", "--plain", "--json", "--help"}
 
 
 def test_help_lists_a_flag_for_every_setting_and_no_other(nas) -> None:
@@ -23,7 +26,8 @@ def test_help_lists_a_flag_for_every_setting_and_no_other(nas) -> None:
 
 def test_every_setting_is_described_and_says_its_default(nas) -> None:
     text = " ".join(nas("search", "--help").stdout.split())
-    assert "How candidates are trained. [digits-short]" in text
+    assert "How candidates are trained: a name" in text
+    assert f"[{StudyConfig.model_fields['recipe'].default}]" in text
     assert f"[{StudyConfig.model_fields['trials'].default}]" in text
 
 
@@ -34,7 +38,10 @@ _GIVEN = {
     "objectives": ["params,latency_ms[batch=8,cache=cold]", "macs"],
     "constraints": ["params<=20k", "macs<=1M"],
     "funnel": ["rf_gain:0.5"],
+    "rungs": ["0.25", "2:0.5"],
+    "control": 0.2,
     "trials": 3,
+    "candidates": 30,
     "minutes": 1.5,
     "device_minutes": 2.0,
     "recipe": "digits-full",
@@ -43,7 +50,9 @@ _GIVEN = {
     "device": "cpu",
     "threads": 2,
     "sampler": "random",
-    "workers": 0,
+    "workers": 2,
+    "ray": "local",
+    "gpus": 0.5,
     "lookahead": 2,
     "trial_minutes": 0.5,
     "trial_memory_mb": 900,
@@ -57,7 +66,8 @@ _GIVEN = {
 
 
 def test_flags_give_the_settings_a_file_gives(tmp_path) -> None:
-    assert _GIVEN.keys() == StudyConfig.model_fields.keys(), "a new setting needs a row above"
+    both = _GIVEN.keys() | {"from_model"}  # which stands in place of a space
+    assert both == StudyConfig.model_fields.keys(), "a new setting needs a row above"
     lines = [
         f"{key} = {_toml(value)}" for key, value in _GIVEN.items() if key not in ("objectives",)
     ]
@@ -66,6 +76,31 @@ def test_flags_give_the_settings_a_file_gives(tmp_path) -> None:
     from_file = StudyConfig.from_toml(tmp_path / "study.toml")
     assert StudyConfig(**given_settings(_GIVEN)) == from_file
     assert from_file.names == ("params", "latency_ms[batch=8,cache=cold]", "macs")
+    model = {"from_model": "torchvision:resnet18"}
+    rest = {key: value for key, value in _GIVEN.items() if key != "space"} | model
+    assert StudyConfig(**given_settings(rest)).from_model == model["from_model"]
+
+
+def test_a_run_lies_where_the_flag_the_file_or_a_name_says(
+    inside: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = ("--objectives", "params,macs", "--trials", 1, "--workers", 0, "--json")
+
+    def place(*arguments: object) -> tuple[str, str]:
+        code, out, problems = inside("search", *arguments, *settings)
+        assert code == 0, problems
+        summary = json.loads(out)
+        return summary["run"], summary["study"]
+
+    small = "mobile-cnn-small"
+    Path("mine.toml").write_text(f'space = "{small}"\n')
+    Path("there.toml").write_text(f'space = "{small}"\nout = "there/it is"\nname = "s"\n')
+    assert place(small) == (f"runs/{small}", small)
+    assert place(small, "--name", "first") == ("runs/first", "first")
+    assert place("--config", "mine.toml") == ("runs/mine", "mine")
+    assert place("--config", "there.toml") == ("there/it is", "s")
+    assert place("--config", "there.toml", "--out", "here") == ("here", "s")
 
 
 def _toml(value: object) -> str:

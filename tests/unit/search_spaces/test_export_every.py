@@ -1,4 +1,4 @@
-"""Every operator, both spaces and traced models, reloaded where this project is not importable.
+"""Every operator, every space and traced models, reloaded where this project is not importable.
 
 The long runs say what they saw: ``pytest -m slow -o log_cli=true --log-cli-level=INFO``.
 """
@@ -29,8 +29,15 @@ from tests.unit.search_spaces.test_ops import CASES
 from tests.unit.search_spaces.test_trace import NODES, model
 
 TOLERANCE = 1e-5
-DATA = DataSpec((3, 32, 32), 10)
-SHARES = {"mobile-cnn-small": 2, "mobile-cnn": 3, "nas-bench-201": 5}
+IMAGES = DataSpec((3, 32, 32), 10)
+TEXT = DataSpec((32,), 65, 65)
+SHARES = {
+    "mobile-cnn-small": 2,
+    "mobile-cnn": 3,
+    "nas-bench-201": 5,
+    "vit-small": 1,
+    "decoder-lm-small": 1,
+}
 _AT_ONCE = 20
 _log = logging.getLogger(__name__)
 
@@ -41,6 +48,11 @@ def _of_one(text: str, shapes: tuple[tuple[int, ...], ...]) -> Architecture:
 
 
 OPERATORS = [_of_one(text, shapes) for rows in CASES.values() for text, shapes in rows]
+
+
+def _sample(name: str, rng: Random) -> Architecture:
+    space = load_space(name)
+    return space.sample(rng, TEXT if space.reads == "text" else IMAGES).architecture
 
 
 def _assert_same(
@@ -63,10 +75,9 @@ def test_every_operator_as_python(tmp_path: Path) -> None:
     _assert_same(OPERATORS, tmp_path, ("python",))
 
 
-@pytest.mark.parametrize("name", ["mobile-cnn-small", "mobile-cnn", "nas-bench-201"])
+@pytest.mark.parametrize("name", sorted(SHARES))
 def test_a_candidate_of_each_space_in_every_format(name: str, tmp_path: Path) -> None:
-    candidate = load_space(name).sample(Random(4), DATA).architecture
-    _assert_same([candidate], tmp_path, FORMATS)
+    _assert_same([_sample(name, Random(4))], tmp_path, FORMATS)
 
 
 @pytest.mark.slow
@@ -83,16 +94,19 @@ def test_every_operator_in_every_format(kind: str, tmp_path: Path) -> None:
 )
 @pytest.mark.timeout(7200)
 def test_random_candidates_in_every_format(name: str, part: int, tmp_path: Path) -> None:
-    """All parts are 200 networks: 40 of the small space, 60 of the large one, 100 cells."""
-    rng, space = Random(f"{name} {part}"), load_space(name)
-    some = [space.sample(rng, DATA).architecture for _ in range(_AT_ONCE)]
+    """Of convolutions 200 networks: 40 of the small space, 60 of the large one, 100 cells.
+
+    And 20 vision transformers and 20 language models.
+    """
+    rng = Random(f"{name} {part}")
+    some = [_sample(name, rng) for _ in range(_AT_ONCE)]
     _log.info("%s, part %d: %s", name, part, _assert_same(some, tmp_path, FORMATS))
 
 
 @pytest.mark.slow
 def test_packed_programs_compute_the_same(tmp_path: Path) -> None:
     rng = Random(2)
-    some = [load_space("mobile-cnn-small").sample(rng, DATA).architecture for _ in range(5)]
+    some = [_sample("mobile-cnn-small", rng) for _ in range(5)]
     assert any(node.op.kind == "sliding" for item in some for node in item.nodes)
     _assert_same(some, tmp_path, ("python", "pt2"), form="packed")
 

@@ -12,6 +12,7 @@ import pytest
 from search_spaces.architecture import Architecture
 from search_spaces.architecture.graph import Value
 from search_spaces.export.names import one_line, safe_name
+from search_spaces.export.reload_text import reload_text
 from search_spaces.export.values import Facts, Figure, Form, Format, Preprocessing
 from search_spaces.export.write import Order, export_network
 from search_spaces.ops import Conv, Input, parse_op
@@ -112,6 +113,15 @@ def test_every_python_file_is_formatted_and_clean(
 ) -> None:
     export_network(NET, trained(NET), tmp_path / "out", Order(form=form, to=to))
     _assert_clean(tmp_path / "out")
+
+
+@pytest.mark.parametrize("form", ["plain", "packed"])
+def test_the_script_of_a_language_model_is_formatted_and_clean(form: Form, tmp_path: Path) -> None:
+    for weights in (False, True):
+        script = reload_text(form, ("kernels.errors",), weights=weights, language=True)
+        (tmp_path / str(weights)).mkdir()
+        (tmp_path / str(weights) / "reload.py").write_text(script)
+    _assert_clean(tmp_path)
 
 
 @pytest.mark.parametrize("join", ["add", "concat"])

@@ -1,5 +1,6 @@
 """An evaluator for worker processes that notes in a file what it finished; imports no torch."""
 
+import errno
 import os
 import random
 import time
@@ -75,3 +76,16 @@ class Faulty:
         while True:
             kept.append(bytearray(20 << 20))
             time.sleep(0.05)
+
+
+class NoRoom:
+    """Cannot keep what it found."""
+
+    metrics = ("accuracy",)
+    slot = "training"
+
+    def cache_key(self, architecture):
+        return f"no-room-{architecture.key}"
+
+    def evaluate(self, architecture):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -60,7 +60,7 @@ def test_unknown_settings_come_with_a_suggestion():
         ({"funnel": ["rf_gan:0.5"]}, "Did you mean 'rf_gain'"),
         ({"funnel": ["rf_gain:half"]}, "METRIC:SHARE"),
         ({"funnel": [{"by": "rf_gain", "keep": 1.5}]}, "'funnel.0.keep'"),
-        ({"funnel": [{"by": "rf_gain", "kep": 0.5}]}, "'funnel.0"),
+        ({"funnel": [{"by": "rf_gain", "kep": 0.5}]}, "of funnel 'kep'.*Did you mean 'keep'"),
         ({"max_repeats": 0}, "'max_repeats'"),
     ],
 )

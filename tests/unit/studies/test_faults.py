@@ -1,15 +1,20 @@
 """What can go wrong in a study: one clear line, and nothing paid for is lost."""
 
+import contextlib
+import os
+import subprocess
 import time
 
 import pytest
+import torch
 
 from evaluators.analytic import AnalyticEvaluator
 from kernels.errors import NasError
-from studies import driver, search
+from studies import asker, search, supply
 from studies.search import Ending, run_study
 from studies.storage import TrialState
-from tests.unit.studies.diary import Diary, Faulty
+from studies.workspace import Workspace
+from tests.unit.studies.diary import Diary, Faulty, NoRoom
 from tests.unit.studies.fakes import (
     FakeEvaluator,
     cheap_config,
@@ -62,14 +67,36 @@ def test_a_space_that_raises_for_some_answers_goes_on_with_the_others(tmp_path):
     assert rules == {"AssertionError in own.py, line 9: too even"}
 
 
-def test_a_space_that_never_ends_is_interrupted(tmp_path, monkeypatch):
-    monkeypatch.setattr(driver, "ASK_SECONDS", 0.5)
-    place = own_space(tmp_path, "\n    while True: pass")
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("\n    while True: pass", "did not return within 0.5 s; it was at own.py, line 10"),
+        (
+            "\n    while width:\n        try: width\n        except Exception: pass",
+            "did not return within 0.5 s; it was at own.py, line 1",
+        ),
+        ("\n    import time; time.sleep(60)", "it was at own.py, line 10: does a loop never end"),
+        (
+            "\n    for i in iter(int, 1): choose(f'more{len(choose.decisions)}', [1, 2])",
+            "asks more than 10,000 questions, the last one 'more10000'; does a loop",
+        ),
+        (
+            "\n    x = net.input\n    while True: x = net.activation(x)",
+            "deeper than 10,000 operators at .*; does a loop",
+        ),
+    ],
+)
+def test_a_space_that_never_ends_is_stopped(tmp_path, monkeypatch, line, message, workers):
+    monkeypatch.setattr(asker, "ASK_SECONDS", 0.5 if "0.5 s" in message else 20.0)
+    if "sleep" in line:
+        monkeypatch.setattr(asker, "ASK_SECONDS", 0.5)
+    place = own_space(tmp_path, line)
     begin = time.monotonic()
-    with pytest.raises(NasError, match="'own' did not return within") as caught:
-        run_study(cheap_config(space=place, trials=2), tmp_path / "w")
+    with pytest.raises(NasError, match=message) as caught:
+        run_study(cheap_config(space=place, trials=2, workers=workers), tmp_path / "w")
     one_line(caught)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 20
 
 
 def faulty_study(place, how, **settings):
@@ -109,7 +136,7 @@ def test_a_full_disk_ends_the_study_before_it_pays_and_it_goes_on_later(tmp_path
     config = cheap_config(**FAKE, trials=6)
     run_study(config.model_copy(update={"trials": 3}), tmp_path, evaluators=with_costs(fake))
     with monkeypatch.context() as full:
-        full.setattr(driver, "MIN_FREE_BYTES", 1 << 60)
+        full.setattr(supply, "MIN_FREE_BYTES", 1 << 60)
         with pytest.raises(NasError, match=r"Only \d+ MB are free at .*same command") as caught:
             run_study(config, tmp_path, evaluators=with_costs(fake))
     one_line(caught)
@@ -118,6 +145,78 @@ def test_a_full_disk_ends_the_study_before_it_pays_and_it_goes_on_later(tmp_path
     run_study(config, tmp_path / "whole", evaluators=with_costs(FakeEvaluator(size_score)))
     assert counted(recorded(tmp_path)) == counted(recorded(tmp_path / "whole"))
     assert len(fake.paid) == 6
+
+
+class Keeper(FakeEvaluator):
+    """Keeps 200 kB of weights for each network, like a training."""
+
+    def __init__(self, place):
+        super().__init__(size_score)
+        self.store = Workspace(place).weights
+
+    def evaluate(self, architecture):
+        found = super().evaluate(architecture)
+        noise = torch.rand(50_000, generator=torch.Generator().manual_seed(len(self.paid)))
+        self.store.save(architecture.key, {"weight": noise})
+        return found
+
+
+def test_weights_that_find_no_room_fail_no_candidate(tmp_path, monkeypatch):
+    """On a disk that is really full; skipped where none can be mounted."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "none", str(tmp_path)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only the superuser can mount a small file system")
+    monkeypatch.setattr(supply, "MIN_FREE_BYTES", 0)  # find out the hard way
+    config, keeper = cheap_config(**FAKE, trials=10), Keeper(tmp_path)
+    try:
+        with pytest.raises(NasError, match=r"[Nn]o room left .*the same command") as caught:
+            run_study(config, tmp_path, evaluators=with_costs(keeper))
+        one_line(caught)
+        before = recorded(tmp_path)
+        assert [trial.state for trial in before[:-1]] == [TrialState.COMPLETE] * (len(before) - 1)
+        assert before[-1].state is TrialState.RUNNING
+        assert not list((tmp_path / "artifacts").glob("*.part"))
+        subprocess.run(["mount", "-o", "remount,size=64m", str(tmp_path)], check=True)
+        run_study(config, tmp_path, evaluators=with_costs(keeper))
+        after = counted(recorded(tmp_path))
+        assert all(keeper.store.load(key) for key in keeper.paid)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert len(keeper.paid) <= 11, "only what could not be kept was paid again"
+    run_study(config, tmp_path / "whole", evaluators=with_costs(FakeEvaluator(size_score)))
+    assert after == counted(recorded(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_result_that_finds_no_room_ends_the_study_not_the_trial(tmp_path, workers):
+    config = cheap_config(**FAKE, trials=3, workers=workers)
+    with pytest.raises(NasError, match="Trial 0 could not be kept: no room left") as caught:
+        run_study(config, tmp_path, evaluators=[AnalyticEvaluator(), NoRoom()])
+    one_line(caught)
+    (trial,) = recorded(tmp_path)
+    assert trial.state is TrialState.RUNNING
+
+
+def test_a_hanging_evaluator_is_interrupted_in_the_driver_too(tmp_path):
+    def hangs(architecture):
+        while int(architecture.key[:4], 16) % 3 == 0:
+            with contextlib.suppress(Exception):
+                time.sleep(0.01)
+        return 0.5
+
+    config = cheap_config(**FAKE, trials=5, trial_minutes=0.5 / 60)
+    summary = run_study(config, tmp_path, evaluators=with_costs(FakeEvaluator(hangs)))
+    failed = [trial for trial in recorded(tmp_path) if trial.state is TrialState.FAILED]
+    assert summary.complete == 5
+    assert failed
+    assert all(trial.reason == "exceeded the limit of 0.5 s" for trial in failed)
+
+
+def test_memory_is_not_said_to_be_limited_where_it_cannot_be(tmp_path):
+    config = cheap_config(trial_memory_mb=100)
+    with pytest.raises(NasError, match="set workers to 1 or more"):
+        run_study(config, tmp_path)
+    assert not (tmp_path / "record.db").exists()
 
 
 def test_a_budget_of_minutes_ends_a_run_and_the_next_goes_on(tmp_path):

@@ -97,8 +97,8 @@ def test_stages_stand_by_price_with_their_bounds_and_gates():
 
 
 def test_a_gate_by_a_metric_of_unknown_direction_is_refused():
-    config = cheap_config(objectives=["loss:min"], funnel=["other:0.5"])
-    evaluators = [FakeEvaluator(size_score, metric=name) for name in ("loss", "other")]
+    config = cheap_config(objectives=["penalty:min"], funnel=["other:0.5"])
+    evaluators = [FakeEvaluator(size_score, metric=name) for name in ("penalty", "other")]
     with pytest.raises(NasError, match="which way is other better"):
         make_stages(config, evaluators)
 

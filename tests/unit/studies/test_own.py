@@ -46,6 +46,12 @@ def infinite(model, data):
 
 constant = 4
 
+class Broken:
+    metrics = slot = cache_key = evaluate = None
+
+    def __init__(self):
+        raise OSError("no camera")
+
 class Nodes:
     metrics = ("nodes",)
     slot = "training"
@@ -111,6 +117,7 @@ def test_what_is_no_figure_fails_the_candidate(own, name, message):
         ("{own}:wights", "Did you mean 'weights'"),
         ("{own}", "Name the evaluator"),
         ("{own}:constant", "neither a function nor an evaluator"),
+        ("{own}:Broken", "cannot be made: OSError: no camera"),
         ("no.such.module:f", "Cannot import"),
         ("unknown", "Unknown evaluator"),
     ],
@@ -128,22 +135,28 @@ def test_a_function_without_a_metric_asks_for_its_name(own):
 
 
 def test_a_study_by_a_users_function_and_an_object(own, tmp_path):
+    """The function gives what the object does not."""
     config = cheap_config(
         objectives=["weights:min", "nodes:max"],
         evaluators=[f"{own}:Nodes", f"{own}:weights"],
         trials=3,
     )
-    # The function gives what the object does not.
-    with pytest.raises(NasError, match="'nodes' twice"):
-        run_study(config, tmp_path / "twice")
-    config = cheap_config(objectives=["weights:min"], evaluators=[f"{own}:weights"], trials=3)
-    summary = run_study(config, tmp_path / "w")
-    assert summary.complete == 3
-    assert all(
-        trial.values["weights"].value == trial.values["params"].value
-        for trial in recorded(tmp_path / "w")
-        if trial.state is TrialState.COMPLETE
-    )
+    assert run_study(config, tmp_path).complete == 3
+    for trial in recorded(tmp_path):
+        if trial.state is TrialState.COMPLETE:
+            assert trial.values["weights"].value == trial.values["params"].value
+            assert trial.values["nodes"].value == trial.text.count(";") + 1
+
+
+def test_of_several_functions_each_gives_the_metric_of_its_name(own, tmp_path):
+    both = [f"{own}:weights", f"{own}:number"]
+    objectives = ["weights:min", "number:max", "params"]
+    config = cheap_config(objectives=objectives, evaluators=both, trials=2)
+    assert run_study(config, tmp_path).complete == 2
+    assert all(trial.values["number"].value == 3.0 for trial in recorded(tmp_path))
+    unnamed = cheap_config(objectives=["weights:min", "penalty:max"], evaluators=both)
+    with pytest.raises(NasError, match=r"own.py:number return\? .*metric of its own name"):
+        run_study(unnamed, tmp_path / "unnamed")
 
 
 def test_files_of_architectures_come_first_and_count(tmp_path):

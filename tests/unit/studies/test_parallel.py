@@ -4,22 +4,34 @@ import contextlib
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from evaluators.protocol import Measured
 from kernels.errors import NasError
+from studies.executors import Outbox, Outcome
 from studies.search import Ending, run_study
-from studies.storage import TrialState
+from studies.storage import Owner, TrialState
 from studies.workspace import Workspace
 from tests.unit.studies import chaos_driver
 from tests.unit.studies.diary import Diary
-from tests.unit.studies.fakes import cheap_config, counted, recorded
+from tests.unit.studies.fakes import (
+    FakeEvaluator,
+    cheap_config,
+    counted,
+    recorded,
+    size_score,
+    with_costs,
+)
 
 FAKE = {"objectives": ["accuracy", "params"], "sampler": "evolution"}
 ROOT = Path(__file__).parents[3]
@@ -71,8 +83,30 @@ def test_two_studies_at_once_pay_each_key_once(tmp_path):
         thread.join()
     assert not failures
     assert max(Counter(diary.finished()).values()) == 1
+    assert max(Counter(evaluations(tmp_path / "w")).values()) == 1
     one, two = (counted(recorded(tmp_path / "w", name)) for name in ("one", "two"))
     assert one == two
+
+
+def test_the_result_of_a_driver_that_died_is_taken_but_not_that_of_a_living_one(tmp_path):
+    config = cheap_config(**{**FAKE, "trials": 2})
+    run_study(config, tmp_path / "probe", evaluators=with_costs(FakeEvaluator(size_score)))
+    first = recorded(tmp_path / "probe")[0].key
+    fake, other, now = FakeEvaluator(size_score), Owner.here(), datetime.now(UTC)
+    place = tmp_path / "w"
+    with Workspace.of(place).open() as repository:
+        assert repository.claim(f"fake-accuracy-{first}", other, 600.0)
+    figure = Measured("accuracy", 0.125)
+    Outbox(place / "outbox").put(f"fake-accuracy-{first}", Outcome(0, (figure,), None, now, now))
+    seconds = 0.7
+    threading.Timer(seconds, other.retire).start()
+    begin = time.monotonic()
+    run_study(config, place, evaluators=with_costs(fake))
+    assert time.monotonic() - begin >= seconds
+    trial = recorded(place)[0]
+    assert (trial.key, trial.values["accuracy"].value) == (first, 0.125)
+    assert first not in fake.paid
+    assert Outbox(place / "outbox").keys() == []
 
 
 def test_a_second_driver_is_refused_and_disturbs_nothing(tmp_path):
@@ -152,13 +186,26 @@ def test_kill_9_loses_nothing_and_repeats_nothing(tmp_path, kills):
     with Workspace.of(place).open() as repository:
         events = repository.events(repository.study("cheap").id)
     assert [event.kind for event in events].count("ended") == 1
+    trained = sorted(trial.key for trial in trials if trial.state is TrialState.COMPLETE)
+    for metric in ("accuracy", "latency_ms"):
+        paid = sorted(key for name, key in evaluations(place) if name == metric)
+        assert len(paid) == len(set(paid)), f"{metric}: as many were finished as there are keys"
+        noted = [event for event in events if event.data.get("metrics") == [metric]]
+        assert len(noted) == len(paid)
+        if metric == "accuracy":
+            assert paid == trained
     # What a worker noted as finished is in the outbox or in the record a moment later; a kill in
     # that moment is the only way to see a line twice.
     lines = Counter(Diary(diary).finished())
-    assert {key for metric, key in lines if metric == "accuracy"} == {
-        trial.key for trial in trials if trial.state is TrialState.COMPLETE
-    }
+    assert sorted(key for metric, key in lines if metric == "accuracy") == trained
     assert lines.total() - len(lines) <= 1
+
+
+def evaluations(place):
+    """Metric and network of every evaluation in the record, but for what is found inline."""
+    query = "SELECT key FROM evaluation WHERE evaluator = 'Diary'"
+    with closing(sqlite3.connect(place / "record.db")) as db:
+        return [tuple(key.split("-")[1:]) for (key,) in db.execute(query)]
 
 
 def kill(pid):

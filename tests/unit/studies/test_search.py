@@ -47,7 +47,7 @@ class Killed(BaseException):
 FAKE = {"objectives": ["accuracy", "params"]}
 
 
-@pytest.mark.parametrize("sampler", ["evolution", "tpe", "random", "nsga2"])
+@pytest.mark.parametrize("sampler", ["ehvi", "evolution", "tpe", "random", "nsga2"])
 def test_a_seed_gives_one_study(tmp_path, sampler):
     config = cheap_config(sampler=sampler, trials=12)
     for place in ("a", "b"):

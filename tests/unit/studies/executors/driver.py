@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -61,6 +62,8 @@ def leaving(folder: Path) -> None:
 
 
 def main() -> None:
+    # A shell that runs tests in the background may have interrupts ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     scene, folder = sys.argv[1], Path(sys.argv[2])
     if scene in ("training", "measuring", "working"):
         pool = {"training": training, "measuring": measuring, "working": working}[scene](folder)

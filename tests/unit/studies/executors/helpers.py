@@ -43,7 +43,7 @@ def collect(executor: Executor, count: int, *, seconds: float = 60.0) -> list[Ou
     return outcomes
 
 
-def until(condition: Callable[[], Any], *, seconds: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], *, seconds: float = 60.0) -> Any:
     """Poll until something is true, and return it."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

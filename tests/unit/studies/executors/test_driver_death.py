@@ -105,11 +105,12 @@ def test_a_result_that_came_before_the_end_is_in_the_outbox(start: Start, tmp_pa
 def _worker(tmp_path: Path, code: str) -> int:
     """Have a driver start a worker that does nothing, and be killed; return the worker."""
     script = (
-        "import select, time\n"
+        "import select, sys, time\n"
         "from pathlib import Path\n"
         "from studies.executors import handle\n"
         f"handle._START = Path({str(tmp_path / 'start.py')!r})\n"
-        "worker = handle.WorkerProcess('w', threads=1, outbox=None, memory_bytes=None)\n"
+        "options = handle.WorkerOptions(1, True, None, None, sys.path)\n"
+        "worker = handle.WorkerProcess('w', options)\n"
         f"{code}\n"
         "print(worker.pid, flush=True)\n"
         "time.sleep(60)\n"

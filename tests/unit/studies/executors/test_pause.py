@@ -11,7 +11,8 @@ from threading import Timer
 
 import pytest
 
-from studies.executors import Limits, PoolExecutor, handle
+from kernels.device import detect
+from studies.executors import Limits, Outcome, PoolExecutor, handle
 from studies.executors.handle import WorkerProcess
 from studies.executors.processes import is_stopped, signal_group, waits_for_lock
 from tests.unit.studies.executors.helpers import (
@@ -113,14 +114,14 @@ def test_no_training_begins_during_a_measurement(tmp_path: Path) -> None:
 
 
 def test_time_spent_paused_is_not_the_trainings(tmp_path: Path) -> None:
-    with PoolExecutor(1, limits=Limits(seconds=1.5)) as pool:
-        pool.submit(job(1, Tick(folder=tmp_path, seconds=0.5)))
+    with PoolExecutor(1, limits=Limits(seconds=2.5)) as pool:
+        pool.submit(job(1, Tick(folder=tmp_path, seconds=1.5)))
         training_pids(pool, tmp_path, 1)
         for number in (2, 3):
             pool.submit(job(number, Sleep(slot="measurement", seconds={3: 0.8, 4: 0.8})))
         outcomes = {outcome.job: outcome for outcome in collect(pool, 3)}
     assert {outcome.reason for outcome in outcomes.values()} == {None}
-    assert (outcomes[1].ended - outcomes[1].started).total_seconds() > 1.6
+    assert (outcomes[1].ended - outcomes[1].started).total_seconds() > 2.6
 
 
 def test_a_training_stands_still_when_its_measurement_begins(
@@ -234,3 +235,27 @@ def test_settling_comes_between_the_pause_and_the_measurement(tmp_path: Path) ->
     (trained,) = ticks(tmp_path, "training")
     ((start, *_),) = ticks(tmp_path, "measurement")
     assert start - max(moment for moment in trained if moment < start) >= 0.4
+
+
+def test_trainings_of_another_process_stand_still_for_a_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two pools stand for two drivers: what they know of each other goes by locks of the system."""
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "cache"))
+    device = detect("cpu")
+    with PoolExecutor(1, device=device) as trains, PoolExecutor(1, device=device) as measures:
+        for number in (1, 2):
+            trains.submit(job(number, Tick(folder=tmp_path, seconds=1.0)))
+        training_pids(trains, tmp_path, 1)
+        measures.submit(job(3, Tick(folder=tmp_path, seconds=0.3, slot="measurement")))
+        done: list[Outcome] = []
+        while len(done) < 3:
+            done += trains.wait(0.02)
+            done += measures.wait(0.02)
+        assert {outcome.reason for outcome in done} == {None}
+        assert trains.paused_seconds > 0.3
+    ((first, *_, last),) = ticks(tmp_path, "measurement")
+    trained = sorted(moment for times in ticks(tmp_path, "training") for moment in times)
+    assert trained[0] < first
+    assert trained[-1] > last
+    assert not [moment for moment in trained if first <= moment <= last]

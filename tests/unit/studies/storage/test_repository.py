@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, timedelta
 from math import inf, nan
 
@@ -5,6 +6,8 @@ import pytest
 
 from evaluators.protocol import Measured
 from kernels.errors import NasError, UnknownNameError
+from search_spaces.architecture import Architecture
+from search_spaces.space import Candidate
 from studies.storage import Artifact, Owner, Repository, TrialState, Value
 from tests.unit.studies.storage.records import (
     CANDIDATE,
@@ -213,6 +216,52 @@ def test_events_read_back_in_order(repository, study):
     assert [(event.kind, event.data) for event in events] == [("started", {"a": 1}), ("ended", {})]
     assert events[0].time <= events[1].time
     assert repository.last_activity(study.id) == events[1].time
+
+
+def test_trials_are_found_by_key_and_baselines_apart(repository, study):
+    first = repository.add_trial(study.id, 0, CANDIDATE, origin={"by": "baseline", "name": "x"})
+    other = Candidate(Architecture.parse("input 1x8x8; gap; flatten; linear 10"), {"a": 1})
+    second = repository.add_trial(study.id, 1, other, origin=SAMPLER)
+    assert [item.id for item in repository.trials(study.id, baselines=True)] == [first]
+    key = other.architecture.key
+    assert [item.id for item in repository.trials(study.id, key=key[:8])] == [second]
+    assert repository.trials(study.id, key="%") == [], "no pattern"
+    assert [item.id for item in repository.trials(study.id, since=1)] == [second]
+
+
+def test_the_newest_events_and_those_of_a_trial(repository, study):
+    for number in range(6):
+        repository.add_event(study.id, "evaluated", {"trial": number % 2, "count": number})
+    repository.add_event(study.id, "ended", {"message": "done"})
+    repository.add_event(new_study(repository, "t").id, "evaluated", {"trial": 1})
+    newest = repository.events(study.id, newest=2)
+    assert [(item.kind, item.data.get("count")) for item in newest] == [
+        ("evaluated", 5),
+        ("ended", None),
+    ]
+    mine = repository.events(study.id, trial=1)
+    assert [item.data["count"] for item in mine] == [1, 3, 5]
+    assert [item.data["count"] for item in repository.events(study.id, trial=1, newest=1)] == [5]
+
+
+def test_an_evaluation_its_files_and_its_event_are_there_together(repository, study):
+    trial = begin(repository, study)
+    artifact = Artifact("weights.safetensors", "weights", "ab" * 32, 12)
+    good = replace(found(Measured("accuracy", 0.5)), artifacts=(artifact,))
+    owner = Owner.here()
+    repository.take_lease(study.id, owner, 60.0)
+    journal = repository.journal(study.id, owner)
+    journal.know({0: trial})
+    journal.evaluated(0, good)
+    journal.event("evaluated", {"trial": 0})
+    journal.store()
+    assert repository.artifacts(trial) == [artifact]
+    assert [item.kind for item in repository.events(study.id)] == ["evaluated"]
+    journal.evaluated(0, found(Measured("accuracy", 0.7)))
+    journal.event("evaluated", {"trial": 0})
+    with pytest.raises(NasError):
+        journal.store()
+    assert len(repository.events(study.id)) == 1, "neither the figure nor its event"
 
 
 def test_artifacts_read_back(repository, study):

@@ -1,0 +1,155 @@
+"""The search from ask to ask: when parameters are found anew, and which points could be next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+
+from studies.metrics import Direction
+from studies.samplers.ehvi.answers import columns_of
+from studies.samplers.ehvi.design import order_by_news
+from studies.samplers.ehvi.domain import Domain, Point
+from studies.samplers.ehvi.memory import FIRST, Memory, Moment
+from studies.samplers.ehvi.model import Known, Outlook, find_parameters
+from studies.samplers.ehvi.pool import GENERATION, climb, generation
+from studies.samplers.protocol import Lesson, ask_seed
+
+Array = npt.NDArray[np.float64]
+
+_DESIGN = 100
+"""Points of the design; more than the first lessons where many are in evaluation at a time."""
+_GROWTH = 1.15
+"""By how much lessons grow in number before parameters are found anew."""
+_GENERATIONS = 2
+_STEPS = 2
+"""How often the best of the pool are changed to find better ones."""
+_STARTS = 6
+"""How many of the best are."""
+_RANKED = 50
+"""Points that an ask names."""
+
+
+class Search:
+    """Learns lessons and says which points are worth most.
+
+    What it says follows from the seed, the lessons in their order, and the points that wait.
+
+    Args:
+        domain: what points are.
+        directions: of the objectives.
+        constraints: their texts.
+        seed: of the study.
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        *,
+        directions: Sequence[Direction],
+        constraints: Sequence[str],
+        seed: int,
+    ) -> None:
+        self._domain, self._seed = domain, seed
+        self._memory = Memory(domain, directions, constraints)
+        self._design: list[Point] | None = None
+        self._next_fit = FIRST
+        self._to_fit: Moment | None = None
+        self._parameters: dict[str, Array] = {}
+        self._moments: list[Moment] = []
+        self._pools: dict[int, list[Point]] = {}
+
+    def learn(self, lesson: Lesson) -> None:
+        """Take a lesson into account.
+
+        Raises:
+            NasError: it does not fit the study.
+        """
+        if not self._memory.add(lesson):
+            return
+        count = self._memory.count
+        if count >= self._next_fit:
+            self._to_fit = self._memory.moment()
+            self._next_fit = max(count + 1, math.ceil(_GROWTH * count))
+        if count % GENERATION == 0 or count == FIRST:
+            self._moments = [*self._moments, self._memory.moment()][-_GENERATIONS:]
+
+    def met(self, key: str) -> bool:
+        """Tell whether a point of that key was evaluated, or tried."""
+        return self._memory.met(key)
+
+    def points(self, number: int, pending: Sequence[Point]) -> Iterator[tuple[str, Point]]:
+        """Yield new points, those worth most first, each with how it was found.
+
+        Args:
+            number: of the trial.
+            pending: points in evaluation.
+        """
+        waiting = {point.key for point in pending}
+
+        def is_new(point: Point) -> bool:
+            return not self._memory.met(point.key) and point.key not in waiting
+
+        known = self._memory.known(self._memory.moment())
+        if len(known.points) < FIRST:
+            yield from (("design", point) for point in self._designed() if is_new(point))
+        else:
+            yield from self._judged(number, known, pending, is_new)
+
+    def _judged(
+        self,
+        number: int,
+        known: Known,
+        pending: Sequence[Point],
+        is_new: Callable[[Point], bool],
+    ) -> Iterator[tuple[str, Point]]:
+        self._refresh()
+        found = {point.key: point for pool in self._pools.values() for point in pool}
+        points = [point for point in found.values() if is_new(point)]
+        if not points:
+            return
+        outlook = Outlook(self._domain, self._parameters, known, pending)
+        worth = outlook.worth(points)
+        rng = Random(ask_seed(self._seed, number))
+        kinds = ["pool"] * len(points)
+        for _ in range(_STEPS):
+            best = np.argsort(-worth, kind="stable")[:_STARTS]
+            more = climb(
+                self._domain,
+                [points[place] for place in best],
+                rng,
+                lambda point: is_new(point) and point.key not in found,
+            )
+            if not more:
+                break
+            found.update((point.key, point) for point in more)
+            points += more
+            kinds += ["climb"] * len(more)
+            worth = np.concatenate([worth, outlook.worth(more)])
+        for place in np.argsort(-worth, kind="stable")[:_RANKED]:
+            yield kinds[place], points[place]
+
+    def _refresh(self) -> None:
+        """Find parameters and make pools where new moments came."""
+        if self._to_fit is not None:
+            self._parameters = find_parameters(self._domain, self._memory.known(self._to_fit))
+            self._to_fit = None
+        self._pools = {
+            moment.count: self._pools[moment.count]
+            if moment.count in self._pools
+            else generation(self._domain, moment.count, self._memory.parents(moment), self._seed)
+            for moment in self._moments
+        }
+
+    def _designed(self) -> list[Point]:
+        if self._design is None:
+            points = list(self._domain.sample_points)
+            allowed = [point for point in points if point.allowed]
+            points = allowed if len(allowed) >= FIRST else points
+            columns = columns_of(point.answers for point in points)
+            order = order_by_news(self._domain.blocks(points, columns), _DESIGN)
+            self._design = [points[place] for place in order]
+        return self._design
