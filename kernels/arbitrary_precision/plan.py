@@ -159,9 +159,12 @@ def tiles(precision: Precision, capability: tuple[int, int]) -> Iterator[Tile]:
 def _wgmma_shapes() -> Iterator[Tile]:
     for features in (256, 192, 128, 96, 64, 32):
         for strips in (1, 2):
-            for pingpong, cluster in product((True, False), (2, 1)):
-                yield Tile("wgmma", features, strips, 2, 1, 0, cluster, pingpong)
+            for cluster in (2, 1):
+                yield Tile("wgmma", features, strips, 2, 1, 0, cluster)
             yield Tile("wgmma", features, strips, 1, 1, 0)
+        if features < 256:  # wider or longer ones won nowhere
+            for cluster in (2, 1):
+                yield Tile("wgmma", features, 1, 2, 1, 0, cluster, pingpong=True)
 
 
 def _mma_shapes() -> Iterator[Tile]:
@@ -196,7 +199,9 @@ def choose(
     """
     best, least = None, float("inf")
     for tile in tiles(precision, capability):
-        if path not in (None, tile.path):
+        if tile.path != (path or ("wgmma" if capability == (9, 0) else "mma")):
+            continue
+        if tokens <= tile.tokens * (tile.cluster - 1):  # a block of the cluster has nothing to do
             continue
         time = estimate(tile, precision, (tokens, features, depth), output_bytes, sms)
         if time < least:
@@ -204,14 +209,25 @@ def choose(
     return best
 
 
+_CLOCKS = 1755.0  # a microsecond
+_BIT_PRODUCTS = {"wgmma": 32768, "mma": 14000}  # a clock of a multiprocessor, as measured
+_SHARED_BYTES = 221e3  # a microsecond of a multiprocessor; this and the rest are fitted
+_CACHE_BYTES = 76e3  # from the second-level cache, likewise
+_STORE_BYTES = 36e3  # to it, likewise
+_REAL_OUTPUTS = 3.85e3  # that a warpgroup scales and rounds in a microsecond
+_MEMORY_BYTES = 3.35e6  # a microsecond of all
+_TURN = 0.16  # microseconds in which a warpgroup alone leaves the tensor cores idle, a tile along k
+_START, _CLUSTER_START = 1.2, 0.8  # microseconds of a launch
+
+
 def estimate(
     tile: Tile, precision: Precision, size: tuple[int, int, int], output_bytes: int, sms: int
 ) -> float:
-    """Return clocks of the busiest multiprocessor.
+    """Return microseconds of a launch; the constants are those of an H100.
 
-    Counts whole rounds of tiles over the multiprocessors. A tile along k takes as long as the
-    tensor cores, shared memory or what comes from the second-level cache; outputs take their way
-    to memory, at the same time where warpgroups take turns.
+    Counts whole rounds of tiles over the multiprocessors. A tile along k takes as long as tensor
+    cores, shared memory and second-level cache let it; outputs follow, or go out while another
+    warpgroup multiplies. ``docs/kernels.md`` has the figures it was fitted to, and its error.
 
     Args:
         tile: of the plan.
@@ -223,16 +239,25 @@ def estimate(
     tokens, features, depth = size
     down, over = -(-tokens // (tile.tokens * tile.cluster)), -(-features // tile.features)
     rounds = -(-down * over // (sms // tile.cluster))
-    rate = 32768 if tile.path == "wgmma" else 14000  # bit products a clock, measured on an H100
-    q, columns = precision.activation_bits, tile.features * tile.planes(precision)
-    products = tile.tokens * q * columns * TILE_BITS / rate
-    rows = tile.tokens * q + columns / tile.cluster
-    brought = rows * _TILE_BYTES / 32  # bytes a clock from the second-level cache
-    read = tile.tokens * q // 64 * (64 + columns) * _TILE_BYTES
-    shared = (read + tile.stage_bytes(precision)) / 128
-    multiply = depth * tile.passes(precision) * max(products, shared, brought) * 1.1
-    finish = tile.tokens * tile.features * output_bytes / 13 + 500
-    start = 2000
+    planes, columns = precision.activation_bits, tile.features * tile.planes(precision)
+    outputs, sharers = tile.tokens * tile.features, 1 if tile.pingpong else tile.groups
+    products = tile.tokens * planes * columns * TILE_BITS / _BIT_PRODUCTS[tile.path] / _CLOCKS
+    read = tile.tokens * planes // 64 * (64 + columns) * _TILE_BYTES
+    shared = (read + tile.stage_bytes(precision)) / _SHARED_BYTES
+    brought = (tile.tokens * planes + columns / tile.cluster) * _TILE_BYTES / _CACHE_BYTES
+    turn = _together(6, max(products, products / sharers + _TURN), shared, brought)
+    multiply = depth * tile.passes(precision) * turn
+    finish = outputs * output_bytes / _STORE_BYTES
+    if output_bytes < 4:
+        finish += outputs / sharers / _REAL_OUTPUTS
     if tile.pingpong:
-        return start + multiply + (rounds - 1) * max(multiply, finish) + finish
-    return start + rounds * (multiply + finish)
+        work = multiply + finish + (rounds - 1) * max(multiply, (multiply + finish) / 2)
+    else:
+        work = rounds * (multiply + finish)
+    start = _START + (_CLUSTER_START if tile.cluster > 1 else 0)
+    return _together(1.5, start + work, tokens * features * output_bytes / _MEMORY_BYTES)
+
+
+def _together(sharpness: float, *times: float) -> float:
+    """Return what times that overlap come to: the largest, and more the less they differ."""
+    return float(sum(time**sharpness for time in times) ** (1 / sharpness))
