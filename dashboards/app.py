@@ -135,8 +135,7 @@ def _add_requests(app: FastAPI, source: Source, requests: Requests) -> None:
     def ask(wish: Wish) -> Response:
         source.trial(wish.study, wish.trial)  # that there is one is said at once
         to = tuple(dict.fromkeys(wish.to)) if wish.kind == "export" else ()
-        form = wish.form if wish.kind == "export" else ""
-        made = requests.ask(wish.kind, wish.study, wish.trial, to, form=form)
+        made = requests.ask(wish.kind, wish.study, wish.trial, to, form=wish.form)
         return json_response(made, status=202)
 
     @app.get("/api/export")

@@ -102,6 +102,10 @@ class StudyColumns:
         codes, counts = np.unique(self._state, return_counts=True)
         return {_STATES[code]: int(count) for code, count in zip(codes, counts, strict=True)}
 
+    def state(self, row: int) -> TrialState:
+        """Return the state of the trial of a row."""
+        return TrialState(_STATES[self._state[row]])
+
     def baselines(self) -> list[int]:
         """Return the rows of complete baselines."""
         rows = np.flatnonzero(self.baseline & (self._state == _STATES.index(TrialState.COMPLETE)))

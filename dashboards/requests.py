@@ -46,7 +46,7 @@ class Request:
     study: str
     trial: int
     to: tuple[str, ...] = ()
-    form: str = ""
+    form: str = "plain"
     state: Literal["waiting", "running", "done", "failed"] = "waiting"
     message: str = ""
     since: float = field(default_factory=time.time)
@@ -74,7 +74,7 @@ class Requests:
         Thread(target=self._work, name="requests", daemon=True).start()
 
     def ask(
-        self, kind: Kind, study: str, trial: int, to: tuple[str, ...] = (), *, form: str = ""
+        self, kind: Kind, study: str, trial: int, to: tuple[str, ...] = (), *, form: str = "plain"
     ) -> Json:
         """Queue a request, or return the open one that is the same.
 

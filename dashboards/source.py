@@ -41,7 +41,8 @@ class Numbers(NamedTuple):
 class Source:
     """What pages are made from.
 
-    Requests are answered one after the other: the columns are shared, and reading is short.
+    What is drawn from a study's columns is made one after the other, as they are shared; each of
+    the others has a connection of its own.
 
     Args:
         workspace: whose record is shown.
@@ -62,7 +63,7 @@ class Source:
 
     def studies(self) -> Json:
         """Return the list of studies."""
-        with self._lock, self.record.open() as connection:
+        with self.record.open() as connection:
             return studies_view(connection)
 
     def front(self, study: str, metrics: Sequence[str] = (), *, whole: bool = False) -> Json:
@@ -101,12 +102,12 @@ class Source:
 
     def trial(self, study: str, number: int) -> Json:
         """Return the page of a trial."""
-        with self._lock, self.record.open() as connection:
+        with self.record.open() as connection:
             return trial_view(self.record, connection, record.study(connection, study), number)
 
     def architecture(self, key: str) -> Json:
         """Return the JSON form of a recorded network."""
-        with self._lock, self.record.open() as connection:
+        with self.record.open() as connection:
             return architecture_json(connection, key)
 
     def kernels(self) -> Json:

@@ -34,6 +34,7 @@ class Comparison:
         error: computes the relative error of ours against float64, where there is one.
         cold: whether buffers rotate beyond the cache.
         beside: name to functions that are timed and kept with the record, and not compared.
+        figures: what else the record keeps.
     """
 
     case: str
@@ -44,6 +45,7 @@ class Comparison:
     error: Callable[[], float] | None = None
     cold: bool = True
     beside: dict[str, Sequence[Call]] | None = None
+    figures: Callable[[], dict[str, JsonValue]] | None = None
 
 
 Case = tuple[str, Callable[[], Comparison]]
@@ -91,6 +93,7 @@ def _record(system: str, compared: Comparison, commit: str, policy: TimingPolicy
     how = policy if compared.cold else replace(policy, cache="warm")
     with torch.no_grad():
         error = None if compared.error is None else compared.error()
+        figures = {} if compared.figures is None else compared.figures()
         timings = time_interleaved(turns, device="cuda", policy=how)
     ours = timings["ours"]
     fastest = min(compared.baselines, key=lambda name: timings[name].median_us)
@@ -114,6 +117,7 @@ def _record(system: str, compared: Comparison, commit: str, policy: TimingPolicy
         },
         "commit": commit,
         "date": datetime.now(UTC).date().isoformat(),
+        **figures,
     }
     if beside:
         record["beside_us"] = {name: timings[name].median_us for name in beside}

@@ -25,6 +25,7 @@ from search_spaces.source_layout import (
     Paragraphs,
     call_lines,
     free_variable,
+    import_lines,
     signature,
     statement,
     wrapped_nodes,
@@ -97,7 +98,6 @@ def generate(
     """
     text = architecture.dense().text if description is None else description
     used = _used(architecture)
-    imports, definitions = _layers(used, form)
     body = [
         f"class {name}(nn.Module):",
         *_docstring(architecture, text),
@@ -106,6 +106,7 @@ def generate(
         "",
         *_forward(architecture),
     ]
+    imports, definitions = _layers(used, form, "\n".join(body))
     where = "on layers of paretonas" if used and form == "native" else "in plain PyTorch"
     head = [f'"""A network for {_sizes(architecture)}, {where}."""', "", *imports]
     return "\n\n\n".join(["\n".join(head), *definitions, "\n".join(body)]) + "\n"
@@ -169,11 +170,19 @@ def _parts(node: Node, architecture: Architecture) -> tuple[Part, ...]:
     return node.op.parts(tuple(architecture.nodes[item].shape for item in node.inputs))
 
 
-def _layers(used: Sequence[str], form: Form) -> tuple[list[str], list[str]]:
-    """Return the import lines and the definitions that the layers in use need."""
+def _layers(used: Sequence[str], form: Form, body: str) -> tuple[list[str], list[str]]:
+    """Return the import lines and the definitions that the layers in use need.
+
+    Those that only other layers name are defined with them, and not imported.
+    """
     imports = set(_TORCH_IMPORTS)
     if form == "native":
-        ours = [f"from {_HOMES[name].native} import {name}" for name in used]
+        named = [name for name in used if re.search(rf"\b{name}\b", body)]
+        ours = [
+            line
+            for module in sorted({_HOMES[name].native for name in named})
+            for line in import_lines(module, [x for x in named if _HOMES[x].native == module])
+        ]
         return [*_sorted_imports(imports), *([""] if ours else []), *ours], []
     definitions: list[str] = []
     for name in used:

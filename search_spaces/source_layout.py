@@ -24,6 +24,14 @@ def wrapped_nodes(text: str, width: int) -> list[str]:
     return [line.replace(_NO_BREAK, " ") for line in lines]
 
 
+def import_lines(module: str, names: Sequence[str]) -> list[str]:
+    """Write what is imported of a module; many names stand on lines of their own."""
+    line = f"from {module} import {', '.join(names)}"
+    if len(line) <= WIDTH:
+        return [line]
+    return [f"from {module} import (", *(f"    {name}," for name in names), ")"]
+
+
 def call_lines(before: str, source: str, after: str = "") -> list[str]:
     """Write a call on one line, or its arguments on a line of their own where it is too long."""
     if len(before) + len(source) + len(after) <= WIDTH:

@@ -127,13 +127,13 @@ class Driver:
     def _loop(self, heartbeat: Heartbeat) -> None:
         while True:
             heartbeat.check()
-            self._launch()
+            more = self._launch()
             self._exchange()
             if not self.flights and self.question is None:
                 if self._is_over():
                     return
                 continue
-            self._wait()
+            self._wait(busy=more)
 
     # Beginning
 
@@ -156,13 +156,13 @@ class Driver:
             self.ledger.tell_until(max(trial.origin.get("told", 0) for trial in recorded))
         self._advance_all(list(self.flights.values()))
 
-    def _launch(self) -> None:
-        """Begin trials while proposals come at once."""
+    def _launch(self) -> bool:
+        """Begin trials while proposals come at once; return whether more can be begun."""
         end = time.monotonic() + _LAUNCH_SECONDS
         while time.monotonic() < end:
             if self.question is None:
                 if self.over is not None or not self.ledger.ready(self._is_over):
-                    return
+                    return False
                 number = self.ledger.next_number
                 if number < len(self.setting.presets):
                     preset = self.setting.presets[number]
@@ -170,10 +170,11 @@ class Driver:
                     continue
                 self.question = self.asker.ask(number, self._pending(number))
             if not self.question.wait(_ASK_POLL_SECONDS):
-                return
+                return True
             proposal, self.question = self.question.proposal, None
             self.pace.proposed()
             self._begin(proposal.candidate, proposal.origin)
+        return True
 
     def _pending(self, number: int) -> list[Mapping[str, Option]]:
         return [
@@ -211,10 +212,10 @@ class Driver:
             wanted = self.config.trials
             self.on_progress(Progress(trial, complete, wanted, item.counts, item.running))
 
-    def _wait(self) -> None:
-        """Take what is done."""
+    def _wait(self, *, busy: bool) -> None:
+        """Take what is done, after waiting for it where there is nothing else to do."""
         asking = self.question is not None
-        timeout = 0.0 if asking else _TICK_SECONDS
+        timeout = 0.0 if busy or asking else _TICK_SECONDS
         self._advance_all(self.supply.collect(timeout))
         if self.question is not None:
             self.question.wait(_ASK_POLL_SECONDS)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,28 @@ import numpy.typing as npt
 from studies.config import StudyConfig
 from studies.metrics import parse_metric
 from studies.pareto import hypervolume, non_dominated
-from studies.presets import BASELINE
-from studies.storage import Repository, StudyRecord, TrialRecord, TrialState
+from studies.storage import Repository, StudyRecord, TrialState, Value
 
 Costs = npt.NDArray[np.float64]
+
+
+class Trained(Protocol):
+    """What a report reads of a trial; see :class:`studies.storage.TrialRecord`."""
+
+    @property
+    def number(self) -> int:
+        """Its number in the study."""
+        ...
+
+    @property
+    def state(self) -> TrialState:
+        """How far it came."""
+        ...
+
+    @property
+    def values(self) -> Mapping[str, Value]:
+        """By metric name."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +76,16 @@ class StoppingReport:
 
 def stopping_report(repository: Repository, study: StudyRecord) -> StoppingReport | None:
     """Return what early stopping did; None where nothing was to be stopped."""
+    from studies.presets import BASELINE  # brings torch, which who only reports does without
+
     config = StudyConfig(**study.config)
-    events = [item for item in repository.events(study.id) if item.kind in ("control", "stopped")]
-    if not config.rungs or not events:
+    if not config.rungs:
         return None
-    epochs = int(events[0].data["epochs"])
-    controls = {item.data["trial"] for item in events if item.kind == "control"}
+    kept, stopped = (repository.events(study.id, kind=kind) for kind in ("control", "stopped"))
+    if not kept and not stopped:
+        return None
+    epochs = int((kept or stopped)[0].data["epochs"])
+    controls = {item.data["trial"] for item in kept}
     trials = [
         trial
         for trial in repository.trials(study.id)
@@ -72,7 +95,7 @@ def stopping_report(repository: Repository, study: StudyRecord) -> StoppingRepor
 
 
 def report(
-    config: StudyConfig, trials: Sequence[TrialRecord], *, controls: set[int], epochs: int
+    config: StudyConfig, trials: Sequence[Trained], *, controls: set[int], epochs: int
 ) -> StoppingReport:
     """Return the report of trials, repeats and baselines left out.
 
@@ -109,7 +132,7 @@ def report(
     )
 
 
-def _reached(trial: TrialRecord, config: StudyConfig, epochs: int) -> int:
+def _reached(trial: Trained, config: StudyConfig, epochs: int) -> int:
     """Return how many epochs a trial was trained for; 0 where no rung looked at it."""
     if trial.state is TrialState.COMPLETE:
         return epochs
@@ -118,7 +141,7 @@ def _reached(trial: TrialRecord, config: StudyConfig, epochs: int) -> int:
     return max(known, default=0)
 
 
-def _costs(trials: Sequence[TrialRecord], config: StudyConfig) -> Costs:
+def _costs(trials: Sequence[Trained], config: StudyConfig) -> Costs:
     """Return the objectives, signed so that small is good: (n, objectives)."""
     signs = np.array([1.0 if item.direction == "min" else -1.0 for item in config.targets])
     rows = [[trial.values[name].value for name in config.names] for trial in trials]

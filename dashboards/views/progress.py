@@ -10,6 +10,7 @@ import numpy as np
 
 from dashboards.columns import StudyColumns
 from dashboards.record import Floats, Reading, loads, marks, moment
+from dashboards.views.stopping import stopping_words
 from studies.metrics import QUALITIES
 from studies.pareto import hypervolume, non_dominated
 
@@ -41,9 +42,10 @@ def progress_view(columns: StudyColumns, connection: Reading) -> dict[str, Any]:
         "stages": _stages(columns, connection),
         "gates": [f"{gate.by}: the better {100 * gate.keep:g} % go on" for gate in config.funnel],
         "bounds": [str(bound) for bound in config.bounds],
-        "stopping": [],
+        "stopping": stopping_words(columns, connection),
         "failures": _reasons(columns, connection, "failed"),
         "seconds": _seconds(columns, connection),
+        "driver": _driver(columns, connection),
         "workers": _workers(columns, connection),
         "events": _events(columns, connection),
     }
@@ -160,7 +162,32 @@ def _seconds(columns: StudyColumns, connection: Reading) -> list[dict[str, Any]]
     return [{"evaluator": row[0], "count": row[1], "seconds": row[2]} for row in rows]
 
 
+def _driver(columns: StudyColumns, connection: Reading) -> str | None:
+    """Return until when the study's driver holds it, unless it renews that; None without one."""
+    query = "SELECT expires FROM lease WHERE study_id = ?"
+    row = connection.execute(query, (columns.study.id,)).fetchone()
+    return None if row is None else moment(row[0])
+
+
 def _workers(columns: StudyColumns, connection: Reading) -> list[dict[str, Any]]:
+    """Return the study's workers, and who else gave its newest evaluations.
+
+    Those that the driver saw last come first; the others have no state.
+    """
+    gave = {row["worker"]: row for row in _gave(columns, connection)}
+    query = (
+        "SELECT name, slot, device, state, trial, since FROM worker WHERE study_id = ? "
+        "ORDER BY slot, name"
+    )
+    found = []
+    for row in connection.execute(query, (columns.study.id,)):
+        known = gave.pop(row["name"], {"worker": row["name"], "count": 0, "seconds": 0.0})
+        about = {key: row[key] for key in ("slot", "device", "state", "trial")}
+        found.append({**known, **about, "since": moment(row["since"])})
+    return [*found, *gave.values()]
+
+
+def _gave(columns: StudyColumns, connection: Reading) -> list[dict[str, Any]]:
     """Return who gave the newest evaluations of the study, who was heard of last first."""
     query = (
         "SELECT e.worker, count(*), sum(e.seconds), max(e.ended) FROM trial t "

@@ -23,6 +23,7 @@ from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets
 SYSTEM = "dual_module"
 _HALF = torch.float16
 _SAMPLES = 4096
+_INPUTS = 256  # over which the share of rows that are not computed is counted
 _DECAY = 1.0  # of the inputs' spectrum: little modules live from correlated inputs
 
 
@@ -70,6 +71,9 @@ def _lstm(case: str, hidden: int) -> Comparison:
         expected = cell(halves[one].float(), (states[one].float(), cs[one]))[1][0]
         return relative_error(new_c, expected.double())
 
+    def figures() -> dict[str, JsonValue]:
+        return _realised(calls([ours[0]] * _INPUTS), ours[0].computed, 4 * hidden)
+
     library = [nn.LSTM(hidden, hidden).cuda().half() for _ in range(sets)]
 
     def cudnn(i: int) -> object:
@@ -80,7 +84,8 @@ def _lstm(case: str, hidden: int) -> Comparison:
         "own dense step": calls(dense),
     }
     baseline = "the better of cuDNN and our own dense step"
-    return Comparison(case, baseline, calls(ours), baselines, 16 * hidden * hidden, error)
+    moved = 16 * hidden * hidden
+    return Comparison(case, baseline, calls(ours), baselines, moved, error, figures=figures)
 
 
 def _ffn(case: str) -> Comparison:
@@ -109,10 +114,28 @@ def _ffn(case: str) -> Comparison:
         steps[0].launch(halves[0], y).run()
         return relative_error(y, block(halves[:1].float())[0].double())
 
+    def figures() -> dict[str, JsonValue]:
+        inputs: list[Call] = [steps[0].launch(halves[i], y).run for i in range(_INPUTS)]
+        return _realised(inputs, steps[0].computed, hidden)
+
     calls: list[Call] = [step.launch(halves[i], y).run for i, step in enumerate(steps)]
     baselines: dict[str, Sequence[Call]] = {"linear": [partial(dense, i) for i in range(sets)]}
     moved = 4 * width * hidden
-    return Comparison(case, "cuBLAS fp16 two GEMVs", calls, baselines, moved, error)
+    what = "cuBLAS fp16 two GEMVs"
+    return Comparison(case, what, calls, baselines, moved, error, figures=figures)
+
+
+def _realised(calls: Sequence[Call], computed: torch.Tensor, rows: int) -> dict[str, JsonValue]:
+    """Return which share of the rows kept its estimate, over inputs; computed counts the others."""
+    shares = []
+    for call in calls:
+        call()
+        shares.append(1 - int(computed.sum()) / rows)
+    return {
+        "kept_share": sum(shares) / len(shares),
+        "kept_share_least": min(shares),
+        "kept_share_most": max(shares),
+    }
 
 
 def _inputs(size: int, seed: int) -> torch.Tensor:

@@ -20,8 +20,13 @@ from kernels.jit import CompiledKernel, Kernel, compile_cuda, load, read_source
 SOURCES = Path(__file__).parent / "cuda"
 """Where the CUDA sources are."""
 
-WARPS = 16
+LSTM_WARPS = 24
+FFN_WARPS = 16
 """Of a block; one block a multiprocessor."""
+
+PREFETCH = 0
+_IDLE_BYTES = 0
+"""What a multiprocessor could read while all wait for the projection, about 5 us."""
 
 Argument = torch.Tensor | np.generic | None
 
@@ -51,7 +56,8 @@ class Launch:
         device = next(item.device for item in self.arguments if isinstance(item, torch.Tensor))
         capability = torch.cuda.get_device_capability(device)
         kernel = _kernel(self.file, self.function, tuple(sorted(self.defines.items())), capability)
-        kernel((self.blocks,), (32 * WARPS,), self.arguments, shared_bytes=self.shared_bytes)
+        threads = 32 * self.defines["WARPS"]
+        kernel((self.blocks,), (threads,), self.arguments, shared_bytes=self.shared_bytes)
 
 
 class LSTMStep:
@@ -61,12 +67,21 @@ class LSTMStep:
         cell: fitted, on a GPU (or the CPU, where an emulator runs the launch).
         blocks: of the grid; the multiprocessors of the GPU.
         dense: compute every row, without the little module.
+        ahead: rows a block that come into the second-level cache before it is known whether they
+            matter; None takes what the memory has time for.
 
     Raises:
         NasError: the layer's sizes do not fit the kernel.
     """
 
-    def __init__(self, cell: DualModuleLSTMCell, blocks: int, *, dense: bool = False) -> None:
+    def __init__(
+        self,
+        cell: DualModuleLSTMCell,
+        blocks: int,
+        *,
+        dense: bool = False,
+        ahead: int | None = None,
+    ) -> None:
         self._dense = dense
         inputs, hidden = cell.input_size, cell.hidden_size
         device = cell.weight.device
@@ -75,6 +90,8 @@ class LSTMStep:
         self._sizes, self._units = (inputs, hidden), -(-hidden // blocks)
         self.blocks = -(-hidden // self._units)
         self._weight = pack_rows(cell.weight.detach(), self._sizes)
+        row_bytes = 2 * self._weight.shape[1]
+        self._ahead = _IDLE_BYTES // row_bytes if ahead is None else ahead
         self._bias = cell.bias.detach().float()
         self._codes = pack_codes(self._parts.codes, self._projections, self._parts.bits)
         self._signs = cell.little.signs
@@ -99,10 +116,11 @@ class LSTMStep:
         arguments += [*self._signs, self._thresholds, self._u, self._counter, new_h, new_c]
         arguments += [self.computed, *(np.int32(n) for n in numbers)]
         arguments += [np.float32((3 / k) ** 0.5) for k in (k_x, k_h)]
+        arguments += [np.int32(self._ahead)]
         return Launch(
             "lstm.cu",
             "dual_lstm_step",
-            {**_defines(self._parts), "DENSE": int(self._dense)},
+            {**_defines(self._parts, LSTM_WARPS), "DENSE": int(self._dense), "PREFETCH": PREFETCH},
             self.blocks,
             self.shared_bytes,
             arguments,
@@ -115,7 +133,9 @@ class LSTMStep:
         vector = 2 * self._weight.shape[1]
         rounded = sum(k + -k % 32 for k in self._projections)
         rows = 4 * self._units
-        return vector + rounded + rows * (self._codes.shape[1] + 8) + 4 * WARPS + 8
+        little = rows * self._codes.shape[1]
+        numbers = sum(self._projections) + 6 * rows + self._units + 2 * LSTM_WARPS
+        return vector + rounded + little + 4 * (numbers + rows + 2)
 
 
 class FFNStep:
@@ -135,9 +155,11 @@ class FFNStep:
         outputs = second.out_features
         if outputs % 8:
             raise NasError(f"The kernel takes outputs in eights, not {outputs}.")
-        self._turns = -(-outputs // (32 * WARPS * 8))
+        self._turns = -(-outputs // (32 * FFN_WARPS * 8))
         if self._turns > 4:
-            raise NasError(f"The kernel takes up to {4 * 32 * WARPS * 8} outputs, not {outputs}.")
+            raise NasError(
+                f"The kernel takes up to {4 * 32 * FFN_WARPS * 8} outputs, not {outputs}."
+            )
         device = first.weight.device
         self._parts = first.little.estimator
         (self._k,), (self._signs,) = first.little.sizes, first.little.signs
@@ -163,17 +185,18 @@ class FFNStep:
         arguments += [self._signs, self._threshold, self._u, self._shares, self._counter, y]
         arguments += [self.computed, *(np.int32(n) for n in (*self._sizes, self._units, self._k))]
         arguments += [np.float32((3 / self._k) ** 0.5)]
-        defines = {**_defines(self._parts), "TURNS": self._turns}
+        defines = {**_defines(self._parts, FFN_WARPS), "TURNS": self._turns}
         return Launch("ffn.cu", "dual_ffn", defines, self.blocks, self.shared_bytes, arguments)
 
     def _shared_bytes(self) -> int:
         rounded = self._k + -self._k % 32
-        row = self._codes.shape[1] + 4
-        return 2 * self._first.shape[1] + rounded + self._units * row + 8 * WARPS + 4
+        little = self._units * self._codes.shape[1]
+        numbers = self._k + 6 * self._units + 32 * FFN_WARPS + 1
+        return 2 * self._first.shape[1] + rounded + little + 4 * numbers
 
 
-def _defines(parts: Estimator) -> dict[str, int]:
-    return {"WARPS": WARPS, "BITS": 4 if parts.bits <= 4 else 8}
+def _defines(parts: Estimator, warps: int) -> dict[str, int]:
+    return {"WARPS": warps, "BITS": 4 if parts.bits <= 4 else 8}
 
 
 def _fits(shared_bytes: int) -> int:

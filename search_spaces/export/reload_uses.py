@@ -135,7 +135,7 @@ def decode(ids: list[int]) -> str:
 def generate(start: str, count: int, temperature: float = 0.8, kind: str = "") -> str:
     """Return a text with as many tokens behind it as were asked for.
 
-    Where they do not fit, the model goes on from the last half of those that it can read.
+    Where its cache is full, the model goes on from the last half of what it can read.
 
     Args:
         start: the text.
@@ -149,7 +149,8 @@ def generate(start: str, count: int, temperature: float = 0.8, kind: str = "") -
     for _ in range(count):
         if kind == "python":  # each token is read once
             if cache is None or cache.length == room:
-                cache, new = load_source().Cache(room), ids[-max(room // 2, 1) :]
+                new = ids[-(room if cache is None else max(room // 2, 1)) :]
+                cache = load_source().Cache(room)
             with torch.inference_mode():
                 logits = model(torch.tensor([new]), cache)[0, -1]
         else:  # reads as many tokens as it can; a token does not see those behind it

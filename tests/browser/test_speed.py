@@ -27,6 +27,7 @@ from tests.browser.conftest import ROOT, start_page
 from tests.unit.dashboards.large import record_large
 
 TRIALS = 100_000
+VIEWS = 3
 PAIRS = 8
 COUNT = 4000
 """Pairs of searches, and the trials of each: some ten seconds."""
@@ -97,8 +98,20 @@ STEPS = [
 ]
 
 
+def first_view(page) -> float:
+    """Open the front of a server that has just begun and return the seconds until it is drawn."""
+    begin = time.perf_counter()
+    page.goto(f"{page.base}#/front?study=large", wait_until="commit")
+    page.wait_for_selector(DRAWN)
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 0)))")
+    return time.perf_counter() - begin
+
+
 def test_very_many_trials_are_shown_and_worked_with_at_once(browser, large):
-    figures = {}
+    figures, views = {}, []
+    for _ in range(VIEWS - 1):
+        with dashboard(large) as (port, _), start_page(browser, port) as page:
+            views.append(first_view(page))
     with dashboard(large) as (port, process), start_page(browser, port) as page:
         sent = {"all": 0, "data": 0}
         session = page.context.new_cdp_session(page)
@@ -115,11 +128,9 @@ def test_very_many_trials_are_shown_and_worked_with_at_once(browser, large):
             sent["data"] += size if "/api/" in paths.get(event["requestId"], "") else 0
 
         session.on("Network.loadingFinished", count)
-        begin = time.perf_counter()
-        page.goto(f"{page.base}#/front?study=large", wait_until="commit")
-        page.wait_for_selector(DRAWN)
-        page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 0)))")
-        figures["first view, s"] = time.perf_counter() - begin
+        views.append(first_view(page))
+        figures["first view, s, median"] = statistics.median(views)
+        figures["first view, s, slowest"] = max(views)
         assert page.locator("[data-count=kept]").inner_text() == page.evaluate(
             f"nas.count({TRIALS - failed(large)})"
         )
@@ -137,7 +148,7 @@ def test_very_many_trials_are_shown_and_worked_with_at_once(browser, large):
             figures[f"{name}, s"] = time.perf_counter() - begin
         figures["server, MB"] = peak_mb(process)
     say(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=1))
-    assert figures["first view, s"] <= 2
+    assert figures["first view, s, median"] <= 2
     assert figures["interaction, ms, slowest"] <= 200
     assert figures["data, MB"] <= 3
     assert figures["server, MB"] <= 1000

@@ -84,14 +84,20 @@ LOCAL: dict[Fault, int] = {driver: 5, worker: 5, disk: 2}
 
 
 def strike(
-    world: World, faults: dict[Fault, int], *, seconds: float, every: float, rng: Random
+    world: World,
+    faults: dict[Fault, int],
+    *,
+    seconds: float,
+    least: int,
+    every: float,
+    rng: Random,
 ) -> Counter[str]:
-    """Break something at random moments; return how often each fault struck."""
+    """Break something at random moments, for a while and so often; return how often each struck."""
     struck: Counter[str] = Counter()
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end or struck.total() < least:
         pause = time.monotonic() + rng.expovariate(1 / every)
-        while time.monotonic() < min(pause, end):
+        while time.monotonic() < pause:
             world.see_to_drivers()
             time.sleep(0.2)
         (fault,) = rng.choices(list(faults), weights=list(faults.values()))

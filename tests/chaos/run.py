@@ -18,7 +18,7 @@ from typing import Any
 from studies.search import run_study
 from studies.storage import TrialState
 from studies.workspace import Workspace
-from tests.chaos import faults
+from tests.chaos.faults import CLUSTER, LOCAL, strike
 from tests.chaos.study import evaluators, settings
 from tests.chaos.world import World, say, wait_until
 
@@ -29,9 +29,17 @@ of them are asked for later than others."""
 
 
 def chaos(
-    folder: Path, *, cluster: bool, minutes: float, every: float, seed: int
+    folder: Path, *, cluster: bool, minutes: float, every: float, seed: int, faults: int = 0
 ) -> dict[str, Any]:
     """Run two studies of one workspace under faults, let them end, and count.
+
+    Args:
+        folder: where everything lies.
+        cluster: whether on PostgreSQL and a Ray cluster, or on SQLite and processes.
+        minutes: of faults, at least.
+        every: mean seconds between two of them.
+        seed: of what is broken when.
+        faults: how many there are at least.
 
     Raises:
         AssertionError: something was lost, doubled, paid twice or damaged.
@@ -41,8 +49,8 @@ def chaos(
     try:
         world.see_to_drivers()
         assert wait_until(lambda: _complete(world.place, "one") >= 1, 240), "nothing begins"
-        chosen = faults.CLUSTER if cluster else faults.LOCAL
-        struck = faults.strike(world, chosen, seconds=60 * minutes, every=every, rng=rng)
+        chosen = CLUSTER if cluster else LOCAL
+        struck = strike(world, chosen, seconds=60 * minutes, least=faults, every=every, rng=rng)
         world.see_to_drivers()
         reached = {name: _complete(world.place, name) + _LAST_TRIALS for name in STUDIES}
         world.end_at(reached)
@@ -193,6 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--every", type=float, default=25.0, help="mean seconds between faults")
+    parser.add_argument("--faults", type=int, default=0, help="go on until there were so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--local", action="store_true", help="SQLite and processes")
     given = parser.parse_args()
@@ -205,6 +214,7 @@ def main() -> None:
             minutes=given.minutes,
             every=given.every,
             seed=given.seed,
+            faults=given.faults,
         )
     say(f"held, after {(time.time() - begin) / 60:.1f} min, {datetime.now():%F %T}")
 

@@ -133,6 +133,10 @@ inline uint4 load_once(const void* from) {
   if (reinterpret_cast<uintptr_t>(from) % 16 != 0) machine::fail("load_once is not aligned");
   return *static_cast<const uint4*>(from);
 }
+inline void prefetch(const void* from, int bytes) {
+  if (reinterpret_cast<unsigned long>(from) % 16 != 0 || bytes % 16 != 0)
+    machine::fail("a prefetch that is not of whole units of 16 bytes");
+}
 inline float load_shared_by_blocks(const float* from) { return *from; }
 inline unsigned long long add_release(unsigned long long* to, unsigned long long value) {
   const unsigned long long before = *to;

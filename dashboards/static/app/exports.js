@@ -108,9 +108,8 @@ nas.exports = (() => {
       : nas.note("This candidate has no trained weights: there is no model to export.");
     const about = nas.note(
       "A plain model is ordinary PyTorch; a packed one has this package's kernels and runs as it " +
-        "was measured. The export is reloaded in a clean process and held against the record; " +
-        "the " +
-        "audit takes the device for itself, so a running study waits while it measures.",
+        "was measured. The export is reloaded in a clean process and held against the record. " +
+        "The audit takes the device for itself, so a running study waits while it measures.",
     );
     return nas.card(
       "Export",

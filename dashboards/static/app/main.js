@@ -99,6 +99,9 @@
     const { page: name, query } = nas.place();
     const page = pages[name] || pages.studies;
     main.setAttribute("aria-busy", "true");
+    // Where the address says all there is to know, the page's data are asked for at once.
+    const early = !page.study || query.get("study") ? page.load(query) : null;
+    early?.catch(() => {}); // it is awaited below
     try {
       await head(name, query);
       if (page.study && !query.get("study")) {
@@ -109,7 +112,7 @@
       const titles = [page.title, page.study && query.get("study")].filter(Boolean);
       document.title = `${titles.join(": ")} - paretonas`;
       const as = `${name} ${query.get("study")}`;
-      const view = await page.load(query);
+      const view = await (early ?? page.load(query));
       if (mine !== turn) return;
       const same = !fresh && shown.as === as;
       if (page.renew && same) await page.renew(main, query, view);

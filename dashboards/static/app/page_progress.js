@@ -148,8 +148,19 @@
 
   function workers(study, view) {
     if (!view.workers.length) return nas.card("Workers", nas.note("No worker has given a result."));
+    // What the driver saw of its workers last is of no use when it is gone.
+    const driven = view.driver && new Date(view.driver) > new Date();
+    const state = (r) => (driven && r.state) || "";
+    const at = (r) =>
+      state(r) && r.trial !== null
+        ? el("a", { href: nas.link("trial", { study, n: r.trial }) }, `trial ${r.trial}`)
+        : "";
+    const chip = (r) =>
+      state(r) ? el("span", { class: `chip ${state(r)}` }, state(r)) : el("span", {}, "");
     const columns = [
       { title: "Worker", value: (r) => r.worker },
+      { title: "State", value: state, node: (r) => el("span", {}, chip(r), " ", at(r)) },
+      { title: "Does", value: (r) => r.slot ?? "" },
       {
         title: "Evaluations",
         number: true,
@@ -198,9 +209,8 @@
   }
 
   function stopping(view) {
-    const { stopping: found } = view;
-    if (!found.length) return "";
-    return nas.card("Early stopping", ...found.map((text) => el("p", {}, text)));
+    if (!view.stopping) return "";
+    return nas.card("Early stopping", el("p", {}, view.stopping));
   }
 
   function head(study, view) {

@@ -188,6 +188,7 @@ nas.parallel = (() => {
       if (hit) hit.set.opened(hit.row);
     });
     holder.replaceChildren(drawing);
+    if (width > holder.clientWidth) holder.tabIndex = 0; // the keyboard can move it then
     return drawing;
   };
 })();

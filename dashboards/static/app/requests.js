@@ -41,7 +41,7 @@ nas.requests = (() => {
           el(
             "p",
             { class: request.state === "failed" ? "reason" : "working" },
-            request.form ? `${request.form}, ${request.to.join(", ")}: ` : "",
+            request.to.length ? `${request.form}, ${request.to.join(", ")}: ` : "",
             words(request),
           ),
         ),

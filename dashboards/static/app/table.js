@@ -1,8 +1,8 @@
 "use strict";
 // A table that sorts by its headings and can be taken along as CSV.
-// columns: [{ title, note, value(row), text(row) or node(row), number, wide, wraps }]; one
-// without a title is not in the CSV; it has a `spoken` one. How a table is sorted and unfolded
-// stays when its page is made anew.
+// columns: [{ title, note, value(row), text(row) or node(row), number, wide, wraps }]; one without
+// a title is not in the CSV; it has a `spoken` one. How a table is sorted and unfolded stays when
+// its page is made anew.
 nas.table = (() => {
   const { el } = nas;
   const left = new Map(); // by name, as the reader left it

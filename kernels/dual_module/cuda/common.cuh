@@ -81,57 +81,90 @@ DEVICE float row_product(const __half* row, const __half* vector, int count, int
   return warp_sum(sum);
 }
 
-// One number of a projection, by a warp: signs of two bits (0, +1, -1) times a vector of halves in
-// shared memory, zero-padded to 64.
-DEVICE float projected(const unsigned char* signs, const __half* vector, int bytes, int lane) {
-  const unsigned* const words = reinterpret_cast<const unsigned*>(signs);
-  float sum = 0.0f;
-  for (int at = lane; at < bytes / 4; at += 32) {
-    const unsigned word = __ldg(words + at);
-    const uint4* const from = reinterpret_cast<const uint4*>(vector + 16 * at);
-    const uint4 low = from[0], high = from[1];
-    const unsigned halves[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+// Signs of a projection's row that a lane holds: on the way while the vector is still coming in.
+constexpr int HELD = 8;
+
+DEVICE void load_signs(unsigned (&held)[HELD], const unsigned char* signs, int bytes, int lane) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const float2 x = numbers(halves[i]);
-      const unsigned two = word >> (4 * i);
-      sum += (two & 1 ? x.x : 0.0f) - (two & 2 ? x.x : 0.0f);
-      sum += (two & 4 ? x.y : 0.0f) - (two & 8 ? x.y : 0.0f);
-    }
+  for (int i = 0; i < HELD; ++i) {
+    const int at = lane + 32 * i;
+    held[i] = at < bytes / 4 ? __ldg(reinterpret_cast<const unsigned*>(signs) + at) : 0u;
   }
+}
+
+// A word of 16 signs of two bits (0, +1, -1) times 16 halves.
+DEVICE float signed_sum(unsigned word, const __half* vector) {
+  const uint4* const from = reinterpret_cast<const uint4*>(vector);
+  const uint4 low = from[0], high = from[1];
+  const unsigned halves[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const float2 x = numbers(halves[i]);
+    const unsigned two = word >> (4 * i);
+    sum += (two & 1 ? x.x : 0.0f) - (two & 2 ? x.x : 0.0f);
+    sum += (two & 4 ? x.y : 0.0f) - (two & 8 ? x.y : 0.0f);
+  }
+  return sum;
+}
+
+// One number of a projection, by a warp: signs times a vector of halves in shared memory,
+// zero-padded to 64. `held` has the row's first signs.
+DEVICE float projected(const unsigned (&held)[HELD], const unsigned char* signs,
+                       const __half* vector, int bytes, int lane) {
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < HELD; ++i)
+    if (lane + 32 * i < bytes / 4) sum += signed_sum(held[i], vector + 16 * (lane + 32 * i));
+  for (int at = lane + 32 * HELD; at < bytes / 4; at += 32)
+    sum += signed_sum(__ldg(reinterpret_cast<const unsigned*>(signs) + at), vector + 16 * at);
   return warp_sum(sum);
 }
 
-DEVICE float block_largest(float value, float* scratch) {
-#pragma unroll
-  for (int far = 16; far > 0; far /= 2) {
-    const float other = __shfl_xor_sync(~0u, value, far);
-    value = other > value || other != other ? other : value;  // NaN stays
-  }
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
-  __syncthreads();
-  float largest = scratch[0];
-#pragma unroll
-  for (int i = 1; i < WARPS; ++i)
-    largest = scratch[i] > largest || scratch[i] != scratch[i] ? scratch[i] : largest;
-  return largest;
+DEVICE float larger(float value, float other) {
+  return other > value || other != other ? other : value;  // NaN stays
 }
 
-// Rounds what a projection gave to bytes in shared memory and returns what one of them is worth.
-DEVICE float round_to_bytes(signed char* to, const float* from, int count, float* scratch) {
-  float largest = 0.0f;
-  for (int i = threadIdx.x; i < count; i += THREADS) {
-    const float size = fabsf(load_shared_by_blocks(from + i));
-    largest = size > largest || size != size ? size : largest;
+DEVICE float warp_largest(float value) {
+#pragma unroll
+  for (int far = 16; far > 0; far /= 2) value = larger(value, __shfl_xor_sync(~0u, value, far));
+  return value;
+}
+
+// Rounds what one projection gave, or two, to bytes in shared memory, each part padded to 32, and
+// tells what one of them is worth. `raw` has room for all, `scratch` for WARPS a part.
+template <int PARTS>
+DEVICE void round_to_bytes(signed char* to, const float* from, const int (&counts)[PARTS],
+                           float* raw, float* scratch, float (&worth)[PARTS]) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int total = PARTS == 1 ? counts[0] : counts[0] + counts[PARTS - 1];
+  float largest[PARTS] = {};
+  for (int i = threadIdx.x; i < total; i += THREADS) {
+    const float value = load_shared_by_blocks(from + i), size = fabsf(value);
+    raw[i] = value;
+    if (PARTS == 1 || i < counts[0]) {
+      largest[0] = larger(largest[0], size);
+    } else {
+      largest[PARTS - 1] = larger(largest[PARTS - 1], size);
+    }
   }
-  largest = block_largest(largest, scratch);
-  const float worth = largest == 0.0f ? 1.0f : __fdiv_rn(largest, 127.0f);
-  for (int i = threadIdx.x; i < count; i += THREADS) {
-    const float whole = rintf(__fdiv_rn(load_shared_by_blocks(from + i), worth));
-    to[i] = static_cast<signed char>(fminf(fmaxf(whole, -127.0f), 127.0f));
+#pragma unroll
+  for (int part = 0; part < PARTS; ++part) {
+    largest[part] = warp_largest(largest[part]);
+    if (lane == 0) scratch[part * WARPS + warp] = largest[part];
   }
-  return worth;
+  __syncthreads();
+#pragma unroll
+  for (int part = 0; part < PARTS; ++part) {
+    largest[part] = warp_largest(lane < WARPS ? scratch[part * WARPS + lane] : 0.0f);
+    worth[part] = largest[part] == 0.0f ? 1.0f : __fdiv_rn(largest[part], 127.0f);
+  }
+  for (int i = threadIdx.x; i < total; i += THREADS) {
+    const bool second = PARTS > 1 && i >= counts[0];
+    const float whole = rintf(__fdiv_rn(raw[i], worth[second ? PARTS - 1 : 0]));
+    const int at = second ? i - counts[0] + (counts[0] + 31) / 32 * 32 : i;
+    to[at] = static_cast<signed char>(fminf(fmaxf(whole, -127.0f), 127.0f));
+  }
 }
 
 // The whole number that a row of little weights in shared memory gives with bytes, by a warp.

@@ -34,6 +34,17 @@ DEVICE uint4 load_once(const void* from) {
   return all;
 }
 
+// Brings bytes (a multiple of 128) into the second-level cache, where they are awaited soon.
+DEVICE void prefetch(const void* from, int bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+#else
+  const char* const line = static_cast<const char*>(from);
+  for (int i = 0; i < bytes; i += 128)
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(line + i) : "memory");
+#endif
+}
+
 // What another block wrote during this launch: not from the first-level cache.
 DEVICE float load_shared_by_blocks(const float* from) {
   float value;

@@ -42,7 +42,7 @@ def record_twice(server, tmp_path):
 def bare(view):
     """Leave out when and where something was, and what was measured twice."""
     moments = {"started", "ended", "measured", "seconds", "spent", "time", "created", "active"}
-    moments |= {"last", "worker", "workers", "events"}
+    moments |= {"last", "worker", "workers", "events", "driver"}
     if isinstance(view, dict):
         return {name: bare(item) for name, item in view.items() if name not in moments}
     return [bare(item) for item in view] if isinstance(view, list) else view

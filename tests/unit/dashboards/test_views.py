@@ -15,14 +15,20 @@ from dashboards.source import Source
 from dashboards.views import front as front_module
 from dashboards.views.proxies import rank_correlation
 from dashboards.views.space import explained_share
+from evaluators.analytic import AnalyticEvaluator
 from evaluators.proxies.receptive_field import receptive_field
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from studies.front import front
 from studies.pareto import hypervolume
+from studies.search import run_study
+from studies.stopping import stopping_report, stopping_text
 from studies.storage import Repository, TrialState
+from studies.workspace import Workspace
 from tests.unit.dashboards.large import SIX, record_large
 from tests.unit.dashboards.recording import OBJECTIVES, record_study
+from tests.unit.studies.fakes import cheap_config, size_score
+from tests.unit.studies.test_rungs import Steps
 
 
 def unpacked(packed):
@@ -278,3 +284,19 @@ def test_kernel_results_that_ship_are_read():
         for record in file["records"]:
             assert record["ours_us"] > 0
             assert record["device"]
+
+
+def test_early_stopping_is_told_of_as_nas_show_tells_it(tmp_path):
+    config = cheap_config(
+        objectives=["accuracy", "params"],
+        trials=12,
+        rungs=[{"epoch": 10, "keep": 0.3, "after": 2}],
+        control=0.4,
+    )
+    run_study(config, tmp_path, evaluators=[Steps(size_score), AnalyticEvaluator()])
+    with Workspace.of(tmp_path).open() as repository:
+        report = stopping_report(repository, repository.study("cheap"))
+    assert report is not None
+    assert report.stopped
+    assert report.controls
+    assert Source(tmp_path).progress("cheap")["stopping"] == stopping_text(report)

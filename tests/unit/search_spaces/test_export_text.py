@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -18,6 +19,9 @@ from search_spaces.export.write import Order, export_network
 from search_spaces.ops import Conv, Input, parse_op
 from search_spaces.source import Form as SourceForm
 from search_spaces.source import generate
+from search_spaces.source_layout import import_lines
+from search_spaces.space import EXAMPLES
+from search_spaces.zoo import load_space, space_names
 from tests.exporting import reloaded_differences, trained
 from tests.unit.search_spaces.test_ops import CASES
 
@@ -153,6 +157,23 @@ def test_every_operator_is_formatted(form: SourceForm, tmp_path: Path) -> None:
             path = tmp_path / f"{kind}{number}.py".replace("-", "_")
             path.write_text(generate(network, form=form))
     _assert_clean(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["plain", "native"])
+def test_candidates_of_every_space_are_formatted(form: SourceForm, tmp_path: Path) -> None:
+    for space in map(load_space, space_names()):
+        for seed in range(5):
+            network = space.sample(Random(seed), EXAMPLES[space.reads]).architecture
+            path = tmp_path / f"{space.name}{seed}.py".replace("-", "_")
+            path.write_text(generate(network, form=form))
+    _assert_clean(tmp_path)
+
+
+def test_imports_of_many_layers_stand_on_lines_of_their_own() -> None:
+    assert import_lines("layers", ["Cache", "Rotary"]) == ["from layers import Cache, Rotary"]
+    long = ["A" * 50, "B" * 50]
+    lines = import_lines("layers", long)
+    assert lines == ["from layers import (", f"    {long[0]},", f"    {long[1]},", ")"]
 
 
 def test_blocks_stand_apart_and_the_shapes_are_said() -> None:

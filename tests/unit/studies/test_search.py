@@ -55,6 +55,14 @@ def test_a_seed_gives_one_study(tmp_path, sampler):
     assert counted(recorded(tmp_path / "a")) == counted(recorded(tmp_path / "b"))
 
 
+def test_bounds_found_by_arithmetic_cost_no_trial(tmp_path):
+    config = cheap_config(
+        objectives=["accuracy", "macs"], constraints=["params<=3k"], sampler="ehvi", trials=25
+    )
+    summary = run_study(config, tmp_path, evaluators=with_costs(FakeEvaluator(size_score)))
+    assert (summary.complete, dict(summary.dropped)) == (25, {})
+
+
 @pytest.mark.parametrize("how", [KeyboardInterrupt(), Killed()])
 def test_an_interrupted_study_equals_one_that_was_not(tmp_path, how):
     config = cheap_config(**FAKE, trials=12)
@@ -109,10 +117,11 @@ def test_a_study_of_other_settings_is_refused(tmp_path):
         run_study(cheap_config(trials=1, objectives=["macs"]), tmp_path)
 
 
-def test_repeats_are_recorded_not_paid_and_end_the_study(tmp_path):
+@pytest.mark.parametrize("sampler", ["random", "ehvi"])
+def test_repeats_are_recorded_not_paid_and_end_the_study(tmp_path, sampler):
     fake = FakeEvaluator(size_score)
     config = cheap_config(
-        **FAKE, space=space_file(tmp_path, [4, 8, 12]), trials=10, max_repeats=15, sampler="random"
+        **FAKE, space=space_file(tmp_path, [4, 8, 12]), trials=10, max_repeats=15, sampler=sampler
     )
     summary = run_study(config, tmp_path, evaluators=with_costs(fake))
     assert (summary.ending, summary.complete, len(fake.paid)) == (Ending.EXHAUSTED, 3, 3)
