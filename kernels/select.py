@@ -16,6 +16,7 @@ from kernels.workload import Workload
 
 SYSTEMS = (
     "kernels.sliding_channel.implementations",
+    "kernels.shfl_bw.implementations",
     "kernels.arbitrary_precision.implementations",
     "kernels.extended_precision.implementations",
 )

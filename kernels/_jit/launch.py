@@ -35,6 +35,7 @@ class Kernel:
         self.function = function
         self._loaded: dict[int, Any] = {}
         self._shared_bytes: dict[int, int] = {}
+        self._clusters: dict[tuple[int, int, int, int], int] = {}
 
     def __call__(
         self,
@@ -69,6 +70,29 @@ class Kernel:
             if shared_bytes > self._shared_bytes[index]:
                 self._allow_shared(kernel, index, shared_bytes)
             kernel(grid, block, values, shared_mem=shared_bytes)
+
+    def clusters_at_once(self, index: int, threads: int, cluster: int, shared_bytes: int) -> int:
+        """Return how many clusters a device runs at once; not all multiprocessors fit into them.
+
+        Args:
+            index: of the device.
+            threads: of a block.
+            cluster: blocks of a cluster.
+            shared_bytes: dynamic shared memory of a block.
+
+        Raises:
+            NasError: a device the cubin is not for, or the driver cannot tell.
+        """
+        key = (index, threads, cluster, shared_bytes)
+        if key not in self._clusters:
+            import cupy
+
+            with cupy.cuda.Device(index):
+                kernel = self._loaded.get(index) or self._load(index)
+                if shared_bytes > self._shared_bytes[index]:
+                    self._allow_shared(kernel, index, shared_bytes)
+                self._clusters[key] = _clusters(kernel.kernel.ptr, *key[1:])
+        return self._clusters[key]
 
     def _device_index(self, args: Sequence[Argument]) -> int:
         import torch
@@ -150,6 +174,24 @@ def _module(path: Path, index: int) -> Any:
     import cupy
 
     return cupy.RawModule(path=str(path))
+
+
+def _clusters(function: int, threads: int, cluster: int, shared_bytes: int) -> int:
+    from cuda.bindings import driver
+
+    size = driver.CUlaunchAttribute()
+    size.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+    shape = size.value.clusterDim
+    shape.x, shape.y, shape.z = cluster, 1, 1
+    config = driver.CUlaunchConfig()
+    config.gridDimX, config.gridDimY, config.gridDimZ = cluster, 1, 1
+    config.blockDimX, config.blockDimY, config.blockDimZ = threads, 1, 1
+    config.sharedMemBytes = shared_bytes
+    config.attrs, config.numAttrs = [size], 1
+    status, count = driver.cuOccupancyMaxActiveClusters(driver.CUfunction(function), config)
+    if status != driver.CUresult.CUDA_SUCCESS or count < 1:
+        raise NasError(f"The driver runs no clusters of {cluster} blocks: {status.name}.")
+    return int(count)
 
 
 class _TorchStream:

@@ -12,7 +12,13 @@ from nas.output import progress, show
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
-SYSTEMS = ("arbitrary-precision", "dual-module", "extended-precision", "sliding-channel")
+SYSTEMS = (
+    "arbitrary-precision",
+    "dual-module",
+    "extended-precision",
+    "shfl-bw",
+    "sliding-channel",
+)
 """Kernel systems, a command each."""
 
 From = Annotated[

@@ -17,11 +17,12 @@ BENCHES = {
     "arbitrary-precision": "kernels.arbitrary_precision.bench",
     "dual-module": "kernels.dual_module.bench",
     "extended-precision": "kernels.extended_precision.bench",
+    "shfl-bw": "kernels.shfl_bw.bench",
     "sliding-channel": "kernels.sliding_channel.bench",
 }
 """Modules with ``case_names`` and ``bench``.
 
-A system may also have ``compile_kernels``, and ``check_kernels`` with ``sound_plans`` and
+A system may also have ``compile_kernels``, ``check_kernels`` with ``sound_plans``, and with them
 ``accuracy``.
 """
 
@@ -71,6 +72,7 @@ def bench(
         _write(result, out)
         options["plans"] = module.sound_plans(result["checks"])
         say(f"plans that hold: {', '.join(options['plans'])}")
+    if hasattr(module, "accuracy"):
         result["accuracy"] = module.accuracy(options["plans"])
         _write(result, out)
     result["records"] = []

@@ -1,0 +1,1 @@
+"""Shfl-BW: weights pruned in vectors of V rows, rows shuffled so that alike ones share a vector."""

@@ -1,0 +1,207 @@
+#pragma once
+#include "element.cuh"
+
+// Hopper's own instructions, each behind a function: all assembly of the product is here, so that
+// tests can replace this file and run the rest on a CPU.
+
+DEVICE unsigned char* dynamic_shared() {
+  extern __shared__ __align__(1024) unsigned char memory[];
+  return memory;
+}
+
+DEVICE unsigned shared_address(const void* pointer) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
+}
+
+// Barriers in shared memory.
+
+DEVICE void barrier_init(unsigned barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+
+DEVICE void barrier_inits_visible() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+DEVICE void barrier_arrive(unsigned barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+DEVICE void barrier_arrive_expecting(unsigned barrier, unsigned bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+
+// Arrives at the barrier at the same place in another block of the cluster. No scope is named: with
+// .cluster it becomes a fence of all memory (MEMBAR.ALL.GPU in SASS), while what the barrier guards is
+// touched by copies and tensor cores alone.
+DEVICE void barrier_arrive_remote(unsigned barrier, unsigned rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+      "}" ::"r"(barrier),
+      "r"(rank)
+      : "memory");
+}
+
+DEVICE void barrier_wait(unsigned barrier, unsigned parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra out;\n"
+      "bra again;\n"
+      "out:\n"
+      "}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+
+DEVICE unsigned cluster_rank() {
+  unsigned rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
+DEVICE void cluster_sync() {
+  asm volatile(
+      "barrier.cluster.arrive.release.aligned;\n"
+      "barrier.cluster.wait.acquire.aligned;" ::
+          : "memory");
+}
+
+// Copies.
+
+// Copies 16 bytes; zeros where `valid` is false, nothing is read then.
+DEVICE void copy_async(unsigned to, const void* from, bool valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+               "r"(valid ? 16 : 0)
+               : "memory");
+}
+
+DEVICE void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// Arrives at a barrier, which counts this thread, once all its copies so far have landed.
+DEVICE void arrive_after_copies(unsigned barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
+// What this thread wrote to shared memory, or saw announced, is seen by the products and bulk copies
+// that it orders afterwards.
+DEVICE void fence_for_async() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// One bulk copy, counted by `barrier`.
+DEVICE void copy_bulk(unsigned to, const void* from, unsigned bytes, unsigned barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+
+// The same to that place in every block of `blocks`, counted by the barrier of each.
+DEVICE void copy_bulk_multicast(unsigned to, const void* from, unsigned bytes, unsigned barrier,
+                                unsigned short blocks) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
+      " [%0], [%1], %2, [%3], %4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "h"(blocks)
+      : "memory");
+}
+
+// One bulk copy out of shared memory; its reads and writes are waited for below.
+DEVICE void copy_bulk_out(void* to, unsigned from, unsigned bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from),
+               "r"(bytes)
+               : "memory");
+}
+
+DEVICE void commit_bulk_out() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+
+// Waits until all this thread's bulk copies have read shared memory, or are all done.
+DEVICE void wait_bulk_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+DEVICE void wait_bulk_done() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+
+// A warp stores four 8 x 8 matrices of 2-byte elements: lane 8 i + r says where row r of matrix i
+// goes, and word i of each lane is the pair of columns 2 (lane % 4) of row lane / 4.
+DEVICE void store_matrices(unsigned to, const unsigned (&words)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared::cta.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
+               "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
+               : "memory");
+}
+
+// Registers and tensor cores.
+
+template <int COUNT>
+DEVICE void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
+template <int COUNT>
+DEVICE void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
+DEVICE void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+
+DEVICE void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+template <int PENDING>
+DEVICE void products_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
+
+// Describes a matrix in tiles of 8 rows of 128 bytes, their 16-byte units swizzled by the row.
+// `leading` and `stride` in bytes: K-major takes the stride from 8 rows to the next and no leading;
+// MN-major takes the leading from 64 elements of M or N to the next, the stride from 8 of K.
+DEVICE unsigned long long describe(unsigned address, unsigned leading, unsigned stride) {
+  return static_cast<unsigned long long>((address & 0x3FFFF) >> 4) |
+         static_cast<unsigned long long>(leading >> 4) << 16 |
+         static_cast<unsigned long long>(stride >> 4) << 32 | 1ull << 62;
+}
+
+#ifdef BFLOAT
+#define WGMMA_TYPES "f32.bf16.bf16"
+#else
+#define WGMMA_TYPES "f32.f16.f16"
+#endif
+
+#define D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define D16(i) D4(i), D4(i + 4), D4(i + 8), D4(i + 12)
+#define D32(i) D16(i), D16(i + 16)
+#define D64(i) D32(i), D32(i + 32)
+#define D128(i) D64(i), D64(i + 64)
+
+#define T8(a) "%" #a "0, %" #a "1, %" #a "2, %" #a "3, %" #a "4, %" #a "5, %" #a "6, %" #a "7, "
+#define T10(a) T8(a) "%" #a "8, %" #a "9, "
+#define DIGITS "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, "
+#define LIST32 DIGITS T10(1) T10(2) "%30, %31"
+#define LIST64 DIGITS T10(1) T10(2) T10(3) T10(4) T10(5) "%60, %61, %62, %63"
+#define LIST128                                                                              \
+  DIGITS T10(1) T10(2) T10(3) T10(4) T10(5) T10(6) T10(7) T10(8) T10(9) T10(10) T10(11)      \
+  "%120, %121, %122, %123, %124, %125, %126, %127"
+
+// Products of 64 rows, both operands in shared memory: A K-major, B N-major.
+#define WGMMA(n, count, list, a, b)                                                           \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n" #n "k16." WGMMA_TYPES " {" list "}, %" #a \
+               ", %" #b ", 1, 1, 1, 0, 1;"                                                    \
+               : count                                                                        \
+               : "l"(left), "l"(right))
+
+// d += A (64 x 16) B (16 x n); COUNT = n / 2 of the sums are this thread's.
+template <int COUNT>
+DEVICE void multiply(float (&d)[COUNT], unsigned long long left, unsigned long long right) {
+  if constexpr (COUNT == 32) {
+    WGMMA(64, D32(0), LIST32, 32, 33);
+  } else if constexpr (COUNT == 64) {
+    WGMMA(128, D64(0), LIST64, 64, 65);
+  } else {
+    static_assert(COUNT == 128, "n is 64, 128 or 256");
+    WGMMA(256, D128(0), LIST128, 128, 129);
+  }
+}
