@@ -176,11 +176,9 @@ def _add_files(app: FastAPI, token: str) -> None:
     def plotly(request: Request) -> Response:
         return _file(request, pages.plotly_js(), "text/javascript", seconds=3600)
 
-    @app.get("/static/{name}")
-    def script(request: Request, name: str) -> Response:
-        if name not in pages.SCRIPTS:
-            return json_response({"error": "There is no such file."}, status=404)
-        return _file(request, pages.app_file(name), "text/javascript")
+    @app.get("/static/app.js")
+    def script(request: Request) -> Response:
+        return _file(request, pages.script(), "text/javascript")
 
 
 def _file(request: Request, text: str, kind: str, *, seconds: int = 0) -> Response:

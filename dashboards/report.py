@@ -60,9 +60,7 @@ def report_html(workspace: Workspace | Path | str, study: str, *, trials: int = 
     source = Source(workspace, patient=True)
     content = json.dumps(_content(source, study, trials), allow_nan=False)
     data = content.replace("<", "\\u003c")  # no text of a study can end the element
-    scripts = "\n".join(
-        f"<script>{_script(pages.app_file(name))}</script>" for name in pages.SCRIPTS
-    )
+    scripts = f"<script>{_script(pages.script())}</script>"
     page = pages.app_file("index.html")
     policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
     parts = {

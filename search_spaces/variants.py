@@ -82,7 +82,10 @@ class VariantSystem(Protocol):
 
 VARIANTS: Registry[VariantSystem] = Registry("variant")
 """By ``Variant.kind``."""
-SYSTEMS: tuple[str, ...] = ("search_spaces.systems.shfl_bw",)
+SYSTEMS: tuple[str, ...] = (
+    "search_spaces.systems.extended_precision",
+    "search_spaces.systems.shfl_bw",
+)
 """Modules that add systems to :data:`VARIANTS` when they are imported; a new one adds its line.
 
 They are imported at the first look-up and must not import torch.

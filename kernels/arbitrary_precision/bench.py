@@ -142,9 +142,11 @@ def _product(weights: Weights, x: LowBit, kind: str) -> Callable[[], torch.Tenso
     capability = torch.cuda.get_device_capability()
     depth = -(-weights.features // plan.TILE_BITS)
     size = (rows.count, weights.outputs, depth)
-    tile = plan.choose(weights.precision, *size, sms=sms, capability=capability)
-    assert tile is not None
     dtype = torch.int32 if kind == "integers" else _HALF
+    tile = plan.choose(
+        weights.precision, *size, sms=sms, capability=capability, output_bytes=dtype.itemsize
+    )
+    assert tile is not None
     out = torch.empty(rows.count, weights.outputs, device="cuda", dtype=dtype)
     prepared = launch.product_launch(rows, weights, launch.Outputs(kind, out), tile, sms=sms)
 

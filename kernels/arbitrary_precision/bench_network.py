@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kernels.arbitrary_precision import planes_path
+from kernels.arbitrary_precision import exact, planes_path
 from kernels.arbitrary_precision.module import APConv2d
 from kernels.arbitrary_precision.operands import Geometry, Weights
 from kernels.arbitrary_precision.packed import LowBit
 from kernels.arbitrary_precision.precision import Precision
+from kernels.arbitrary_precision.quantise import integers
 from kernels.bench import relative_error
 from kernels.timing import Call
 
@@ -65,13 +66,30 @@ class LowBitBody:
         return real
 
     def reference(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the same by the exact path, in float64, with every rounding to codes."""
-        real = x.double()
+        """Return the same by whole numbers in float64, rounded where the kernels round.
+
+        Codes are made of float32 numbers, before these are rounded to float16. Where one number
+        falls to another code, all that depends on it differs by whole steps, so that no other
+        order of rounding comes near.
+        """
+        number, real = x.float(), x
         for block in self.blocks:
-            skip = real if block.down is None else block.down(real)
-            inner = block.first(real).clamp_min(0)
-            real = (block.second(inner) + skip).half().double().clamp_min(0)
+            skip = real if block.down is None else _exact(block.down, number).half()
+            inner = _exact(block.first, number).clamp_min(0)
+            number = (_exact(block.second, inner) + skip.float()).clamp_min(0)
+            real = number.half()
         return real
+
+
+def _exact(layer: APConv2d, x: torch.Tensor) -> torch.Tensor:
+    """Return the layer's output of numbers x, float32, rounded once."""
+    codes = integers(x, layer.step, layer.inputs).double()
+    w = layer.integers().double().view(layer.out_channels, -1, *layer.kernel_size)
+    settings = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+    whole = exact.conv2d(codes, w, **settings)
+    counted = whole - layer.constants.double()[:, None, None]
+    factor, shift = layer.factor.double(), layer.shift.double()
+    return (counted * factor[:, None, None] + shift[:, None, None]).float()
 
 
 def _conv(
@@ -108,14 +126,14 @@ def _layer(
 ) -> APConv2d:
     low, high = precision.weights.lowest, precision.weights.highest
     shape = (width, channels, kernel, kernel)
-    integers = torch.randint(low, high + 1, shape, device=device)
+    weights = torch.randint(low, high + 1, shape, device=device)
     if precision.weight_bits == 1:
-        integers = torch.where(integers > 0, 1, -1)
+        weights = torch.where(weights > 0, 1, -1)
     scale = torch.full((width,), (channels * kernel**2) ** -0.5, device=device)
     bias = torch.randn(width, device=device) * 0.1
     pads = (kernel // 2, kernel // 2)
     return APConv2d.of(
-        integers, scale, precision, step=0.5, bias=bias, stride=(stride, stride), padding=pads
+        weights, scale, precision, step=0.5, bias=bias, stride=(stride, stride), padding=pads
     )
 
 

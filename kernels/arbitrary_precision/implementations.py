@@ -18,10 +18,11 @@ CONV = "low_bit_conv2d"
 """Name of the convolution; its functions take ``(x, weights, geometry)``."""
 
 
-_PLANES: dict[Path, str] = {
-    "wgmma": "bit planes on Hopper's 1-bit tensor cores",
-    "mma": "bit planes on 1-bit tensor cores",
+_PLANES: dict[Path, tuple[int, str]] = {
+    "wgmma": (20, "bit planes on Hopper's 1-bit tensor cores"),
+    "mma": (5, "bit planes on 1-bit tensor cores; not timed yet"),
 }
+"""Preference and note: int8 has 10."""
 
 
 def linear_workload(
@@ -74,6 +75,8 @@ def _refuses_planes(path: Path, workload: Workload, device: Device) -> str | Non
     """Refuse what the CUDA kernels cannot do."""
     if device.kind != "cuda":
         return "needs a GPU"
+    if workload.dtype not in ("float16", "bfloat16"):
+        return f"its outputs are float16 or bfloat16; the input is {workload.dtype}"
     if workload.output[1 if workload.op == CONV else -1] % 8:
         return "outputs must be a multiple of 8"
     capability = device.capability or (0, 0)
@@ -82,10 +85,6 @@ def _refuses_planes(path: Path, workload: Workload, device: Device) -> str | Non
         return None
     smallest = Tile(path, 32, 1, 1 if path == "wgmma" else 4, 1, 2)
     return smallest.problem(precision, capability) or "no tile fits"
-
-
-UNPROVEN = -10
-"""Rank of what no GPU has run yet: taken only where it is forced by name."""
 
 
 def _implementations(op: str, function: str) -> list[Implementation]:
@@ -103,10 +102,10 @@ def _implementations(op: str, function: str) -> list[Implementation]:
                 path,
                 f"{home}.planes_path:{function}_{path}",
                 partial(_refuses_planes, path),
-                UNPROVEN,
+                preference,
                 note,
             )
-            for path, note in _PLANES.items()
+            for path, (preference, note) in _PLANES.items()
         ),
     ]
 

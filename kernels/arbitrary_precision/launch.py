@@ -157,7 +157,7 @@ def product_launch(
     plane_bytes = rows.planes.shape[2]
     taps = 1 if geometry is None else geometry.taps
     across = -(-weights.outputs // tile.features)
-    tiles = -(-rows.count // tile.tokens) * across
+    tiles = -(-rows.count // (tile.tokens * tile.cluster)) * across  # of a whole cluster
     numbers = (
         *_row_numbers(rows, weights, plane_bytes, taps),
         *_finish_numbers(weights, outputs, taps),
@@ -186,7 +186,8 @@ def product_launch(
     if weights.features * taps * 2 * largest < _SMALL_SUMS:
         defines["SMALL_SUMS"] = 1
     file = "product_sm90.cu" if tile.path == "wgmma" else "product_sm80.cu"
-    blocks = min(tiles, sms) if tile.path == "wgmma" else tiles
+    resident = sms // tile.cluster
+    blocks = tile.cluster * (min(tiles, resident) if tile.path == "wgmma" else tiles)
     shared = tile.shared_bytes(weights.precision)
     block = (tile.threads,)
     return Launch(file, "low_bit_product", defines, (blocks,), block, shared, (*tensors, *numbers))

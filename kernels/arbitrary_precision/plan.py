@@ -7,7 +7,7 @@ Every figure here is a compile-time constant of a kernel. What fits is one funct
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from kernels.arbitrary_precision.precision import Precision
@@ -25,7 +25,8 @@ _AT_ONCE = 8  # products of planes whose sums a thread holds at once
 _REGISTERS = 65536
 _SHARED_KIB = {(8, 0): 163, (8, 7): 163, (9, 0): 227, (10, 0): 227, (10, 3): 227}
 _SMALLEST_SHARED_KIB = 99
-_SPARE_BYTES = 3 << 10  # to begin at a multiple of 1024, barriers, windows of images
+_WINDOW_BYTES = 12  # where a token's window of an image begins
+_SPARE_BYTES = 3 << 10  # what kernels have in fixed places
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,9 @@ class Tile:
         groups: warpgroups that multiply (wgmma); warps along tokens (mma).
         across: warps along features (mma); 1 for wgmma.
         stages: tiles along k in shared memory.
+        cluster: blocks with neighbouring tokens that share what they read of the weights (wgmma).
+        pingpong: whether warpgroups take tiles in turn, so that one finishes its outputs while
+            another multiplies; else they share each tile (wgmma).
     """
 
     path: Path
@@ -47,11 +51,14 @@ class Tile:
     groups: int
     across: int
     stages: int
+    cluster: int = 1
+    pingpong: bool = False
 
     @property
     def tokens(self) -> int:
         """Rows of the product."""
-        return self.strips * self.groups * (64 if self.path == "wgmma" else 16)
+        groups = 1 if self.pingpong else self.groups
+        return self.strips * groups * (64 if self.path == "wgmma" else 16)
 
     @property
     def threads(self) -> int:
@@ -76,7 +83,8 @@ class Tile:
 
     def shared_bytes(self, precision: Precision) -> int:
         """Return dynamic shared memory of a block."""
-        return self.stages * self.stage_bytes(precision) + 1024
+        stages = self.stages * self.stage_bytes(precision) + 1024
+        return stages + (self.tokens * _WINDOW_BYTES if self.path == "wgmma" else 0)
 
     def accumulators(self, precision: Precision) -> int:
         """Return registers of a thread that hold sums."""
@@ -129,6 +137,8 @@ class Tile:
             "HOPPER": 1,
             "TOKEN_STRIPS": self.strips,
             "WARPGROUPS": self.groups,
+            "CLUSTER": self.cluster,
+            "PINGPONG": int(self.pingpong),
             "PRODUCER_REGISTERS": taken,
             "CONSUMER_REGISTERS": min(left, 240),
         }
@@ -137,23 +147,30 @@ class Tile:
 
 def tiles(precision: Precision, capability: tuple[int, int]) -> Iterator[Tile]:
     """Yield every tile that a device can run, as a tuner tries them."""
-    wgmma = (
-        Tile("wgmma", features, strips, groups, 1, stages)
-        for features in (256, 192, 128, 96, 64, 32)
-        for strips in (1, 2)
-        for groups in (2, 1)
-        for stages in (5, 4, 3, 2)
-    )
-    mma = (
-        Tile("mma", features, strips, groups, across, stages)
-        for features in (128, 64, 32)
-        for strips in (1, 2, 4)
-        for groups, across in ((4, 2), (4, 1), (2, 1))
-        for stages in (4, 3, 2)
-    )
-    for tile in (*wgmma, *mma):
-        if tile.problem(precision, capability) is None:
-            yield tile
+    for shape in (*_wgmma_shapes(), *_mma_shapes()):
+        for stages in (6, 5, 4, 3, 2):
+            tile = replace(shape, stages=stages)
+            if tile.problem(precision, capability) is None:
+                yield tile
+                break
+
+
+def _wgmma_shapes() -> Iterator[Tile]:
+    for features in (256, 192, 128, 96, 64, 32):
+        for strips in (1, 2):
+            for cluster in (2, 1):
+                yield Tile("wgmma", features, strips, 2, 1, 0, cluster)
+            yield Tile("wgmma", features, strips, 1, 1, 0)
+        if features < 256:  # wider or longer ones won nowhere
+            for cluster in (2, 1):
+                yield Tile("wgmma", features, 1, 2, 1, 0, cluster, pingpong=True)
+
+
+def _mma_shapes() -> Iterator[Tile]:
+    for features in (128, 64, 32):
+        for strips in (1, 2, 4):
+            for groups, across in ((4, 2), (4, 1), (2, 1)):
+                yield Tile("mma", features, strips, groups, across, 0)
 
 
 def choose(
@@ -165,12 +182,9 @@ def choose(
     sms: int,
     capability: tuple[int, int],
     path: Path | None = None,
+    output_bytes: int = 2,
 ) -> Tile | None:
     """Return the tile that an estimate prefers; None where no tile runs.
-
-    The estimate counts whole rounds of tiles over the multiprocessors, and for each tile the
-    larger of the tensor cores' time and that of bringing it in, plus a fixed price for finishing.
-    It has not been compared with measurements yet.
 
     Args:
         precision: bits of the operands.
@@ -180,27 +194,69 @@ def choose(
         sms: multiprocessors.
         capability: of the device.
         path: instructions to use; None takes the better.
+        output_bytes: of an output, as it is written.
     """
     best, least = None, float("inf")
     for tile in tiles(precision, capability):
-        if path not in (None, tile.path):
+        if tile.path != (path or ("wgmma" if capability == (9, 0) else "mma")):
             continue
-        time = _estimate(tile, precision, tokens, features, depth, sms)
+        if tokens <= tile.tokens * (tile.cluster - 1):  # a block of the cluster has nothing to do
+            continue
+        time = estimate(tile, precision, (tokens, features, depth), output_bytes, sms)
         if time < least:
             best, least = tile, time
     return best
 
 
-def _estimate(
-    tile: Tile, precision: Precision, tokens: int, features: int, depth: int, sms: int
+_CLOCKS = 1755.0  # a microsecond
+_BIT_PRODUCTS = {"wgmma": 32768, "mma": 14000}  # a clock of a multiprocessor, as measured
+_SHARED_BYTES = 221e3  # a microsecond of a multiprocessor; this and the rest are fitted
+_CACHE_BYTES = 76e3  # from the second-level cache, likewise
+_STORE_BYTES = 36e3  # to it, likewise
+_REAL_OUTPUTS = 3.85e3  # that a warpgroup scales and rounds in a microsecond
+_MEMORY_BYTES = 3.35e6  # a microsecond of all
+_TURN = 0.16  # microseconds in which a warpgroup alone leaves the tensor cores idle, a tile along k
+_START, _CLUSTER_START = 1.2, 0.8  # microseconds of a launch
+
+
+def estimate(
+    tile: Tile, precision: Precision, size: tuple[int, int, int], output_bytes: int, sms: int
 ) -> float:
-    """Return clocks of the busiest multiprocessor."""
-    down, over = -(-tokens // tile.tokens), -(-features // tile.features)
-    rounds = -(-down * over // sms)
-    rate = 32768 if tile.path == "wgmma" else 14000  # bit products a clock, measured on an H100
-    pairs = precision.weight_bits * precision.activation_bits
-    products = tile.tokens * tile.features * pairs * TILE_BITS / rate
-    brought = tile.stage_bytes(precision) * tile.passes(precision) / 32  # bytes a clock from L2
-    finish = tile.tokens * tile.features * 5 / 128 + 500
-    start = 1500 / tile.stages
-    return rounds * (max(products, brought) * depth + finish) + start
+    """Return microseconds of a launch; the constants are those of an H100.
+
+    Counts whole rounds of tiles over the multiprocessors. A tile along k takes as long as tensor
+    cores, shared memory and second-level cache let it; outputs follow, or go out while another
+    warpgroup multiplies. ``docs/kernels.md`` has the figures it was fitted to, and its error.
+
+    Args:
+        tile: of the plan.
+        precision: bits of the operands.
+        size: tokens, outputs, tiles along k.
+        output_bytes: of an output, as it is written.
+        sms: multiprocessors.
+    """
+    tokens, features, depth = size
+    down, over = -(-tokens // (tile.tokens * tile.cluster)), -(-features // tile.features)
+    rounds = -(-down * over // (sms // tile.cluster))
+    planes, columns = precision.activation_bits, tile.features * tile.planes(precision)
+    outputs, sharers = tile.tokens * tile.features, 1 if tile.pingpong else tile.groups
+    products = tile.tokens * planes * columns * TILE_BITS / _BIT_PRODUCTS[tile.path] / _CLOCKS
+    read = tile.tokens * planes // 64 * (64 + columns) * _TILE_BYTES
+    shared = (read + tile.stage_bytes(precision)) / _SHARED_BYTES
+    brought = (tile.tokens * planes + columns / tile.cluster) * _TILE_BYTES / _CACHE_BYTES
+    turn = _together(6, max(products, products / sharers + _TURN), shared, brought)
+    multiply = depth * tile.passes(precision) * turn
+    finish = outputs * output_bytes / _STORE_BYTES
+    if output_bytes < 4:
+        finish += outputs / sharers / _REAL_OUTPUTS
+    if tile.pingpong:
+        work = multiply + finish + (rounds - 1) * max(multiply, (multiply + finish) / 2)
+    else:
+        work = rounds * (multiply + finish)
+    start = _START + (_CLUSTER_START if tile.cluster > 1 else 0)
+    return _together(1.5, start + work, tokens * features * output_bytes / _MEMORY_BYTES)
+
+
+def _together(sharpness: float, *times: float) -> float:
+    """Return what times that overlap come to: the largest, and more the less they differ."""
+    return float(sum(time**sharpness for time in times) ** (1 / sharpness))

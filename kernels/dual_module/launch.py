@@ -25,7 +25,7 @@ FFN_WARPS = 16
 """Of a block; one block a multiprocessor."""
 
 PREFETCH = 0
-_IDLE_BYTES = 0
+_IDLE_BYTES = 24 << 10
 """What a multiprocessor could read while all wait for the projection, about 5 us."""
 
 Argument = torch.Tensor | np.generic | None

@@ -77,10 +77,11 @@ class DraftingSampler:
         self._identify = identify
         self._told: set[str] = set()
         self._keys: OrderedDict[tuple[tuple[str, Option], ...], str | None] = OrderedDict()
+        self._pending: dict[int, tuple[Mapping[str, Option], str | None]] = {}
 
     def ask(self, number: int, pending: Sequence[Mapping[str, Option]]) -> Proposal:
         """See :class:`~studies.samplers.Sampler`."""
-        waiting = {self._key(decisions) for decisions in pending}
+        waiting = self._waiting(pending)
 
         def is_new(candidate: Candidate) -> bool:
             key = self._identify(candidate)
@@ -118,6 +119,20 @@ class DraftingSampler:
             if not decider.advance():
                 break
         return None
+
+    def _waiting(self, pending: Sequence[Mapping[str, Option]]) -> set[str | None]:
+        """Return the keys of what waits, on a large cluster tens of thousands.
+
+        Those of the last ask are known by identity: to hash the answers of each takes longer.
+        """
+        known = self._pending
+        self._pending = {}
+        for decisions in pending:
+            entry = known.get(id(decisions))
+            if entry is None or entry[0] is not decisions:
+                entry = decisions, self._key(decisions)
+            self._pending[id(decisions)] = entry
+        return {key for _, key in self._pending.values()}
 
     def _key(self, decisions: Mapping[str, Option]) -> str | None:
         """Return what tells a candidate apart; None for decisions that are not of the space."""

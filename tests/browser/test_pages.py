@@ -155,6 +155,8 @@ def test_hostile_names_are_shown_and_never_run(place, visit):
         decisions = json.dumps({HOSTILE: HOSTILE})
         connection.execute("UPDATE trial SET decisions = ?", (decisions,))
         connection.execute("UPDATE trial SET origin = ?", (json.dumps({"by": HOSTILE}),))
+        layer = "UPDATE architecture SET document = replace(document, '\"stem\"', ?)"
+        connection.execute(layer, (json.dumps(HOSTILE),))
     name = "study=" + HOSTILE.replace("=", "%3D").replace("&", "%26").replace(" ", "+")
     places = ["studies"] + [
         f"{page}?{name}{more}"

@@ -8,9 +8,10 @@ template <int BYTES>
 void copy_async(unsigned to, const void* from, bool valid) {
   if (to % BYTES != 0 || reinterpret_cast<uintptr_t>(from) % BYTES != 0)
     machine::fail("copy_async is not aligned");
-  machine::current->open.push_back([=] {
-    if (valid) std::memcpy(at_shared(to), from, BYTES);
-    else std::memset(at_shared(to), 0, BYTES);
+  machine::current->open.push_back([=, own = machine::rank()] {
+    unsigned char* const there = machine::shared_of(machine::running[own]) + static_cast<int>(to);
+    if (valid) std::memcpy(there, from, BYTES);
+    else std::memset(there, 0, BYTES);
   });
 }
 
@@ -149,6 +150,7 @@ inline void pause() { machine::yield(); }
 
 struct Barrier {
   int expected = 0, came = 0, bytes = 0;
+  int coming = 0;  // arrivals that copies bring
   long phase = 0;
   std::deque<std::function<void()>> copies;
   void settle() {
@@ -178,7 +180,8 @@ inline void start_barrier(unsigned barrier, int count) {
 
 inline void arrive_at(unsigned barrier, int block) {
   Barrier& b = barrier_of(block, barrier);
-  if (++b.came > b.expected) machine::fail("more threads arrive at a barrier than it expects");
+  if (++b.came + b.coming > b.expected)
+    machine::fail("more threads arrive at a barrier than it expects");
   ++machine::progress;
   b.settle();
 }
@@ -188,6 +191,20 @@ inline void arrive(unsigned barrier) { arrive_at(barrier, machine::rank()); }
 inline void arrive_expecting(unsigned barrier, int bytes) {
   barrier_of(machine::rank(), barrier).bytes += bytes;
   arrive(barrier);
+}
+
+// What this thread began to copy is the barrier's from here on.
+inline void arrive_when_copied(unsigned barrier) {
+  commit_copies();
+  Barrier& b = barrier_of(machine::rank(), barrier);
+  if (b.came + ++b.coming > b.expected)
+    machine::fail("more threads arrive at a barrier than it expects");
+  b.copies.push_back([&b, groups = std::move(machine::current->copies)] {
+    for (const auto& group : groups)
+      for (const auto& copy : group) copy();
+    --b.coming, ++b.came;
+  });
+  machine::current->copies.clear();
 }
 
 inline void copy_block_to(unsigned to, const void* from, int bytes, unsigned barrier,
@@ -212,7 +229,7 @@ inline void wait_barrier(unsigned barrier, unsigned parity) {
   Barrier& b = barrier_of(machine::rank(), barrier);
   machine::wait_until([&b, parity] {
     // The latest moment at which block copies may end.
-    while (b.came == b.expected && !b.copies.empty()) b.take_copy();
+    while (b.came + b.coming == b.expected && !b.copies.empty()) b.take_copy();
     return (b.phase & 1) != static_cast<long>(parity);
   });
 }
@@ -223,6 +240,8 @@ inline void end_some_copies() {
     if (!barrier.copies.empty() && machine::draw() % 3 == 0) barrier.take_copy();
 }
 inline const bool copies_end_early = (machine::meanwhile = end_some_copies, true);
+
+inline int of_first_lane(int number) { return __shfl_sync(~0u, number, 0); }
 
 inline int cluster_rank() { return machine::rank(); }
 inline void meet_cluster() {
@@ -255,6 +274,8 @@ struct Group {
 };
 inline std::map<int, Group> groups;  // by warpgroup of all blocks that run
 inline std::map<int, Product> being_shown;
+
+inline const bool products_end = (machine::forget = [] { groups.clear(), barriers.clear(); }, true);
 
 inline int warpgroup() { return 8 * machine::rank() + machine::current->number / 128; }
 inline void meet_warpgroup() { machine::meet(200 + machine::current->number / 128, 128); }

@@ -68,6 +68,7 @@ inline long progress = 0;  // counts whatever lets some fiber go on
 inline unsigned long long seed = 0;
 inline std::mt19937_64 draw;
 inline std::function<void()> meanwhile;  // with a seed, called between the blocks' turns
+inline std::function<void()> forget;     // called before blocks begin, after a launch that failed too
 
 inline std::string failure;
 
@@ -228,6 +229,7 @@ const char* launch(void (*kernel)(A...), const unsigned* grid, const unsigned* b
   const unsigned together = 1;
 #endif
   for (unsigned first = 0; first < grid[0] * grid[1] * grid[2]; first += together) {
+    if (forget) forget();
     running = std::vector<Block>(together);
     all_meet = Meeting();
     for (unsigned i = 0; i < together; ++i) {

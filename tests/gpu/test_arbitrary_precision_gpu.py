@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -53,18 +51,10 @@ def packed(layer: APLinear, codes: torch.Tensor) -> launch.Rows:
     return launch.Rows(low.planes, low.sums, len(codes))
 
 
-def deepest(bits: str) -> Iterator[plan.Tile]:
-    """Yield the tiles of an H100, each with as many stages as fit."""
-    seen = set()
-    for tile in plan.tiles(Precision.parse(bits), (9, 0)):
-        shape = replace(tile, stages=0)
-        if shape not in seen:
-            seen.add(shape)
-            yield tile
-
-
 @pytest.mark.parametrize(
-    ("bits", "tile"), [(bits, tile) for bits in SOME for tile in deepest(bits)], ids=str
+    ("bits", "tile"),
+    [(bits, tile) for bits in SOME for tile in plan.tiles(Precision.parse(bits), (9, 0))],
+    ids=str,
 )
 def test_every_tile_gives_whole_numbers_exactly(bits: str, tile: plan.Tile) -> None:
     capability = torch.cuda.get_device_capability()
@@ -205,12 +195,9 @@ def test_codes_made_for_the_next_layer(path: plan.Path) -> None:
     assert made.planes.shape[2] == padded(128) // 8
 
 
-def test_a_residual_network_agrees_with_the_exact_path() -> None:
+def test_a_residual_network_gives_what_whole_numbers_give() -> None:
     torch.manual_seed(0)
     body = low_bit_body(Precision(1, 2), "cuda")
     x = torch.rand(2, 64, 56, 56, device="cuda", dtype=torch.float16)
     x = x.to(memory_format=torch.channels_last)
-    found, expected = body(x), body.reference(x)
-    # Where float32 and float64 round to other codes, later layers differ by whole steps.
-    close = (found.double() - expected).abs() <= 0.02 * expected.abs().max()
-    assert close.double().mean() > 0.98
+    assert torch.equal(body(x), body.reference(x))

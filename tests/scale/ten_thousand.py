@@ -19,6 +19,7 @@ from typing import Any
 from evaluators.analytic import AnalyticEvaluator
 from search_spaces.space import DataSpec
 from search_spaces.zoo import load_space
+from studies.config import StudyConfig
 from studies.executors import Job, Limits
 from studies.executors.ray.asking import Needs, Terms
 from studies.executors.ray.executor import RayExecutor
@@ -26,6 +27,7 @@ from studies.executors.ray.member import Member, Phase
 from studies.executors.ray.station import Greeting, StationSettings
 from studies.flight import begun_trial
 from studies.ledger import Ledger
+from studies.samplers import make_sampler
 from studies.search import run_study
 from studies.storage import TrialState, Value
 from studies.workspace import Workspace
@@ -96,6 +98,23 @@ def turn_of(stations: int, folder: Path) -> float:
     return 1e3 * statistics.median(times)
 
 
+def ask_of(pending: int) -> tuple[float, float]:
+    """Return s of the first and ms of each further ask of the default sampler with so many waiting.
+
+    The first is that of a driver that takes a study over.
+    """
+    space, rng = load_space("mobile-cnn"), Random(0)
+    waiting = [space.sample(rng, DIGITS).decisions for _ in range(pending)]
+    name = StudyConfig.model_fields["sampler"].default
+    sampler = make_sampler(name, space, DIGITS, directions=["max", "min"], constraints=[], seed=0)
+    times = []
+    for number in range(41):
+        begin = time.perf_counter()
+        sampler.ask(number, waiting)
+        times.append(time.perf_counter() - begin)
+    return times[0], 1e3 * statistics.median(times[1:])
+
+
 def rate_of(workers: int, trials: int, folder: Path) -> float:
     """Return how many trials a second a driver begins, evaluates for nothing, records and tells."""
     config = settings(workers, trials)
@@ -138,6 +157,11 @@ def main() -> None:
         for stations in given.stations:
             turn = turn_of(stations, Path(name))
             sys.stdout.write(f"{stations:,} stations: {turn:.2f} ms to give one its next job\n")
+        waiting = 4 * max(given.stations)
+        first, others = ask_of(waiting)
+        sys.stdout.write(
+            f"{waiting:,} in flight: {others:.1f} ms an ask, the first {first:.1f} s\n"
+        )
         rate = rate_of(256, given.trials, Path(name) / "w")
         sys.stdout.write(f"a driver begins, records and tells {rate:.0f} trials a second at most\n")
     sys.stdout.write(f"{bytes_of(2_000) / 1e3:.1f} kB of memory a trial\n")

@@ -3,6 +3,7 @@
 (() => {
   const { el, plot } = nas;
   const HEIGHT = { "2d": 520, "3d": 520, parallel: 450 };
+  const SOON = 50; // ms after the first picture until the next is prepared
   let page = null; // what is shown
 
   async function load(query) {
@@ -270,6 +271,7 @@
       page = new FrontPage(studies, query);
       page.make(main);
       await page.draw();
+      setTimeout(() => studies.forEach((study) => study.prepare()), SOON);
     },
     async renew(main, query, studies) {
       if (page.fits(studies)) await page.renew(studies);

@@ -42,15 +42,19 @@ nas.Study = class {
     return [...new Set([...this.view.objectives, ...this.view.bounds.map((b) => b.metric)])];
   }
 
-  // Finds the front of any rows; made when it is first needed.
   front(rows) {
+    this.prepare();
+    return this.finder(rows);
+  }
+
+  // Makes what finds the front of any rows: of very many that takes as long as a drawing.
+  prepare() {
     const goals = this.objectives();
     this.finder ??= nas.pareto.finder(
       this.count,
       goals.map((metric) => this.column(metric.name)),
       goals.map((metric) => (metric.direction === "min" ? 1 : -1)),
     );
-    return this.finder(rows);
   }
 
   // The rows that keep bounds and were there by a trial, which of them are the front, which not.

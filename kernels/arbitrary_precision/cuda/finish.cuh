@@ -41,59 +41,74 @@ DEVICE void load_eight(float (&to)[8], const float* from) {
   to[4] = high.x, to[5] = high.y, to[6] = high.z, to[7] = high.w;
 }
 
+// Stores 8 neighbouring whole numbers of a token from `feature` on, for all threads of a warp at once:
+// neighbours exchange halves, so that what a store writes is whole sectors of 32 bytes.
+DEVICE void store_whole(const int (&whole)[8], int token, int tokens, int feature, const Finish& f) {
+  const bool odd = threadIdx.x % 2 != 0;
+  int4 low = {}, high = {};
+  if (feature < f.features) {
+    low = __ldg(reinterpret_cast<const int4*>(f.constants + feature));
+    high = __ldg(reinterpret_cast<const int4*>(f.constants + feature) + 1);
+  }
+  const int constants[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+  unsigned left[4], right[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const unsigned low = whole[i] + constants[i], high = whole[4 + i] + constants[4 + i];
+    const unsigned other = __shfl_xor_sync(~0u, odd ? low : high, 1);
+    left[i] = odd ? other : low, right[i] = odd ? high : other;
+  }
+  if (token >= tokens) return;
+  const int at = feature - (odd ? 4 : 0);  // of `left`; that of `right` is 8 further
+  int* const to = static_cast<int*>(f.out) + static_cast<long long>(token) * f.features + at;
+  if (at < f.features) store_bytes<16>(to, left);
+  if (at + 8 < f.features) store_bytes<16>(to + 8, right);
+}
+
 // Finishes 8 neighbouring outputs of a token from `feature` on; returns the sum of their codes.
 DEVICE int finish(const int (&whole)[8], long long token, int feature, const Finish& f) {
   if (feature >= f.features) return 0;
   const long long place = token * f.features + feature;
-  if constexpr (OUT == 1) {
-    unsigned words[8];
+  float number[8], scale[8], offset[8];
+  load_eight(scale, f.scale + feature);
+  load_eight(offset, f.offset + feature);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) words[i] = whole[i] + __ldg(f.constants + feature + i);
-    store_bytes<16>(static_cast<int*>(f.out) + place, words);
-    store_bytes<16>(static_cast<int*>(f.out) + place + 4, words + 4);
-    return 0;
-  } else {
-    float number[8], scale[8], offset[8];
-    load_eight(scale, f.scale + feature);
-    load_eight(offset, f.offset + feature);
+  for (int i = 0; i < 8; ++i) number[i] = __fmaf_rn(real_of(whole[i]), scale[i], offset[i]);
+  if constexpr (RESIDUAL) {
+    const uint4 more = *reinterpret_cast<const uint4*>(f.residual + place);
+    const unsigned words[4] = {more.x, more.y, more.z, more.w};
 #pragma unroll
-    for (int i = 0; i < 8; ++i) number[i] = __fmaf_rn(real_of(whole[i]), scale[i], offset[i]);
-    if constexpr (RESIDUAL) {
-      const uint4 more = *reinterpret_cast<const uint4*>(f.residual + place);
-      const unsigned words[4] = {more.x, more.y, more.z, more.w};
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float2 both = unpack(words[i]);
-        number[2 * i] = __fadd_rn(number[2 * i], both.x);
-        number[2 * i + 1] = __fadd_rn(number[2 * i + 1], both.y);
-      }
+    for (int i = 0; i < 4; ++i) {
+      const float2 both = unpack(words[i]);
+      number[2 * i] = __fadd_rn(number[2 * i], both.x);
+      number[2 * i + 1] = __fadd_rn(number[2 * i + 1], both.y);
     }
-    if constexpr (RELU)
-#pragma unroll
-      for (int i = 0; i < 8; ++i) number[i] = number[i] < 0.0f ? 0.0f : number[i];  // keeps NaN
-    if constexpr ((OUT & 2) != 0) {
-      unsigned words[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) words[i] = pack(number[2 * i], number[2 * i + 1]);
-      store_bytes<16>(static_cast<Element*>(f.out) + place, words);
-    }
-    int total = 0;
-    if constexpr ((OUT & 4) != 0) {
-      const float inverse_step = __fdiv_rn(1.0f, __ldg(f.code_step));
-      unsigned bytes[Q_OUT] = {};
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const unsigned code = to_code(number[i], inverse_step, f.zero, (1 << Q_OUT) - 1);
-        total += code;
-#pragma unroll
-        for (int q = 0; q < Q_OUT; ++q) bytes[q] |= (code >> q & 1) << i;
-      }
-      unsigned char* const to = f.codes + token * Q_OUT * f.code_bytes + feature / 8;
-#pragma unroll
-      for (int q = 0; q < Q_OUT; ++q) to[q * f.code_bytes] = bytes[q];
-    }
-    return total;
   }
+  if constexpr (RELU)
+#pragma unroll
+    for (int i = 0; i < 8; ++i) number[i] = number[i] < 0.0f ? 0.0f : number[i];  // keeps NaN
+  if constexpr ((OUT & 2) != 0) {
+    unsigned words[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) words[i] = pack(number[2 * i], number[2 * i + 1]);
+    store_bytes<16>(static_cast<Element*>(f.out) + place, words);
+  }
+  int total = 0;
+  if constexpr ((OUT & 4) != 0) {
+    const float inverse_step = __fdiv_rn(1.0f, __ldg(f.code_step));
+    unsigned bytes[Q_OUT] = {};
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const unsigned code = to_code(number[i], inverse_step, f.zero, (1 << Q_OUT) - 1);
+      total += code;
+#pragma unroll
+      for (int q = 0; q < Q_OUT; ++q) bytes[q] |= (code >> q & 1) << i;
+    }
+    unsigned char* const to = f.codes + token * Q_OUT * f.code_bytes + feature / 8;
+#pragma unroll
+    for (int q = 0; q < Q_OUT; ++q) to[q * f.code_bytes] = bytes[q];
+  }
+  return total;
 }
 
 // Counts of one token and 8 neighbouring outputs, planes of activations added up.
@@ -122,7 +137,7 @@ DEVICE void finish_block(const int (*counts)[REGISTERS], const int (&sums)[2], i
   for (int half = 0; half < 2; ++half) {
     const int token = first_token + lane / 4 + 8 * half;
     int total = 0;
-    if (token < tokens) {
+    if (OUT == 1 || token < tokens) {
 #pragma unroll
       for (int block = 0; block < OUTPUTS / 32; ++block) {
         int whole[8] = {};
@@ -137,7 +152,12 @@ DEVICE void finish_block(const int (*counts)[REGISTERS], const int (&sums)[2], i
 #pragma unroll
         for (int i = 0; i < 8; ++i)
           whole[i] = whole[i] * f.times_counts + f.times_sum * sums[half];
-        total += finish(whole, token, first_feature + 32 * block + 8 * (lane % 4), f);
+        const int feature = first_feature + 32 * block + 8 * (lane % 4);
+        if constexpr (OUT == 1) {
+          store_whole(whole, token, tokens, feature, f);
+        } else {
+          total += finish(whole, token, feature, f);
+        }
       }
     }
     if constexpr ((OUT & 4) != 0) {

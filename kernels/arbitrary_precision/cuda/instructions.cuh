@@ -79,10 +79,43 @@ DEVICE void arrive_expecting(unsigned barrier, int bytes) {
                : "memory");
 }
 
+// Arrives when all asynchronous copies that this thread began are done.
+DEVICE void arrive_when_copied(unsigned barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
+// Arrives at the same barrier of a block of the cluster. Neither this nor the wait names a scope:
+// with .cluster they become fences of all memory, while what the barriers guard is touched by copies
+// and tensor cores alone.
+DEVICE void arrive_at(unsigned barrier, int block) {
+  asm volatile(
+      "{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1;"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];}" ::"r"(barrier),
+      "r"(block)
+      : "memory");
+}
+
+// Waits for all threads of the cluster.
+DEVICE void meet_cluster() {
+  asm volatile(
+      "barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::
+          : "memory");
+}
+
 DEVICE void copy_block(unsigned to, const void* from, int bytes, unsigned barrier) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
       ::"r"(to), "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+
+// The same into every block of the mask, each of which has its own barrier told.
+DEVICE void copy_block_to(unsigned to, const void* from, int bytes, unsigned barrier,
+                         unsigned short blocks) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1], %2, [%3], %4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "h"(blocks)
       : "memory");
 }
 
@@ -100,6 +133,9 @@ template <int NAME, int THREADS>
 DEVICE void wait_for_group() {
   asm volatile("bar.sync %0, %1;" ::"n"(NAME), "n"(THREADS) : "memory");
 }
+
+// The same number for all lanes, which the compiler then knows to be the same.
+DEVICE int of_first_lane(int number) { return __shfl_sync(~0u, number, 0); }
 
 template <int REGISTERS>
 DEVICE void give_registers() {

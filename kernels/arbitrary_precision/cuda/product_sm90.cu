@@ -5,23 +5,26 @@
 // A warpgroup brings tiles in: activations row by row with asynchronous copies, weights as whole
 // blocks of their image with bulk copies. WARPGROUPS others multiply: each owns TOKEN_STRIPS times
 // 64 tokens, all Q planes of them, and all of the tile's FEATURES with P planes at once (PASSES
-// times, from the highest plane down, where P is 1). Blocks stay resident and walk over tiles.
+// times, from the highest plane down, where P is 1). Either they share a tile, or they take tiles in
+// turn (PINGPONG): one then finishes its outputs while another multiplies. Blocks stay resident and
+// walk over tiles. CLUSTER blocks take tiles of neighbouring tokens at a time, so that they need
+// the same weights: each brings in a part of them, for all.
 //
 // Where this text ends, wgmma.py's follows: multiply_bits, one product of 64 x COLUMNS x 256 bits.
 
 constexpr int STRIPS = TOKEN_STRIPS * Q;            // of 64 rows, a warpgroup's
-constexpr int TOKENS = 64 * TOKEN_STRIPS * WARPGROUPS;
+constexpr int SHARERS = PINGPONG ? 1 : WARPGROUPS;  // warpgroups of a tile
+constexpr int TOKENS = 64 * TOKEN_STRIPS * SHARERS;
 constexpr int COLUMNS = P * FEATURES;
-constexpr int A_BYTES = 64 * STRIPS * WARPGROUPS * TILE_BYTES;
+constexpr int A_BYTES = 64 * STRIPS * SHARERS * TILE_BYTES;
 constexpr int B_BYTES = COLUMNS * TILE_BYTES;
 constexpr int STAGE_BYTES = A_BYTES + B_BYTES;
 constexpr int THREADS = 128 * (1 + WARPGROUPS);
-// Tiles on the way before one is handed over. Consumers keep a tile until they began the next, so
-// that producers that lag further behind would wait for them for ever.
-constexpr int LAG = STAGES < 4 ? STAGES - 2 : 2;
+constexpr unsigned short EVERY_BLOCK = (1 << CLUSTER) - 1;
 
 static_assert(STAGES >= 2 && FEATURES % 32 == 0 && (PASSES == 1 || P == 1), "what plan.py gives");
 static_assert(STAGE_BYTES % 1024 == 0, "tiles begin at multiples of 1024 bytes");
+static_assert(CLUSTER == 1 || CLUSTER == 2 || CLUSTER == 4, "parts of weights are whole rows");
 
 DEVICE void multiply_bits(int (&counts)[COLUMNS / 2], unsigned long long rows,
                           unsigned long long columns, bool keep);
@@ -32,48 +35,67 @@ DEVICE unsigned long long descriptor(unsigned address) {
          1ull << 62;
 }
 
+// The tiles of a block, in its order; those of a cluster differ in their tokens alone.
+struct Walk {
+  const Tiles& tiles;
+  int tile = static_cast<int>(blockIdx.x) / CLUSTER;
+
+  DEVICE bool more() const { return tile < tiles.count; }
+  DEVICE void skip(int number) { tile += static_cast<int>(gridDim.x) / CLUSTER * number; }
+  DEVICE int part() const { return tile % tiles.across; }
+  DEVICE int feature() const { return part() * FEATURES; }
+  DEVICE int token() const {
+    return (tile / tiles.across * CLUSTER + static_cast<int>(blockIdx.x) % CLUSTER) * TOKENS;
+  }
+};
+
+// Copies this block's part of a tile of one plane of weights, `rows` of 128 bytes, for its cluster.
+DEVICE void fetch_weights(unsigned to, const unsigned char* from, int rows, unsigned full) {
+  if constexpr (CLUSTER == 1) {
+    copy_block(to, from, rows * TILE_BYTES, full);
+  } else {
+    const int bytes = rows / CLUSTER * TILE_BYTES;
+    const int skipped = static_cast<int>(blockIdx.x) % CLUSTER * bytes;
+    copy_block_to(to + skipped, from + skipped, bytes, full, EVERY_BLOCK);
+  }
+}
+
 DEVICE void produce(unsigned stages, unsigned full, unsigned empty, Corner* corners,
                     const Rows& rows, const Images& images, const Weights& weights,
                     const Tiles& tiles) {
   const int thread = threadIdx.x;
   int turn = 0;
-  for (int tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
-    const int first = tile / tiles.across * TOKENS, feature = tile % tiles.across * FEATURES;
+  for (Walk walk{tiles}; walk.more(); walk.skip(1)) {
+    const int first = walk.token(), feature = walk.feature();
     if constexpr (IMAGES) {
       wait_for_group<1, 128>();
       for (int t = thread; t < TOKENS; t += 128)
         corners[t] = corner_of(min(first + t, rows.count - 1), images);
       wait_for_group<1, 128>();
     }
-    const int block_bytes = min(FEATURES, weights.rows - feature) * TILE_BYTES;
+    const int weight_rows = min(FEATURES, weights.rows - feature);
     for (int pass = 0; pass < PASSES; ++pass)
       for (int k = 0; k < tiles.depth; ++k, ++turn) {
         const int stage = turn % STAGES;
-        const unsigned to = stages + stage * STAGE_BYTES;
+        const unsigned to = stages + stage * STAGE_BYTES, told = full + 8 * stage;
         if (turn >= STAGES) wait_barrier(empty + 8 * stage, (turn / STAGES - 1) & 1);
         if (thread == 0) {
-          arrive_expecting(full + 8 * stage, P * block_bytes);
+          arrive_expecting(told, P * weight_rows * TILE_BYTES);
 #pragma unroll
           for (int p = 0; p < P; ++p) {
             const int plane = PASSES > 1 ? PASSES - 1 - pass : p;
             const long long row =
                 (static_cast<long long>(k) * P * PASSES + plane) * weights.rows + feature;
-            copy_block(to + A_BYTES + p * FEATURES * TILE_BYTES, weights.image + row * TILE_BYTES,
-                       block_bytes, full + 8 * stage);
+            fetch_weights(to + A_BYTES + p * FEATURES * TILE_BYTES,
+                          weights.image + row * TILE_BYTES, weight_rows, told);
           }
         }
         fetch_rows<TOKENS, 128>(to, rows, first, k, corners, images, thread);
-        commit_copies();
-        if (turn >= LAG) {
-          wait_copies<LAG>();
-          show_to_tensor_cores();
-          arrive(full + 8 * ((turn - LAG) % STAGES));
-        }
+        arrive_when_copied(told);
       }
   }
+  commit_copies();
   wait_copies<0>();
-  show_to_tensor_cores();
-  for (int late = max(turn - LAG, 0); late < turn; ++late) arrive(full + 8 * (late % STAGES));
 }
 
 // Multiplies the tile of one stage: `steps` products of 256 bits along k.
@@ -98,14 +120,39 @@ DEVICE void multiply_tile(int (&counts)[STRIPS][COLUMNS / 2], unsigned a, unsign
   commit_products();
 }
 
-DEVICE void consume(unsigned stages, unsigned full, unsigned empty, const Rows& rows,
+// Waits until the warpgroup before has begun all products of the tile before. A barrier tells but
+// even phases from odd ones: who looked at stages earlier could take one of before for its own.
+DEVICE void wait_for_turn(unsigned begun, int group, int round) {
+  if (group > 0) {
+    wait_barrier(begun + 8 * (group - 1), round & 1);
+  } else if (round > 0) {
+    wait_barrier(begun + 8 * (WARPGROUPS - 1), (round - 1) & 1);
+  }
+}
+
+// Gives a stage back to all blocks that write to it.
+DEVICE void release(unsigned empty, int turn) {
+  const int lane = threadIdx.x % 32;
+  const unsigned barrier = empty + 8 * (turn % STAGES);
+  if constexpr (CLUSTER == 1) {
+    if (lane == 0) arrive(barrier);
+  } else {
+    if (lane < CLUSTER) arrive_at(barrier, lane);
+  }
+}
+
+DEVICE void consume(unsigned stages, unsigned full, unsigned empty, unsigned begun, const Rows& rows,
                     const Images& images, const Tiles& tiles, const Finish& f) {
-  const int group = threadIdx.x / 128 - 1, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-  const int own = group * STRIPS * 64 * TILE_BYTES;
-  int turn = 0;
-  for (int tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
-    const int feature_tile = tile % tiles.across;
-    const int first = tile / tiles.across * TOKENS + group * TOKEN_STRIPS * 64 + 16 * warp;
+  const int group = of_first_lane(threadIdx.x / 128 - 1);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const int sharer = PINGPONG ? 0 : group, turns = PASSES * tiles.depth;
+  const int own = sharer * STRIPS * 64 * TILE_BYTES;
+  Walk walk{tiles};
+  int turn = 0, round = 0;
+  if constexpr (PINGPONG) walk.skip(group), turn = group * turns;
+  for (; walk.more(); walk.skip(WARPGROUPS / SHARERS), turn += (WARPGROUPS / SHARERS - 1) * turns,
+                      ++round) {
+    const int first = walk.token() + sharer * TOKEN_STRIPS * 64 + 16 * warp;
     int code_sums[TOKEN_STRIPS][2] = {};
     if (f.times_sum != 0)
 #pragma unroll
@@ -118,22 +165,25 @@ DEVICE void consume(unsigned stages, unsigned full, unsigned empty, const Rows& 
 #if PASSES > 1
     int run[TOKEN_STRIPS][1][COLUMNS / 2] = {};
 #endif
+    if constexpr (PINGPONG) wait_for_turn(begun, group, round);
     for (int pass = 0; pass < PASSES; ++pass) {
       for (int k = 0; k < tiles.depth; ++k, ++turn) {
         const int stage = turn % STAGES;
         const unsigned at = stages + stage * STAGE_BYTES;
         wait_barrier(full + 8 * stage, turn / STAGES & 1);
+        show_to_tensor_cores();  // what asynchronous copies wrote
         const int left = rows.k_bytes * 8 - k * 8 * TILE_BYTES;
         multiply_tile(counts, at + own, at + A_BYTES, min(4, (left + STEP_BITS - 1) / STEP_BITS),
                       k == 0);
         if (k > 0) {
           wait_products<1>();
-          if (lane == 0) arrive(empty + 8 * ((turn - 1) % STAGES));
+          release(empty, turn - 1);
         }
       }
+      if (PINGPONG && pass == PASSES - 1 && lane == 0) arrive(begun + 8 * group);
       wait_products<0>();
       hold(counts);
-      if (lane == 0) arrive(empty + 8 * ((turn - 1) % STAGES));
+      release(empty, turn - 1);
 #if PASSES > 1
 #pragma unroll
       for (int s = 0; s < TOKEN_STRIPS; ++s)
@@ -144,36 +194,53 @@ DEVICE void consume(unsigned stages, unsigned full, unsigned empty, const Rows& 
     for (int s = 0; s < TOKEN_STRIPS; ++s) {
 #if PASSES > 1
       finish_block<1, 1, false, FEATURES>(run[s], code_sums[s], first + 64 * s, rows.count,
-                                feature_tile * FEATURES, lane, feature_tile, f);
+                                          walk.feature(), lane, walk.part(), f);
 #else
       finish_block<Q, P, SIGNED, FEATURES>(counts + s * Q, code_sums[s], first + 64 * s, rows.count,
-                                 feature_tile * FEATURES, lane, feature_tile, f);
+                                           walk.feature(), lane, walk.part(), f);
 #endif
     }
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    low_bit_product(ARGUMENTS) {
+#if CLUSTER > 1
+#define IN_CLUSTERS __cluster_dims__(CLUSTER, 1, 1)
+#else
+#define IN_CLUSTERS
+#endif
+
+extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, 1) low_bit_product(ARGUMENTS) {
   READ_ARGUMENTS;
   extern __shared__ unsigned char memory[];
-  __shared__ __align__(8) unsigned long long barriers[2 * STAGES];
-  __shared__ Corner corners[IMAGES ? TOKENS : 1];
+  __shared__ __align__(8) unsigned long long barriers[2 * STAGES + WARPGROUPS];
   const unsigned stages = (shared_address(memory) + 1023) & ~1023u;
   const unsigned full = shared_address(barriers), empty = full + 8 * STAGES;
+  const unsigned begun = empty + 8 * STAGES;
+  // Behind the stages: windows of images.
+  Corner* const corners = reinterpret_cast<Corner*>(memory + (stages - shared_address(memory)) +
+                                                    STAGES * STAGE_BYTES);
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < STAGES; ++stage) {
       start_barrier(full + 8 * stage, 128 + 1);
-      start_barrier(empty + 8 * stage, 4 * WARPGROUPS);
+      start_barrier(empty + 8 * stage, 4 * SHARERS * CLUSTER);
     }
+    for (int group = 0; group < WARPGROUPS; ++group) start_barrier(begun + 8 * group, 4);
     publish_barriers();
   }
-  __syncthreads();
+  if constexpr (CLUSTER == 1) {
+    __syncthreads();
+  } else {
+    meet_cluster();
+  }
   if (threadIdx.x < 128) {
     give_registers<PRODUCER_REGISTERS>();
     produce(stages, full, empty, corners, rows, images, weights, all);
   } else {
     take_registers<CONSUMER_REGISTERS>();
-    consume(stages, full, empty, rows, images, all, finish_with);
+    consume(stages, full, empty, begun, rows, images, all, finish_with);
+  }
+  if constexpr (CLUSTER > 1) {
+    __syncwarp();
+    meet_cluster();  // no block may end while another still writes to it
   }
 }

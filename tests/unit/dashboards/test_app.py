@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 import pytest
 
-from dashboards.pages import SCRIPTS
 from tests.unit.dashboards.recording import serving
 
 WISH = json.dumps({"kind": "export", "study": "digits", "trial": 3})
@@ -47,12 +46,12 @@ def test_the_page_and_its_files_are_served_and_bound_to_this_machine(ask):
     answer, page = ask("/")
     assert answer.status == 200
     names = re.findall(rb'src="/static/([^"]+)"', page)
-    assert [name.decode() for name in names] == [*SCRIPTS, "plotly.js"]
+    assert names == [b"app.js", b"plotly.js"]
     assert not re.search(rb'(?:src|href)="(?!/static/|data:|#)', page)
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "connect-src 'self'" in policy
-    for name in (*SCRIPTS, "app.css", "plotly.js"):
+    for name in ("app.js", "app.css", "plotly.js"):
         answer, content = ask(f"/static/{name}")
         assert answer.status == 200
         packed, small = ask(f"/static/{name}", Accept_Encoding="gzip")
@@ -97,7 +96,7 @@ def test_no_path_leads_to_a_file(ask, path):
     ids=str,
 )
 def test_other_origins_and_names_are_refused(ask, headers):
-    for path in ("/api/studies", "/api/front?study=digits", "/static/core.js"):
+    for path in ("/api/studies", "/api/front?study=digits", "/static/app.js"):
         answer, content = ask(path, **headers)
         assert answer.status == 403
         assert b"digits" not in content

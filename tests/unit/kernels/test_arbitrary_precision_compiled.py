@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import shutil
 import subprocess
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kernels.arbitrary_precision.launch import compiled
-from kernels.arbitrary_precision.plan import Tile, choose, tiles
+from kernels.arbitrary_precision.plan import Tile, choose, estimate, tiles
 from kernels.arbitrary_precision.precision import Precision
 
 HOPPER, AMPERE = ((9, 0), 132, "sm_90a"), ((8, 0), 108, "sm_80")
@@ -92,6 +94,31 @@ def test_tiles_are_those_a_device_can_run() -> None:
     assert not list(tiles(Precision(8, 8), (9, 0)))
     assert not list(tiles(Precision(1, 2), (12, 0)))
     assert not list(tiles(Precision(1, 2), (7, 5)))
+
+
+def test_the_choice_is_within_3_percent_of_the_best_tile_that_was_measured() -> None:
+    """Keys: precision, outputs, tokens, k, bytes of an output; rows: a tile, microseconds."""
+    measured = json.loads(Path(__file__).with_name("low_bit_tiles_h100.json").read_text())
+    seen = errors = 0.0
+    for case, rows in measured.items():
+        bits, *numbers = case.split()
+        m, n, k, output_bytes = map(int, numbers)
+        precision, size = Precision.parse(bits), (n, m, -(-k // 1024))
+        times = {
+            Tile("wgmma", f, s, g, 1, stages, cluster, bool(pingpong)): time
+            for f, s, g, stages, cluster, pingpong, time in rows
+        }
+        offered = set(tiles(precision, (9, 0)))
+        timed = {tile: time for tile, time in times.items() if tile in offered}
+        best = min(timed, key=lambda t: estimate(t, precision, size, output_bytes, 132))
+        if n > 64:  # there tiles of 32 outputs, which were not timed, are chosen
+            settings = {"sms": 132, "capability": (9, 0), "output_bytes": output_bytes}
+            assert choose(precision, *size, **settings) == best  # type: ignore[arg-type]
+        assert timed[best] <= 1.03 * min(times.values()), (case, best)
+        for tile, time in timed.items():
+            errors += math.log(estimate(tile, precision, size, output_bytes, 132) / time) ** 2
+            seen += 1
+    assert math.sqrt(errors / seen) < 0.1
 
 
 def test_few_tokens_take_small_tiles_and_many_take_large_ones() -> None:

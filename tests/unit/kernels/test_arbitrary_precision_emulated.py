@@ -32,6 +32,7 @@ from tests.emulator import Emulated, missing
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 WGMMA = Tile("wgmma", 64, 1, 2, 1, 3)
+TURNS = Tile("wgmma", 64, 1, 2, 1, 3, cluster=2, pingpong=True)
 MMA = Tile("mma", 64, 2, 2, 1, 3)
 POISON = 0x5A
 
@@ -49,9 +50,13 @@ void multiply_bits(int (&counts)[COLUMNS / 2], unsigned long long rows,
 """
 
 
-def emulate(launch: Launch, folder: Path) -> None:
+def emulate(
+    launch: Launch, folder: Path, seed: int = 0, fault: tuple[str, str] | None = None
+) -> None:
     more = WARPGROUP_PRODUCT if "HOPPER" in launch.defines else ""
-    kernel = Emulated(SOURCES / launch.file, launch.function, launch.defines, folder, more)
+    source, together = SOURCES / launch.file, launch.defines.get("CLUSTER", 1)
+    settings = {"together": together, "seed": seed, "fault": fault}
+    kernel = Emulated(source, launch.function, launch.defines, folder, more, **settings)
     kernel(launch.grid, launch.block, launch.arguments)
 
 
@@ -97,6 +102,10 @@ def test_packing(rows: int, k: int, bits: int, zero: int, dtype: torch.dtype, fo
         (Tile("wgmma", 96, 1, 1, 1, 2), "w2a2", 70, 104, 1100, 1),
         (Tile("wgmma", 32, 2, 1, 1, 4), "w1a1", 130, 40, 2100, 0),
         (Tile("wgmma", 32, 1, 2, 1, 3), "w4a3", 90, 40, 700, 3),
+        (Tile("wgmma", 64, 1, 2, 1, 4, pingpong=True), "w1a2", 150, 136, 2100, 0),
+        (Tile("wgmma", 32, 2, 2, 1, 2, 2, True), "w1a1", 300, 72, 1100, 0),
+        (Tile("wgmma", 32, 1, 2, 1, 3, 2, True), "w1a1", 100, 136, 5000, 0),
+        (Tile("wgmma", 64, 1, 2, 1, 3, 2), "w2a1", 140, 72, 1100, 0),
         (MMA, "w1a2", 70, 72, 300, 0),
         (Tile("mma", 64, 1, 4, 2, 2), "w2a3", 70, 72, 1100, 2),
         (Tile("mma", 32, 1, 4, 1, 4), "w3a2", 65, 40, 2100, 1),
@@ -120,6 +129,42 @@ def test_whole_numbers(
     assert torch.equal(out.long(), expected)
 
 
+FAULTS = {
+    "turns not waited for": ("if constexpr (PINGPONG) wait_for_turn(", "if (false) wait_for_turn("),
+    "a stage given back before it is read": ("wait_products<1>();", ""),
+    "copies not waited for": ("arrive_when_copied(told);", "arrive(told);"),
+    "weights for this block alone": ("bytes, full, EVERY_BLOCK", "bytes, full, 1 << skipped % 2"),
+}
+
+
+@pytest.mark.parametrize(
+    ("seed", "fault"),
+    [
+        (1, None),
+        (2, None),
+        (1, "turns not waited for"),
+        *(pytest.param(1, fault, marks=pytest.mark.slow) for fault in list(FAULTS)[1:]),
+    ],
+)
+def test_warpgroups_that_take_turns_and_share_weights(
+    seed: int, fault: str | None, folder: Path
+) -> None:
+    rng = np.random.default_rng(seed)
+    tile, tokens, m, k = Tile("wgmma", 32, 1, 2, 1, 3, 2, True), 200, 72, 9000
+    layer = linear_layer(rng, m, k, "w1a1", 0)
+    codes = random_codes(rng, (tokens, k), 1)
+    out = poisoned(tokens, m, dtype=torch.int32)
+    rows = Rows(*pack_rows(codes, 1), tokens)
+    launch = product_launch(rows, layer.weights(), Outputs("integers", out), tile, sms=2)
+    expected = from_codes(codes, layer.inputs) @ layer.integers().squeeze(2).T
+    try:
+        emulate(launch, folder, seed, None if fault is None else FAULTS[fault])
+        right = torch.equal(out.long(), expected)
+    except AssertionError:  # it waits for ever, or something came that was not expected
+        right = False
+    assert right == (fault is None)
+
+
 def finished(layer: APLinear, whole: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor:
     """Real outputs (tokens, m), rounded where the kernel rounds."""
     counted = (whole - layer.constants.long()).double()
@@ -127,7 +172,7 @@ def finished(layer: APLinear, whole: torch.Tensor, residual: torch.Tensor | None
     return number if residual is None else number + residual.float()
 
 
-@pytest.mark.parametrize("tile", [WGMMA, MMA], ids=str)
+@pytest.mark.parametrize("tile", [WGMMA, TURNS, MMA], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_real_outputs(tile: Tile, dtype: torch.dtype, folder: Path) -> None:
     rng = np.random.default_rng(3)
@@ -143,7 +188,7 @@ def test_real_outputs(tile: Tile, dtype: torch.dtype, folder: Path) -> None:
     assert torch.equal(out, expected)
 
 
-@pytest.mark.parametrize("tile", [WGMMA, MMA], ids=str)
+@pytest.mark.parametrize("tile", [WGMMA, TURNS, MMA], ids=str)
 @pytest.mark.parametrize(("kind", "bits_out", "zero_out"), [("codes", 2, 0), ("both", 3, 1)])
 def test_codes_for_the_next_layer(
     tile: Tile, kind: str, bits_out: int, zero_out: int, folder: Path
@@ -170,7 +215,7 @@ def test_codes_for_the_next_layer(
         assert torch.equal(out, number.half())
 
 
-@pytest.mark.parametrize("tile", [WGMMA, MMA], ids=str)
+@pytest.mark.parametrize("tile", [WGMMA, TURNS, MMA], ids=str)
 @pytest.mark.parametrize(
     ("channels", "bits", "zero", "kernel", "stride", "padding", "dilation"),
     [

@@ -20,7 +20,7 @@ from search_spaces.architecture.graph import Value
 from search_spaces.build import build
 from search_spaces.export.values import FORMATS, Format
 from search_spaces.export.write import Order, example_inputs, export_network
-from search_spaces.ops import OPS, Input, parse_op
+from search_spaces.ops import OPS, Embedding, Input, parse_op
 from search_spaces.space import DataSpec
 from search_spaces.trace import trace
 from search_spaces.zoo import load_space
@@ -43,8 +43,12 @@ _log = logging.getLogger(__name__)
 
 
 def _of_one(text: str, shapes: tuple[tuple[int, ...], ...]) -> Architecture:
-    sources = tuple(Value(Input.of(shape=shape), (), f"in{i}") for i, shape in enumerate(shapes))
-    return Architecture.freeze(Value(parse_op(text), sources, "here"))
+    op = parse_op(text)
+    ids = op.vocabulary if isinstance(op, Embedding) else 0
+    sources = tuple(
+        Value(Input.of(shape=shape, vocabulary=ids), (), f"in{i}") for i, shape in enumerate(shapes)
+    )
+    return Architecture.freeze(Value(op, sources, "here"))
 
 
 OPERATORS = [_of_one(text, shapes) for rows in CASES.values() for text, shapes in rows]
