@@ -97,12 +97,12 @@ def test_two_seeds_save_epochs_and_lose_next_to_nothing(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "evolution"])
 @pytest.mark.parametrize("cost", ["flops", "titan_rtx_256"])
-@pytest.mark.parametrize("keep", [0.5, 0.33])
-def test_ten_seeds(tmp_path, sampler, cost, keep):
+@pytest.mark.parametrize(("keep", "least"), [(0.5, 0.35), (0.33, 0.4)])
+def test_ten_seeds(tmp_path, sampler, cost, keep, least):
     saved, lost = compare(
         tmp_path, seeds=range(10), candidates=300, sampler=sampler, cost=cost, keep=keep
     )
     row = f"{sampler} {cost} keep {keep}: saved {saved.mean():.3f}, lost {lost.mean():.5f}"
     print(f"\n{row} (worst {lost.max():.5f})")  # noqa: T201
-    assert saved.mean() >= 0.4, row
+    assert saved.mean() >= least, row  # by default a third goes on
     assert lost.mean() <= 0.01, row
