@@ -20,21 +20,25 @@ class Images:
         panels: (tiles, rows, 64): the vectors as columns, rows filled up to a multiple of 64 and
             columns to one of 64 with zeros; the 16-byte units of row r are permuted by XOR r % 8.
         columns: (tiles * 64,), int32: the column of each, -1 where filled up.
-        counts: kept columns of each group.
+        tiles: (groups + 1,), int32: where each group's tiles begin.
+        order: (groups,), int32: groups, the longest first.
         rows: (groups * v,), int32: packed place to row, -1 for padding.
         v: rows of a group.
+        vectors: kept columns of all groups together.
     """
 
     panels: torch.Tensor
     columns: torch.Tensor
-    counts: tuple[int, ...]
+    tiles: torch.Tensor
+    order: torch.Tensor
     rows: torch.Tensor
     v: int
+    vectors: int
 
     @property
     def groups(self) -> int:
         """Number of groups."""
-        return len(self.counts)
+        return len(self.order)
 
 
 def images_of(
@@ -56,9 +60,11 @@ def images_of(
     return Images(
         _swizzled(vectors.view(total, DEPTH, height).transpose(1, 2)),
         filled,
-        tuple(counts.tolist()),
+        tiles.to(torch.int32),
+        counts.argsort(descending=True, stable=True).to(torch.int32),
         rows,
         v,
+        len(columns),
     )
 
 

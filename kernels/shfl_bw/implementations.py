@@ -127,6 +127,7 @@ def _refuses_slower(workload: Workload, device: Device) -> str | None:
         density,
         prod(output) // output[1],
         turned=None if workload.layout == FEATURE_MAJOR else (prod(given), prod(output)),
+        convolution=convolution,
     )
 
 

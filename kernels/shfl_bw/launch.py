@@ -21,8 +21,6 @@ SOURCES = Path(__file__).parent / "cuda"
 
 _NO_IMAGE = (1, 1, 1, 1, 1, 1, 0, 0)
 _TAPS = PerTensor[tuple[torch.Tensor, torch.Tensor]]()
-_SCHEDULES = PerTensor[dict[object, tuple[torch.Tensor, torch.Tensor]]]()
-_SCHEDULES_KEPT = 256  # of one weight: numbers of tokens
 
 
 def run_spmm(
@@ -70,7 +68,7 @@ def run_convolution(
     down, across = window.output(height, width)
     y = x.new_empty(out_features, down, across, batch) if out is None else out
     if y.numel():
-        plan = plan or plan_for(images, down * across * batch, x.device)
+        plan = plan or plan_for(images, y[0].numel(), x.device, convolution=True)
         columns, shifts = _TAPS.get(
             images.columns,
             (window, channels, height, width),
@@ -100,15 +98,17 @@ def run_transpose(x: torch.Tensor, filled: int | None = None) -> torch.Tensor:
     return y
 
 
-def plan_for(images: Images, tokens: int, device: torch.device) -> Plan:
-    """Return the plan that the model takes for a weight and a number of tokens."""
-    columns = sum(images.counts) / images.groups
-    return _planned(images.v, images.groups, columns, tokens, _sms(device))
+def plan_for(
+    images: Images, tokens: int, device: torch.device, *, convolution: bool = False
+) -> Plan:
+    """Return the plan that is expected to be fastest for a weight and a number of tokens."""
+    columns = images.vectors / images.groups
+    return _planned(images.v, images.groups, columns, tokens, _sms(device), convolution)
 
 
 @lru_cache(maxsize=4096)
-def _planned(v: int, groups: int, columns: float, tokens: int, sms: int) -> Plan:
-    return choose(v, groups, columns, tokens, sms=sms)
+def _planned(v: int, groups: int, columns: float, tokens: int, sms: int, convolution: bool) -> Plan:
+    return choose(v, groups, columns, tokens, sms=sms, convolution=convolution)
 
 
 def _launch(
@@ -132,11 +132,13 @@ def _launch(
     capability = torch.cuda.get_device_capability(x.device)
     convolution = shifts is not None
     kernel = spmm_kernel(plan, x.dtype, capability, activation=activation, convolution=convolution)
-    items, bounds = _schedule(images, plan, tokens, _clusters_at_once(kernel, plan, x.device))
     x_pitch = 0 if shifts is not None else x.shape[1]
-    tensors = (x, images.panels, columns, shifts, items, bounds, images.rows, bias, y, partial)
-    arguments = (*tensors, *map(_int32, (tokens, x_pitch, tokens, *image)))
-    grid = plan.cluster * (len(bounds) - 1)
+    tiles = plan.token_tiles(tokens)
+    order = int(plan.tokens_first)
+    sizes = (groups, tokens, tiles, plan.splits, order, x_pitch, tokens, *image)
+    tensors = (x, images.panels, columns, shifts, images.tiles, images.order, images.rows)
+    arguments = (*tensors, bias, y, partial, *map(_int32, sizes))
+    grid = min(plan.items(groups, tokens), _blocks_at_once(kernel, plan, x.device))
     kernel((grid,), (plan.threads,), arguments, shared_bytes=plan.shared_bytes)
     if partial is not None:
         reduce = reduce_kernel(x.dtype, capability, activation)
@@ -193,28 +195,12 @@ def _kernel(
     return load(compile_cuda(source, name=name, arch=arch, options=options), function)
 
 
-def _clusters_at_once(kernel: Kernel, plan: Plan, device: torch.device) -> int:
+def _blocks_at_once(kernel: Kernel, plan: Plan, device: torch.device) -> int:
+    """Return the blocks of a kernel that runs on and on: whole clusters, all resident."""
     if plan.cluster == 1:
         return _sms(device) * plan.blocks
     shape = (plan.threads, plan.cluster, plan.shared_bytes)
-    return kernel.clusters_at_once(int(device.index), *shape)
-
-
-def _schedule(
-    images: Images, plan: Plan, tokens: int, clusters: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return items and bounds of a schedule on the images' device, made once."""
-    kept = _SCHEDULES.get(images.panels, None, dict)
-    found = kept.get((plan, tokens, clusters))
-    if found is None:
-        if len(kept) >= _SCHEDULES_KEPT:
-            kept.clear()
-        items, bounds = (
-            torch.tensor(numbers, dtype=torch.int32, device=images.panels.device)
-            for numbers in plan.schedule(images.counts, tokens, clusters)
-        )
-        found = kept[plan, tokens, clusters] = items, bounds
-    return found
+    return plan.cluster * kernel.clusters_at_once(int(device.index), *shape)
 
 
 @cache

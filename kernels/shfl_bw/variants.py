@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from kernels.shfl_bw.plan import VECTORS, Plan, candidates, with_room_used
+from kernels.shfl_bw.plan import VECTORS, Plan, candidates
 
 
 @cache
 def variants() -> dict[str, Plan]:
-    """Return the plans to choose from for every V, and their other ways to write and to walk."""
+    """Return the plans for every V: tiles, and the other ways to gather, to walk and to split."""
     found = list(candidates(16)[:1])
     for v in VECTORS[1:]:
-        plans = [plan for plan in candidates(v) if v == 64 or plan.width == 256]
-        if v == 128:
-            plans.append(replace(plans[0], cluster=2))
-        for plan in plans:
-            found += [with_room_used(replace(plan, staged=staged)) for staged in (False, True)]
+        plans = [plan for plan in candidates(v) if v > 32 or plan.width > 64]
+        widest = next(plan for plan in plans if plan.cluster == 2)
+        found += plans
+        found += [replace(widest, counted=False), replace(widest, tokens_first=False)]
         if v == 64:
-            found.append(replace(plans[0], tokens_first=False))
+            narrow = [plan for plan in plans if plan.width == 128 and plan.cluster == 1]
+            found += [replace(plan, splits=splits) for plan in narrow for splits in (2, 4)]
     return {str(plan): plan for plan in found}

@@ -45,9 +45,6 @@ struct alignas(16) float4 {
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
-struct alignas(16) int4 {
-  int x, y, z, w;
-};
 DEVICE float2 make_float2(float x, float y) { return {x, y}; }
 DEVICE uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 DEVICE int min(int a, int b) { return a < b ? a : b; }
@@ -179,11 +176,6 @@ struct Copy {
   bool valid;
 };
 
-struct CopyOut {
-  void* to;
-  unsigned from, bytes;
-};
-
 struct Product {
   float* sums;
   int count;
@@ -194,8 +186,7 @@ struct Product {
 inline std::vector<std::pair<const char*, const char*>> readable;
 inline Cluster* cluster = nullptr;
 inline thread_local Block* block = nullptr;
-inline thread_local std::vector<Copy> copies;
-inline thread_local std::vector<CopyOut> copies_out;
+inline thread_local std::vector<std::vector<Copy>> copies(1);
 inline std::atomic<int> now{0};
 inline thread_local int fenced = 0;  // when
 inline thread_local std::vector<std::pair<unsigned, int>> unfenced;
@@ -221,7 +212,6 @@ DEVICE unsigned shared_address(const void* pointer) {
 }
 
 DEVICE void __syncthreads() { block->all.arrive_and_wait(); }
-DEVICE void __syncwarp() { block->warps[threadIdx.x / 32].meet.arrive_and_wait(); }
 
 DEVICE unsigned exchange(unsigned value, int from) {
   Warp& warp = block->warps[threadIdx.x / 32];
@@ -260,57 +250,40 @@ DEVICE void barrier_wait(unsigned address, unsigned parity) {
 DEVICE unsigned cluster_rank() { return block->rank; }
 DEVICE void cluster_sync() { cluster->all->arrive_and_wait(); }
 
-DEVICE void mark_written(unsigned address) {
-  const int time = ++now;
-  block->written[address / 16] = time;
-  unfenced.push_back({address / 16, time});
-}
 DEVICE void copy_async(unsigned to, const void* from, bool valid) {
-  copies.push_back({to, from, valid});
+  copies.back().push_back({to, from, valid});
 }
-DEVICE void wait_copies() {
-  for (const Copy& copy : copies) {
-    unsigned char* target = shared_at(copy.to, 16);
-    if (copy.valid) {
-      check_source(copy.from, 16);
-      std::memcpy(target, copy.from, 16);
-    } else {
-      std::memset(target, 0, 16);
+DEVICE void commit_copies() { copies.emplace_back(); }
+DEVICE void carry_out(std::vector<Copy>& group) {
+    for (const Copy& copy : group) {
+      unsigned char* target = shared_at(copy.to, 16);
+      if (copy.valid) {
+        check_source(copy.from, 16);
+        std::memcpy(target, copy.from, 16);
+      } else {
+        std::memset(target, 0, 16);
+      }
+      const int time = ++now;
+      block->written[copy.to / 16] = time;
+      unfenced.push_back({copy.to / 16, time});
     }
-    mark_written(copy.to);
+    group.clear();
+}
+template <int PENDING>
+DEVICE void wait_copies() {
+  while (copies.size() > PENDING + 1) {
+    carry_out(copies.front());
+    copies.erase(copies.begin());
   }
-  copies.clear();
 }
 DEVICE void arrive_after_copies(unsigned barrier) {
-  wait_copies();
+  for (auto& group : copies) carry_out(group);
   barrier_arrive(barrier);
 }
-DEVICE void fence_for_async() {
+DEVICE void fence_for_tensor_cores() {
   for (auto [unit, time] : unfenced) block->written[unit].compare_exchange_strong(time, 0);
   unfenced.clear();
   fenced = now;
-}
-
-// Out of shared memory, as late as the program allows.
-DEVICE void copy_bulk_out(void* to, unsigned from, unsigned bytes) {
-  if (from % 16 || bytes % 16 || reinterpret_cast<std::uintptr_t>(to) % 16) fail("a bulk copy's place", from);
-  for (unsigned at = from; at < from + bytes; at += 16)
-    if (block->written[at / 16] > fenced) fail("a bulk copy reads what no fence covers", at);
-  copies_out.push_back({to, from, bytes});
-}
-DEVICE void commit_bulk_out() {}
-DEVICE void wait_bulk_read() {
-  for (const CopyOut& copy : copies_out) std::memcpy(copy.to, shared_at(copy.from, copy.bytes), copy.bytes);
-  copies_out.clear();
-}
-DEVICE void wait_bulk_done() { wait_bulk_read(); }
-DEVICE void store_matrices(unsigned to, const unsigned (&words)[4]) {
-  const int lane = threadIdx.x % 32;
-  for (int i = 0; i < 4; ++i) {
-    const unsigned row = exchange(to, 8 * i + lane / 4);
-    std::memcpy(shared_at(row, 16) + lane % 4 * 4, &words[i], 4);
-    mark_written(row);
-  }
 }
 
 DEVICE void copy_to(Block& of, unsigned to, const void* from, unsigned bytes, unsigned barrier) {
@@ -420,7 +393,7 @@ void launch(Index grid, int threads, int cluster_size, const Kernel& kernel) {
             threadIdx = {unsigned(thread), 0, 0};
             blockIdx = {first + rank, y, 0};
             kernel();
-            if (!copies.empty() || !copies_out.empty() || products.size() > 1) fail("a thread ends with work under way");
+            if (copies.size() > 1 || products.size() > 1) fail("a thread ends with work under way");
           });
       for (std::thread& thread : running) thread.join();
     }

@@ -82,16 +82,21 @@ DEVICE void copy_async(unsigned to, const void* from, bool valid) {
                : "memory");
 }
 
-DEVICE void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+template <int PENDING>
+DEVICE void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
 
 // Arrives at a barrier, which counts this thread, once all its copies so far have landed.
 DEVICE void arrive_after_copies(unsigned barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
 
-// What this thread wrote to shared memory, or saw announced, is seen by the products and bulk copies
-// that it orders afterwards.
-DEVICE void fence_for_async() {
+// What this thread wrote to shared memory, or saw announced, is seen by the
+// tensor cores that it orders afterwards.
+DEVICE void fence_for_tensor_cores() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
@@ -112,27 +117,6 @@ DEVICE void copy_bulk_multicast(unsigned to, const void* from, unsigned bytes, u
       " [%0], [%1], %2, [%3], %4;" ::"r"(to),
       "l"(from), "r"(bytes), "r"(barrier), "h"(blocks)
       : "memory");
-}
-
-// One bulk copy out of shared memory; its reads and writes are waited for below.
-DEVICE void copy_bulk_out(void* to, unsigned from, unsigned bytes) {
-  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from),
-               "r"(bytes)
-               : "memory");
-}
-
-DEVICE void commit_bulk_out() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-
-// Waits until all this thread's bulk copies have read shared memory, or are all done.
-DEVICE void wait_bulk_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
-DEVICE void wait_bulk_done() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
-
-// A warp stores four 8 x 8 matrices of 2-byte elements: lane 8 i + r says where row r of matrix i
-// goes, and word i of each lane is the pair of columns 2 (lane % 4) of row lane / 4.
-DEVICE void store_matrices(unsigned to, const unsigned (&words)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared::cta.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
-               "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
-               : "memory");
 }
 
 // Registers and tensor cores.

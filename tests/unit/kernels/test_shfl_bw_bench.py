@@ -37,11 +37,9 @@ def matrix_of(images: Images, rows: int, columns: int) -> torch.Tensor:
     units = images.panels.view(tiles, height, 8, 8)
     plain = torch.take_along_dim(units, place[None, :, :, None], 2).flatten(2)
     matrix = torch.zeros(rows + 1, columns + 1)
-    begin = 0
-    for group, count in enumerate(images.counts):
+    for group in range(images.groups):
         members = images.rows.view(-1, images.v)[group].long()
-        first, begin = begin, begin - (-count // 64)
-        for tile in range(first, begin):
+        for tile in range(int(images.tiles[group]), int(images.tiles[group + 1])):
             kept = images.columns[tile * 64 : (tile + 1) * 64].long()
             matrix[members[:, None], kept] = plain[tile, : images.v].float()
     return matrix[:-1, :-1]

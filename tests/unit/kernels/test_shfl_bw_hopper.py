@@ -3,7 +3,6 @@ for thread by the emulation in ``tests/emulation`` (barriers, proxies, descripto
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,18 +26,18 @@ emulated = pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler (
 BODY = """
   const auto x = file<Element>("x"), panels = file<Element>("panels");
   const auto columns = file<int>("columns"), shifts = file<int>("shifts");
-  const auto items = file<int4>("items");
-  const auto bounds = file<int>("bounds"), rows = file<int>("rows"), s = file<int>("sizes");
+  const auto tiles = file<int>("tiles"), order = file<int>("order"), rows = file<int>("rows");
   const auto bias = file<float>("bias");
+  const auto s = file<int>("sizes");
   auto y = file<Element>("y");
   auto partial = file<float>("partial");
   readable_whole(x);
   readable_whole(panels);
   launch({unsigned(s[0])}, THREADS, CLUSTER, [&] {
-    shfl_bw_spmm(x.data(), panels.data(), columns.data(), shifts.data(), items.data(),
-                 bounds.data(), rows.data(), bias.empty() ? nullptr : bias.data(), y.data(),
-                 partial.data(), s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10],
-                 s[11]);
+    shfl_bw_spmm(x.data(), panels.data(), columns.data(), shifts.data(), tiles.data(), order.data(),
+                 rows.data(), bias.empty() ? nullptr : bias.data(), y.data(), partial.data(), s[1],
+                 s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12], s[13], s[14],
+                 s[15]);
   });
   write("y", y);
   write("partial", partial);
@@ -93,17 +92,17 @@ def emulate(
         image = [batch, height, width, across, *window.stride, *window.padding]
         tokens = down * across * batch
     pitch = x.shape[1] if window is None else 0
-    schedule = plan.schedule(images.counts, tokens, blocks // plan.cluster)
-    grid = plan.cluster * (len(schedule.bounds) - 1)
-    sizes = [grid, tokens, pitch, tokens]
+    grid = min(blocks, plan.items(images.groups, tokens))
+    tiles, order = plan.token_tiles(tokens), int(plan.tokens_first)
+    sizes = [grid, images.groups, tokens, tiles, plan.splits, order, pitch, tokens]
     packed_rows = images.groups * plan.v
     arrays = {
         "x": as_numpy(x),
         "panels": as_numpy(images.panels),
         "columns": columns.numpy(),
         "shifts": shifts.numpy(),
-        "items": np.array(schedule.items, np.int32),
-        "bounds": np.array(schedule.bounds, np.int32),
+        "tiles": images.tiles.numpy(),
+        "order": images.order.numpy(),
         "rows": images.rows.numpy(),
         "bias": np.zeros(0, np.float32) if bias is None else bias.float().numpy(),
         "sizes": np.array(sizes + image, np.int32),
@@ -143,29 +142,20 @@ REDUCE_BODY = """
 # The first of each kind runs in every test run, the others by hand: pytest -m slow.
 PRODUCTS = {
     # two warpgroups side by side, a long, a short and an empty group, the last tile half outside
-    "side": (Plan(64, 64, 2, 5), 192, 200, 200, [150, 1, 0], "none", torch.float16),
-    # two strips, padding rows, an activation; output through shared memory
-    "strips": (Plan(128, 64, 1, 4, staged=True), 200, 160, 72, [130, 64], "gelu", torch.float16),
+    "side": (Plan(64, 64, 2, 3), 192, 200, 200, [150, 1, 0], "none", torch.float16),
+    # two strips, one split, padding rows, an activation
+    "strips": (Plan(128, 64, 1, 4, counted=False), 200, 160, 72, [130, 64], "gelu", torch.float16),
     # a cluster shares the panel, and walks over several tiles
     "cluster 2": (
-        Plan(64, 64, 1, 4, 2, 2, 2, staged=True, tokens_first=False),
+        Plan(64, 64, 1, 3, 2, 2, tokens_first=False),
         *(128, 160, 136, [70, 150], "relu", torch.bfloat16),
     ),
     # a few rows fill part of a product; K in three splits, one of them empty
-    "splits": (Plan(16, 64, 1, 3, 2, 1, 2, 3), 48, 140, 40, [128, 0, 33], "silu", torch.float16),
+    "splits": (Plan(16, 64, 1, 2, 1, 2, 3), 48, 140, 40, [128, 0, 33], "silu", torch.float16),
     # 256 columns a product: two copies a row and a lane
-    "wide": (Plan(32, 256, 2, 3, staged=True), 32, 90, 512, [70], "none", torch.float16),
-    "narrow": (
-        Plan(32, 64, 1, 5, 2, 1, 2, staged=True),
-        60,
-        90,
-        72,
-        [33, 90],
-        "none",
-        torch.float16,
-    ),
+    "wide": (Plan(32, 256, 2, 2), 32, 90, 512, [70], "none", torch.float16),
     "ring of five": (Plan(64, 128, 2, 5), 64, 420, 240, [400], "hardswish", torch.float16),
-    "cluster 4": (Plan(32, 64, 1, 4, 2, 4, 2), 64, 80, 320, [66, 10], "relu6", torch.float16),
+    "cluster 4": (Plan(32, 64, 1, 4, 4, 2), 64, 80, 320, [66, 10], "relu6", torch.float16),
 }
 
 
@@ -195,16 +185,10 @@ def test_the_product_kernel_equals_float64(case: str, tmp_path: Path) -> None:
 
 
 CONVOLUTIONS = {
-    "3x3 stride 2": (
-        Plan(32, 64, 1, 4, 2, 1, 2, staged=True),
-        *(Window((3, 3), (2, 2), (1, 1)), 16, 40, (5, 7), 8),
-    ),
-    "3x3": (Plan(64, 64, 2, 4), Window((3, 3), (1, 1), (1, 1)), 24, 64, (4, 5), 8),
-    "odd": (
-        Plan(64, 64, 1, 4, 2, 2, 2),
-        *(Window((3, 2), (2, 1), (2, 3), (2, 3)), 16, 64, (6, 5), 16),
-    ),
-    "pointwise": (Plan(128, 64, 1, 4), Window((1, 1)), 80, 128, (3, 3), 24),
+    "3x3 stride 2": (Plan(32, 64, 1, 3, 1, 2), Window((3, 3), (2, 2), (1, 1)), 16, 40, (5, 7), 8),
+    "3x3": (Plan(64, 64, 2, 3), Window((3, 3), (1, 1), (1, 1)), 24, 64, (4, 5), 8),
+    "odd": (Plan(64, 64, 1, 3, 2, 2), Window((3, 2), (2, 1), (2, 3), (2, 3)), 16, 64, (6, 5), 16),
+    "pointwise": (Plan(128, 64, 1, 3), Window((1, 1)), 80, 128, (3, 3), 24),
 }
 
 
@@ -237,7 +221,7 @@ def test_the_convolution_kernel_equals_float64(case: str, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_infinity_and_nan_reach_the_rows_that_keep_their_column(tmp_path: Path) -> None:
     """Also where tiles are filled up: what fills them is zero, not some row."""
-    plan = Plan(64, 64, 1, 4, 2, 1, 2)
+    plan = Plan(64, 64, 1, 3, 1, 2)
     weight = normal(128, 70).half()
     pattern = uneven(128, 70, 64, [40, 65])
     x = normal(70, 24, seed=1).half()
@@ -250,11 +234,12 @@ def test_infinity_and_nan_reach_the_rows_that_keep_their_column(tmp_path: Path) 
 
 
 FAULTS = {
-    # what is written instead of what; whether tensor cores read at once
-    "no fence": ("fence_for_async();", "", False),
+    # what is written instead of what; whether tensor cores read at once, who waits for copies
+    "no fence": ("fence_for_tensor_cores();", "", False),
+    "no fence by those who multiply": ("fence_for_tensor_cores();", "", False),
     "announced before the copies": ("arrive_after_copies", "barrier_arrive", False),
-    "slices released too early": ("products_wait<1>();", "products_wait<2>();", False),
-    "staged rows overwritten": ("  wait_bulk_read();\n", "", False),
+    "copies announced too early": ("wait_copies<LAG>();", "wait_copies<LAG + 1>();", True),
+    "tiles released too early": ("products_wait<1>();", "products_wait<2>();", False),
 }
 
 
@@ -268,18 +253,19 @@ def test_the_emulation_sees_what_a_gpu_may_forgive(
     folder.mkdir()
     work.mkdir()
     old, new, eager = FAULTS[fault]
+    counted = fault.startswith(("no fence by", "announced", "tiles"))
     for path in SOURCES.glob("*.cu*"):
         (folder / path.name).write_text(path.read_text().replace(old, new))
     monkeypatch.setitem(globals(), "SOURCES", folder)
     weight, pattern = normal(64, 500).half(), uneven(64, 500, 64, [490])
-    x = normal(500, 128, seed=1).half()
+    x = normal(500, 64, seed=1).half()
     exact = (weight.double() * pattern.mask) @ x.double()
-    plan = Plan(64, 64, 1, 3, 2, 1, 2, staged=fault == "staged rows overwritten")
+    plan = Plan(64, 64, 1, 3, 1, 2, counted=counted)
     try:
         y = emulate(work, plan, x, pack(weight, pattern), None, blocks=1, y_rows=64, eager=eager)
-        seen = not torch.allclose(y.view(64, 128).double(), exact, atol=0.1)
+        seen = not torch.allclose(y.view(64, 64).double(), exact, atol=0.1)
     except RuntimeError as problem:
-        seen = "what no fence covers" in str(problem)
+        seen = "tensor cores read what no fence covers" in str(problem)
     assert seen
 
 
@@ -314,38 +300,12 @@ def test_the_transposition_is_exact(rows: int, columns: int, tmp_path: Path) -> 
 @pytest.mark.parametrize("v", plans.VECTORS)
 def test_plans_fit_a_multiprocessor_and_the_choice_is_one_of_them(v: int) -> None:
     made = plans.candidates(v)
-    assert len(made) >= 3
+    assert len(made) >= 5
     for plan in made:
         assert plans.refuses_plan(plan) is None
-        assert plan.blocks * (plan.shared_bytes + 1024) <= 228 << 10
+        assert plan.blocks * (plan.shared_bytes + 1024) <= 227 << 10
         assert plan.token_tiles(1000) % plan.cluster == 0
-
-
-@pytest.mark.parametrize("splits", [1, 3])
-@pytest.mark.parametrize("tokens_first", [True, False])
-def test_a_schedule_deals_out_every_slice_once_and_evenly(splits: int, tokens_first: bool) -> None:
-    plan = Plan(64, 128, 1, cluster=2, blocks=2, splits=splits, tokens_first=tokens_first)
-    counts = [500, 0, 33, 64, 700, 65]
-    schedule = plan.schedule(counts, 1000, 5)
-    assert len(schedule.bounds) == 6
-    assert schedule.bounds[-1] == len(schedule.items) == 4 * 6 * splits
-    begins = [2 * sum(-(-count // 64) for count in counts[:group]) for group in range(6)]
-    for first in (0, 2, 4, 6):
-        for group, count in enumerate(counts):
-            shares = sorted(
-                item[2:] for item in schedule.items if item[0] == first and item[1] % 6 == group
-            )
-            dealt = [number for begin, end in shares for number in range(begin, end)]
-            assert dealt == [*range(begins[group], begins[group] - (-count // 32))]
-    loads = [
-        sum(end - begin + 4 for *_, begin, end in schedule.items[low:high])
-        for low, high in pairwise(schedule.bounds)
-    ]
-    assert max(loads) - min(loads) <= 22 + 4
-
-
-@pytest.mark.parametrize("v", plans.VECTORS)
-def test_the_choice_is_a_plan_that_can_be(v: int) -> None:
+        assert plan.items(64, 1000) % plan.cluster == 0
     for groups, columns, tokens in (
         (64, 1024, 4096),
         (16, 1024, 960),
@@ -355,6 +315,31 @@ def test_the_choice_is_a_plan_that_can_be(v: int) -> None:
         plan = plans.choose(v, groups, columns, tokens, sms=132)
         assert plans.refuses_plan(plan) is None
         assert plan.splits == 1 or plan.splits * groups * plan.token_tiles(tokens) <= 264
+
+
+@pytest.mark.parametrize(
+    ("shape", "measured"),
+    [
+        # what was fastest on an H100: V, groups, kept columns, tokens, convolution
+        ((128, 32, 1024, 4096, False), Plan(128, 256, 1, 4, 1)),
+        ((64, 64, 1024, 4096, False), Plan(64, 256, 2, 3, 2)),
+        ((32, 128, 1024, 4096, False), Plan(32, 256, 2, 3, 1)),
+        ((64, 172, 1024, 4096, False), Plan(64, 256, 2, 3, 2)),
+        ((64, 64, 512, 6400, False), Plan(64, 256, 2, 3, 2)),
+        ((64, 64, 256, 6400, False), Plan(64, 256, 2, 3, 2)),
+        ((64, 64, 256, 960, False), Plan(64, 256, 2, 3, 1)),
+        ((64, 16, 1024, 960, False), Plan(64, 64, 1, 7, 1, 2)),
+        ((64, 64, 2752, 4096, False), Plan(64, 256, 2, 3, 2)),
+        ((64, 2, 288, 50176, True), Plan(64, 128, 1, 4, 1, 2)),
+        ((64, 4, 576, 12544, True), Plan(64, 128, 1, 4, 1, 2)),
+        ((64, 8, 1152, 3136, True), Plan(64, 128, 1, 4, 1, 2)),
+    ],
+)
+def test_the_choice_is_what_was_fastest(
+    shape: tuple[int, int, int, int, bool], measured: Plan
+) -> None:
+    *sizes, convolution = shape
+    assert plans.choose(*sizes, sms=132, convolution=convolution) == measured
 
 
 def test_the_model_splits_k_only_where_multiprocessors_rest() -> None:
@@ -369,7 +354,7 @@ def test_the_model_splits_k_only_where_multiprocessors_rest() -> None:
         (Plan(64, 96), "64, 128 or 256 columns, not 96"),
         (Plan(128, 64, 2), "have no registers"),
         (Plan(64, cluster=3), "a cluster has 1, 2 or 4 blocks"),
-        (Plan(64, 256, 2, 7), "bytes of shared memory"),
+        (Plan(64, 256, 2, 4), "bytes of shared memory"),
     ],
 )
 def test_plans_that_cannot_be_say_why(plan: Plan, words: str) -> None:
@@ -382,7 +367,8 @@ def test_images_hold_the_panels_where_tensor_cores_look(v: int) -> None:
     weight = normal(rows, 100)
     packed_weight = pack(weight, uneven(rows, 100, v, [70, 0]))
     images = images_of(*packed_weight.tensors())
-    assert images.counts == (70, 0)
+    assert images.tiles.tolist() == [0, 2, 2]
+    assert images.order.tolist() == [0, 1]
     assert images.columns[:70].tolist() == packed_weight.columns.tolist()
     assert images.columns[70:].tolist() == [-1] * 58
     height = max(64, v)
