@@ -8,8 +8,8 @@
   const themeButton = document.getElementById("theme");
   const darkWish = matchMedia("(prefers-color-scheme: dark)");
   const POLL = 700; // ms between two looks at the record
-  // How many times as long as a page took to renew it then rests, and how many ms at least: a search
-  // at full speed always has something new, and shall keep its processor.
+  // How many times as long as a page took to renew it then rests, and how many ms at least: a
+  // search at full speed always has something new, and shall keep its processor.
   const REST = 4;
   const LEAST_REST = 1500;
   let shown = { as: "", text: "" };
