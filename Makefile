@@ -22,7 +22,7 @@ lint: $(VENV)/.tested
 types: $(VENV)/.tested
 	$(BIN)/mypy
 
-unit: $(VENV)/.tested $(VENV)/.browser
+unit: $(VENV)/.tested $(VENV)/.system
 	$(BIN)/python -m pytest --numprocesses 2
 
 # The virtual environment is made again when what it is made of changes.
@@ -36,10 +36,13 @@ $(VENV)/.tested: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group test --group lint
 	touch $@
 
-# Pages are tested in the distribution's Chromium; without it those tests say so and are skipped.
-$(VENV)/.browser: $(VENV)/.tested
+# Pages are tested in the distribution's Chromium, records in its PostgreSQL too; without them those
+# tests say so and are skipped.
+$(VENV)/.system: $(VENV)/.tested
 	command -v chromium || command -v chromium-browser || { apt-get update -qq && \
 		apt-get install -y -qq chromium; } || echo "no Chromium: browser tests are skipped" >&2
+	ls /usr/lib/postgresql/*/bin/initdb || command -v initdb || { apt-get update -qq && \
+		apt-get install -y -qq postgresql; } || echo "no PostgreSQL: its tests are skipped" >&2
 	touch $@
 
 clean:

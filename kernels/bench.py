@@ -82,7 +82,8 @@ def measure(
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Return the norm of the difference over the norm of what is expected, in float64."""
-    return float((found.double() - expected).norm() / expected.norm())
+    wanted = expected.double()
+    return float((found.double() - wanted).norm() / wanted.norm())
 
 
 def _record(system: str, compared: Comparison, commit: str, policy: TimingPolicy) -> JsonValue:

@@ -24,9 +24,8 @@ LSTM_WARPS = 24
 FFN_WARPS = 16
 """Of a block; one block a multiprocessor."""
 
-PREFETCH = 0
-_IDLE_BYTES = 0
-"""What a multiprocessor could read while all wait for the projection, about 5 us."""
+_IDLE_BYTES = 24 << 10
+"""What a multiprocessor brings ahead while all wait for the projection; more was slower."""
 
 Argument = torch.Tensor | np.generic | None
 
@@ -120,7 +119,7 @@ class LSTMStep:
         return Launch(
             "lstm.cu",
             "dual_lstm_step",
-            {**_defines(self._parts, LSTM_WARPS), "DENSE": int(self._dense), "PREFETCH": PREFETCH},
+            {**_defines(self._parts, LSTM_WARPS), "DENSE": int(self._dense)},
             self.blocks,
             self.shared_bytes,
             arguments,

@@ -71,7 +71,10 @@ nas.evidence = (() => {
       ];
     });
     return plot.draw(box, traces, {
-      xaxis: plot.axis(null, { title: { text: "Epoch" }, tickformat: "d" }),
+      xaxis: plot.axis(null, {
+        title: { text: "Epoch" },
+        ...plot.whole(Math.max(...runs.map((run) => run.history.at(-1).epoch))),
+      }),
       yaxis: plot.axis(null, {
         title: { text: metric.title },
         tickformat: metric.unit === "%" ? "~%" : "~g",

@@ -8,8 +8,8 @@ nas.exports = (() => {
     ["onnx", "ONNX"],
   ];
   const FORMS = [
-    ["plain", "plain: needs torch alone"],
-    ["packed", "packed: as it was measured"],
+    ["plain", "plain"],
+    ["packed", "packed"],
   ];
   // Both stay as the reader set them when a page is made anew.
   const wanted = new Set(["python"]);

@@ -3,7 +3,7 @@
 nas.frontTable = (() => {
   const { el } = nas;
   const SHOWN = [
-    ...["accuracy", "loss", "bits_per_byte"].flatMap((name) => [name, `test_${name}`]),
+    ...nas.Study.QUALITIES.flatMap((name) => [name, `test_${name}`]),
     ...["latency_ms", "params", "macs"],
   ];
   const MOST = 4; // candidates that can be compared

@@ -8,7 +8,10 @@
   const themeButton = document.getElementById("theme");
   const darkWish = matchMedia("(prefers-color-scheme: dark)");
   const POLL = 700; // ms between two looks at the record
-  const REST = 4; // how many times as long as a page took to renew it then rests
+  // How many times as long as a page took to renew it then rests, and how many ms at least: a search
+  // at full speed always has something new, and shall keep its processor.
+  const REST = 4;
+  const LEAST_REST = 1500;
   let shown = { as: "", text: "" };
   let version = null;
   let study = ""; // that was looked at last
@@ -156,7 +159,7 @@
         if (version !== null && found !== version) {
           const from = performance.now();
           await nas.renew();
-          wait = Math.max(POLL, REST * (performance.now() - from));
+          wait = Math.max(LEAST_REST, REST * (performance.now() - from));
         }
         version = found;
       } catch (problem) {

@@ -13,13 +13,14 @@
     return views.map((view) => new nas.Study(view));
   }
 
-  // Which metric is where: as the address says, else costs across and gains up.
+  // Which metric is where: as the address says, else costs across, and up what a training gives.
   function axes(studies, query) {
     const [study] = studies;
     const goals = study.objectives();
-    const cost = goals.find((m) => m.direction === "min") || goals[0];
+    const isGain = (m) => m.direction === "max" || nas.Study.QUALITIES.includes(m.name);
+    const cost = goals.find((m) => !isGain(m)) || goals.at(-1);
     const rest = goals.filter((m) => m !== cost);
-    const gain = rest.find((m) => m.direction === "max") || rest[0];
+    const gain = rest.find(isGain) || rest[0];
     const third = rest.find((m) => m !== gain);
     const [x, y] = gain ? [cost, gain] : [nas.Study.TRIAL, cost];
     const pick = (name, other) => (study.metrics.has(query.get(name)) ? query.get(name) : other);

@@ -155,12 +155,14 @@
       state(r) && r.trial !== null
         ? el("a", { href: nas.link("trial", { study, n: r.trial }) }, `trial ${r.trial}`)
         : "";
-    const chip = (r) =>
-      state(r) ? el("span", { class: `chip ${state(r)}` }, state(r)) : el("span", {}, "");
+    const chip = (r) => (state(r) ? el("span", { class: "chip" }, state(r)) : "");
     const columns = [
       { title: "Worker", value: (r) => r.worker },
-      { title: "State", value: state, node: (r) => el("span", {}, chip(r), " ", at(r)) },
-      { title: "Does", value: (r) => r.slot ?? "" },
+      {
+        title: "Does",
+        value: (r) => [r.slot, state(r)].filter(Boolean).join(", "),
+        node: (r) => el("span", {}, r.slot ?? "", " ", chip(r), " ", at(r)),
+      },
       {
         title: "Evaluations",
         number: true,

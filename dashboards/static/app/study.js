@@ -76,6 +76,9 @@ nas.Study = class {
     return { rows, front, dim: rows.filter((row) => state[row] === 1), outside };
   }
 
+  // What a training gives.
+  static QUALITIES = ["accuracy", "loss", "bits_per_byte"];
+
   static TRIAL = {
     name: "#trial",
     label: "Trial",

@@ -129,10 +129,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) dual_lstm_step(
                                   __fmul_rn(steps[1], static_cast<float>(from_h)));
       const float estimate = __fmaf_rn(sum, s.scale[row], s.offset[row]);
       s.row_value[row] = estimate;
-      if (!(fabsf(estimate) > threshold)) {
-        s.list[atomicAdd(s.counters, 1)] = row;
-        if (PREFETCH) prefetch(weight + static_cast<long long>(place(row)) * pitch, 2 * pitch);
-      }
+      if (!(fabsf(estimate) > threshold)) s.list[atomicAdd(s.counters, 1)] = row;
     }
   }
 #endif
