@@ -111,7 +111,8 @@ class Checkpoint:
 def remove(path: Path) -> None:
     """Delete the checkpoint of a training that nobody goes on with."""
     for leftover in (path, *path.parent.glob(f"{path.name}{_PARTIAL}*")):
-        leftover.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            leftover.unlink()
 
 
 def run_digest(

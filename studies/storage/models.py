@@ -190,7 +190,7 @@ class Lease(_Held, Base):
 
     __tablename__ = "lease"
     study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), primary_key=True)
-    sequence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    sequence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"), sort_order=1)
 
 
 class WorkerRow(Base):
