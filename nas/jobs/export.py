@@ -224,9 +224,12 @@ def _numbers(
     names: Sequence[str],
 ) -> list[int]:
     found = []
+    numbers = {str(trial.number) for trial in trials}
     for name in names:
         matches = [point for point in points if point.key.startswith(name.lower())]
-        if len(matches) == 1:
+        if name in numbers:  # a key may begin with the same digits
+            found.append(int(name))
+        elif len(matches) == 1:
             found.append(matches[0].trial)
         elif name.isdecimal():
             found.append(find_trial(trials, name, study).number)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy.typing as npt
-import torch
 
 from evaluators.accuracy.data.text import TextDataset, TextSplit
 from evaluators.accuracy.data.tokens import Tokeniser
@@ -74,6 +73,8 @@ def packed(dataset: AnyDataset) -> tuple[dict[str, Any], _Arrays]:
 
 
 def _images(about: dict[str, Any], arrays: _Arrays) -> Dataset:
+    import torch
+
     tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
     facts: dict[str, Any] = {
         key: tuple(item) if isinstance(item, list) else item for key, item in about.items()
@@ -85,6 +86,8 @@ def _images(about: dict[str, Any], arrays: _Arrays) -> Dataset:
 
 
 def _text(about: dict[str, Any], arrays: _Arrays) -> TextDataset:
+    import torch
+
     facts: dict[str, Any] = {fact: about[fact] for fact in _TEXT_FACTS}
     for name in _SPLITS:
         facts[name] = TextSplit(torch.from_numpy(arrays[name]), about["context"])

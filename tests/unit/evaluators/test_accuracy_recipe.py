@@ -39,6 +39,8 @@ OTHER: dict[str, Any] = {
     "mixed_precision": "bf16",
     "channels_last": True,
     "epoch_images": 1000,
+    "beta2": 0.95,
+    "compile": True,
 }
 
 

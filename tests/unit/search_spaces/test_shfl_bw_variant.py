@@ -79,7 +79,7 @@ def test_packed_exports_are_whole_audited_and_load_again(tmp_path: Path) -> None
     audit = audit_export(tmp_path / "packed", truth)
     assert audit.passed, audit.remarks()
     source = (tmp_path / "packed" / "model.py").read_text()
-    assert "from kernels.shfl_bw.module import ShflBWLinear" in source
+    assert "from kernels.shfl_bw.module import ShflBWConv2d, ShflBWLinear" in source
     assert 'ShflBWLinear(32, 48, v=8, density=0.25, activation="gelu")' in source
     assert torch.equal(outputs(load(tmp_path / "packed")), outputs(pack(SPARSE, truth.module)))
 

@@ -240,7 +240,7 @@ def test_one_that_cannot_be_exported_does_not_keep_the_others_from_it(
         trials = repository.trials(repository.study(STUDY).id)[:2]
         keys = [repository.detail(trial.id, "accuracy")["dense_key"] for trial in trials]
     assert keys[0] != keys[1]
-    (copy / "artifacts" / f"{keys[0]}.safetensors").unlink()
+    Workspace.of(copy).weights._name(keys[0]).unlink()
     refused: list[Refused] = []
     (made,) = export_points(copy, STUDY, [0, 1], tmp_path, on_refused=refused.append)
     assert (made.trial, made.audit.passed) == (1, True)
