@@ -80,6 +80,75 @@ def measure(
         torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = saved
 
 
+Turns = dict[str, Sequence[Call]]
+"""Names to functions that are timed in turn, one per buffer set."""
+
+SCOUTING = replace(POLICY, rounds=3, max_seconds=0.2, warmup_max_seconds=0.2)
+"""How plans are timed to find the fastest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """A case before its plan is chosen.
+
+    Attributes:
+        baseline: what the baseline is.
+        ours: plan to one function per buffer set.
+        baselines: name to the same.
+        error: computes the relative error of a plan against float64.
+        beside: see :class:`Comparison`.
+    """
+
+    baseline: str
+    ours: Turns
+    baselines: Turns
+    error: Callable[[str], float]
+    beside: Turns | None = None
+
+
+def settle(
+    system: str,
+    case: str,
+    contest: Contest,
+    *,
+    commit: str = "",
+    policy: TimingPolicy = POLICY,
+    scouting: TimingPolicy = SCOUTING,
+) -> JsonValue:
+    """Time all plans and baselines, then the fastest of both for the record.
+
+    Args:
+        system: whose case it is.
+        case: the case of record.
+        contest: what is tried.
+        commit: of the code, for the record.
+        policy: how to time for the record.
+        scouting: how to find the fastest.
+
+    Returns:
+        The record; ``plan`` is the one that ran, ``plans_us`` has what each took when tried.
+    """
+    turns = {**contest.ours, **contest.baselines}
+    with torch.no_grad():
+        timings = time_interleaved(turns, device="cuda", policy=scouting)
+    took: dict[str, JsonValue] = {name: timing.median_us for name, timing in timings.items()}
+    best, fastest = (
+        min(names, key=lambda name: timings[name].median_us)
+        for names in (contest.ours, contest.baselines)
+    )
+    compared = Comparison(
+        case,
+        contest.baseline,
+        contest.ours[best],
+        {fastest: contest.baselines[fastest]},
+        error=partial(contest.error, best),
+        beside=contest.beside,
+    )
+    (record,) = measure(system, [(case, lambda: compared)], commit=commit, policy=policy)
+    assert isinstance(record, dict)
+    return {**record, "plan": best, "plans_us": took}
+
+
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Return the norm of the difference over the norm of what is expected, in float64."""
     wanted = expected.double()

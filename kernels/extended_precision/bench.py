@@ -10,27 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
 from typing import cast
 
 import torch
 
-from kernels.bench import POLICY, Comparison, measure, relative_error
+from kernels.bench import POLICY, SCOUTING, Contest, Turns, relative_error, settle
 from kernels.errors import NasError
 from kernels.extended_precision import checks, launch, plan
 from kernels.extended_precision.nearest import nearest_centres
 from kernels.extended_precision.plan import GemmPlan
 from kernels.extended_precision.portable import TILES, run_portable_gemm, run_repair
 from kernels.extended_precision.split import SplitMatrix
-from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets, time_interleaved
+from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets
 
 SYSTEM = "extended_precision"
 BASELINE = "cuBLAS fp32, TF32 off"
 _DEVICE = "cuda"
 _POLICY = replace(POLICY, max_seconds=15.0)  # 20 products 8192^3 of cuBLAS take half a second
-_SCOUTING = replace(POLICY, rounds=3, max_seconds=0.2, warmup_max_seconds=0.2)
 _GEMMS = (
     # batch, m, n, k, and the same in words
     (1, 4096, 4096, 4096, "gemm M4096 N4096 K4096"),
@@ -46,25 +45,6 @@ _KINDS = ("U(-1,1)", "U(0,1)", "N(0,1)", "rows 10^-6..6")
 RULE = "chosen"
 """The plan that a user gets, which ``plan.choose`` takes."""
 
-Turns = dict[str, Sequence[Call]]
-
-
-@dataclass(frozen=True, slots=True)
-class Contest:
-    """A case before its plan is chosen.
-
-    Attributes:
-        baseline: what the baseline is.
-        ours: plan to one function per buffer set.
-        baselines: name to the same.
-        error: computes the relative error of a plan against float64.
-    """
-
-    baseline: str
-    ours: Turns
-    baselines: Turns
-    error: Callable[[str], float]
-
 
 def bench(
     only: str = "",
@@ -72,7 +52,7 @@ def bench(
     commit: str = "",
     plans: Collection[str] | None = None,
     policy: TimingPolicy = _POLICY,
-    scouting: TimingPolicy = _SCOUTING,
+    scouting: TimingPolicy = SCOUTING,
 ) -> list[JsonValue]:
     """Measure the cases of record on torch's current GPU.
 
@@ -98,32 +78,9 @@ def bench(
         for case, make in _cases():
             if only not in case:
                 continue
-            compared, tried = _chosen(case, make(names), scouting)
-            (record,) = measure(SYSTEM, [(case, lambda: compared)], commit=commit, policy=policy)  # noqa: B023
-            assert isinstance(record, dict)
-            records.append({**record, **tried})
+            how = {"policy": policy, "scouting": scouting}
+            records.append(settle(SYSTEM, case, make(names), commit=commit, **how))
     return records
-
-
-def _chosen(
-    case: str, contest: Contest, scouting: TimingPolicy
-) -> tuple[Comparison, dict[str, JsonValue]]:
-    """Try all plans and baselines, and return the fastest of both, and what each took."""
-    turns = {**contest.ours, **contest.baselines}
-    with torch.no_grad():
-        timings = time_interleaved(turns, device=_DEVICE, policy=scouting)
-    took = {name: timing.median_us for name, timing in timings.items()}
-    best, fastest = (
-        min(names, key=took.__getitem__) for names in (contest.ours, contest.baselines)
-    )
-    compared = Comparison(
-        case,
-        contest.baseline,
-        contest.ours[best],
-        {fastest: contest.baselines[fastest]},
-        error=partial(contest.error, best),
-    )
-    return compared, {"plan": best, "plans_us": cast("JsonValue", took)}
 
 
 def case_names() -> list[str]:

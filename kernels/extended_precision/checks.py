@@ -1,22 +1,19 @@
 """What must hold on a GPU before a kernel is used: against float64, the model, and itself.
 
-Each group runs in a process of its own, so that a kernel that hangs or writes where it should not
-costs one group. As a script it runs the groups that it is given and prints rows of JSON:
+As a script it runs the groups that it is given, see :mod:`kernels.checks`:
 ``python -m kernels.extended_precision.checks "split" "product 256x128"``.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
 
+from kernels import checks as runner
+from kernels.checks import Row
 from kernels.extended_precision import launch, plan, portable, tensor_core
 from kernels.extended_precision.launch import NOTHING, Added
 from kernels.extended_precision.nearest import nearest_centres
@@ -35,30 +32,7 @@ _DEVICE = "cuda"
 _STEADY = (3000, 2000, 2500)
 """A product (m, k, n) that keeps every multiprocessor busy for several tiles."""
 
-_AT_ONCE = 4
-"""Starting a process takes longer than what it checks."""
-
-_SECONDS = 120
-"""After which a group is taken to hang."""
-
 Multiply = Callable[[SplitMatrix, SplitMatrix, Added, torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One thing that was checked.
-
-    Attributes:
-        group: of checks.
-        what: in words.
-        passed: whether it holds.
-        detail: figures.
-    """
-
-    group: str
-    what: str
-    passed: bool
-    detail: str = ""
 
 
 def groups() -> dict[str, Callable[[], Iterator[Row]]]:
@@ -81,44 +55,15 @@ def groups() -> dict[str, Callable[[], Iterator[Row]]]:
 
 
 def check_all(say: Callable[[str], None] = lambda text: None) -> list[Row]:
-    """Run every group in a process of its own, a few at once.
-
-    Args:
-        say: told of each group at the end.
-    """
-    rows = []
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        done = {group: pool.submit(_run, group) for group in groups()}
-    for group, future in done.items():
-        found = future.result()
-        rows += found
-        failed = [row for row in found if not row.passed]
-        say(f"{group}: {len(found) - len(failed)} of {len(found)} hold")
-        for row in failed:
-            say(f"  {row.what}: {row.detail}")
-    return rows
-
-
-def _run(group: str) -> list[Row]:
-    command = [sys.executable, "-m", __spec__.name, group]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
-    except subprocess.TimeoutExpired:
-        return [Row(group, "ends", False, f"not within {_SECONDS} s")]
-    rows = [Row(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode:
-        last = done.stderr.strip().rpartition("\n")[2]
-        rows.append(Row(group, "ends", False, last or f"exit code {done.returncode}"))
-    return rows
+    """Run every group that this GPU can run; see :func:`kernels.checks.check_all`."""
+    return runner.check_all("kernels.extended_precision.checks", groups(), say)
 
 
 def main() -> None:
     """Print the rows of the groups named on the command line."""
     known = groups()
     for group in sys.argv[1:]:
-        for row in known[group]():
-            sys.stdout.write(json.dumps(asdict(row)) + "\n")
-            sys.stdout.flush()
+        runner.print_rows(known[group]())
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
-from typing import cast
 
 import torch
 
-from kernels.bench import POLICY, Comparison, measure, relative_error
+from kernels.bench import POLICY, SCOUTING, Contest, Turns, relative_error, settle
 from kernels.errors import NasError
-from kernels.shfl_bw import bench_layers, bench_weights, checks
+from kernels.shfl_bw import bench_layers, checks
 from kernels.shfl_bw.bench_weights import HALF, Weight, normal, pruned
 from kernels.shfl_bw.launch import (
     reduce_kernel,
@@ -29,10 +28,9 @@ from kernels.shfl_bw.launch import (
 )
 from kernels.shfl_bw.plan import Plan
 from kernels.shfl_bw.variants import variants
-from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets, time_interleaved
+from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets
 
 SYSTEM = "shfl_bw"
-_SCOUTING = replace(POLICY, rounds=3, max_seconds=0.2, warmup_max_seconds=0.2)
 _PRODUCTS = (
     # out, tokens, in, V
     (4096, 4096, 4096, 128),
@@ -45,12 +43,10 @@ _PRODUCTS = (
     (1024, 960, 4096, 64),
 )
 
-Turns = dict[str, Sequence[Call]]
-
 
 @dataclass(frozen=True, slots=True)
-class Contest:
-    """A case before its plan is chosen.
+class Case:
+    """A case, and what each plan would run.
 
     Attributes:
         v: rows of a group: which plans can be tried.
@@ -75,7 +71,7 @@ def bench(
     commit: str = "",
     plans: Collection[str] | None = None,
     policy: TimingPolicy = POLICY,
-    scouting: TimingPolicy = _SCOUTING,
+    scouting: TimingPolicy = SCOUTING,
 ) -> list[JsonValue]:
     """Measure the cases of record on torch's current GPU.
 
@@ -97,39 +93,23 @@ def bench(
     for case, make in _cases():
         if only not in case:
             continue
-        compared, tried = _chosen(case, make(), plans, scouting)
-        (record,) = measure(SYSTEM, [(case, lambda: compared)], commit=commit, policy=policy)  # noqa: B023
-        assert isinstance(record, dict)
-        records.append({**record, **tried})
+        contest, how = _contest(case, make(), plans), {"policy": policy, "scouting": scouting}
+        records.append(settle(SYSTEM, case, contest, commit=commit, **how))
     return records
 
 
-def _chosen(
-    case: str, contest: Contest, plans: Collection[str] | None, scouting: TimingPolicy
-) -> tuple[Comparison, dict[str, JsonValue]]:
-    """Try all plans and baselines, and return the fastest of both, and what each took."""
+def _contest(name: str, case: Case, plans: Collection[str] | None) -> Contest:
     known = {
         name: plan
         for name, plan in variants().items()
-        if plan.v == contest.v and (plans is None or name in plans)
+        if plan.v == case.v and (plans is None or name in plans)
     }
     if not known:
-        raise NasError(f"No plan is left for {case}.")
-    ours: Turns = {name: contest.ours(plan) for name, plan in known.items()}
-    turns = {**ours, **contest.baselines}
-    with torch.no_grad():
-        timings = time_interleaved(turns, device=bench_weights.DEVICE, policy=scouting)
-    took = {name: timing.median_us for name, timing in timings.items()}
-    best, fastest = (min(names, key=took.__getitem__) for names in (ours, contest.baselines))
-    compared = Comparison(
-        case,
-        contest.baseline,
-        ours[best],
-        {fastest: contest.baselines[fastest]},
-        error=partial(contest.error, known[best]),
-        beside=contest.beside,
+        raise NasError(f"No plan is left for {name}.")
+    ours: Turns = {name: case.ours(plan) for name, plan in known.items()}
+    return Contest(
+        case.baseline, ours, case.baselines, lambda plan: case.error(known[plan]), case.beside
     )
-    return compared, {"plan": best, "plans_us": cast("JsonValue", took)}
 
 
 def case_names() -> list[str]:
@@ -181,7 +161,7 @@ def sound_plans(rows: Sequence[Mapping[str, JsonValue]]) -> list[str]:
     return [name for name in variants() if not failed & {name, checks.TRANSPOSITION}]
 
 
-def _cases() -> Iterator[tuple[str, Callable[[], Contest]]]:
+def _cases() -> Iterator[tuple[str, Callable[[], Case]]]:
     for m, n, k, v in _PRODUCTS:
         case = f"spmm M{m} N{n} K{k} s0.75 V{v}"
         yield case, partial(_product, m, n, k, v)
@@ -197,12 +177,12 @@ def _cases() -> Iterator[tuple[str, Callable[[], Contest]]]:
         yield case, partial(_layers, bench_layers.convolution, channels, size, 64)
 
 
-def _layers(make: Callable[[int, int, int], bench_layers.Layers], *sizes: int) -> Contest:
+def _layers(make: Callable[[int, int, int], bench_layers.Layers], *sizes: int) -> Case:
     made = make(*sizes)
-    return Contest(sizes[2], made.baseline, made.ours, made.baselines, made.beside, made.error)
+    return Case(sizes[2], made.baseline, made.ours, made.baselines, made.beside, made.error)
 
 
-def _product(m: int, n: int, k: int, v: int) -> Contest:
+def _product(m: int, n: int, k: int, v: int) -> Case:
     weight = pruned(m, k, v)
     sets = cold_sets(2 * (m * k // 4 + k * n + m * n))
     weights = [weight.images() for _ in range(sets)]
@@ -222,7 +202,7 @@ def _product(m: int, n: int, k: int, v: int) -> Contest:
     beside: Turns = {"transposition of the input": [partial(run_transpose, x) for x in xs]}
     if m == n == k and v == 64:
         beside.update(_two_in_four(weight, xs))
-    return Contest(v, "cuBLAS fp16 dense", ours, _layouts(weight, xs, outs), beside, error)
+    return Case(v, "cuBLAS fp16 dense", ours, _layouts(weight, xs, outs), beside, error)
 
 
 def _layouts(weight: Weight, xs: Sequence[torch.Tensor], outs: Sequence[torch.Tensor]) -> Turns:

@@ -28,7 +28,7 @@ Function = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """What is timed; as in :class:`kernels.shfl_bw.bench.Contest`."""
+    """What is timed; as in :class:`kernels.shfl_bw.bench.Case`."""
 
     baseline: str
     ours: Callable[[Plan], Sequence[Call]]

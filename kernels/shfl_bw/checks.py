@@ -1,22 +1,19 @@
 """What must hold on a GPU before a plan is used: against float64, with poisoned outputs.
 
-Each plan is checked in a process of its own, so that a kernel that hangs or writes where it should
-not costs one plan. As a script it checks the plans that it is given and prints rows of JSON:
+As a script it checks the plans that it is given, see :mod:`kernels.checks`:
 ``python -m kernels.shfl_bw.checks "V64 256x2 ring 3 cluster 2"``.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 
 import torch
 from torch.nn import functional as F
 
+from kernels import checks as runner
+from kernels.checks import Row
 from kernels.shfl_bw.activation import FUNCTIONS
 from kernels.shfl_bw.images import Images, images_of
 from kernels.shfl_bw.launch import run_convolution, run_spmm, run_transpose
@@ -33,67 +30,22 @@ TRANSPOSITION = "transposition"
 """The group that is no plan."""
 
 _DEVICE = "cuda"
-_AT_ONCE = 6
-_SECONDS = 150
-"""After which a group is taken to hang."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One thing that was checked.
-
-    Attributes:
-        group: the plan.
-        what: in words.
-        passed: whether it holds.
-        detail: figures.
-    """
-
-    group: str
-    what: str
-    passed: bool
-    detail: str = ""
 
 
 def check_all(names: Sequence[str], say: Callable[[str], None] = lambda text: None) -> list[Row]:
-    """Check plans, each in a process of its own, a few at once.
+    """Check plans; see :func:`kernels.checks.check_all`.
 
     Args:
         names: of plans, see :mod:`kernels.shfl_bw.variants`, or :data:`TRANSPOSITION`.
         say: told of each at the end.
     """
-    rows = []
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        done = {name: pool.submit(_run, name) for name in names}
-        for name, future in done.items():
-            found = future.result()
-            rows += found
-            failed = [row for row in found if not row.passed]
-            say(f"{name}: {len(found) - len(failed)} of {len(found)} hold")
-            for row in failed:
-                say(f"  {row.what}: {row.detail}")
-    return rows
-
-
-def _run(group: str) -> list[Row]:
-    command = [sys.executable, "-m", __spec__.name, group]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
-    except subprocess.TimeoutExpired:
-        return [Row(group, "ends", False, f"not within {_SECONDS} s")]
-    rows = [Row(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode:
-        last = done.stderr.strip().rpartition("\n")[2]
-        rows.append(Row(group, "ends", False, last or f"exit code {done.returncode}"))
-    return rows
+    return runner.check_all("kernels.shfl_bw.checks", names, say, at_once=6, seconds=150)
 
 
 def main() -> None:
     """Print the rows of the groups named on the command line."""
     for group in sys.argv[1:]:
-        for row in check(group):
-            sys.stdout.write(json.dumps(asdict(row)) + "\n")
-            sys.stdout.flush()
+        runner.print_rows(check(group))
 
 
 def check(group: str) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,10 @@ import pytest
 import torch
 
 import kernels.bench as records
+from kernels import checks as runner
+from kernels.checks import Row
 from kernels.errors import NasError, UnknownNameError
-from kernels.extended_precision import bench, checks, launch
-from kernels.extended_precision.checks import Row
+from kernels.extended_precision import bench, launch
 from kernels.extended_precision.split import SplitMatrix, split_matrix
 from kernels.timing import TimingPolicy, time_interleaved
 from nas.jobs import kernels as job
@@ -105,18 +107,17 @@ def test_plans_that_fail_a_check_are_left_out(dry: None) -> None:
 
 
 def test_groups_that_hang_crash_or_fail_are_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(script: str) -> list[Row]:
-        arguments = [checks.sys.executable, "-c", script]
-        original = checks.subprocess.run
+    def run(script: str, seconds: float = 60) -> list[Row]:
+        original = runner.subprocess.run
         monkeypatch.setattr(
-            checks,
+            runner,
             "subprocess",
             SimpleNamespace(
-                run=lambda command, **options: original(arguments, **options),
-                TimeoutExpired=checks.subprocess.TimeoutExpired,
+                run=lambda _, **options: original([sys.executable, "-c", script], **options),
+                TimeoutExpired=runner.subprocess.TimeoutExpired,
             ),
         )
-        found = checks._run("split")
+        found = runner.run_group("a.module", "split", seconds=seconds)
         monkeypatch.undo()
         return found
 
@@ -125,10 +126,9 @@ def test_groups_that_hang_crash_or_fail_are_rows(monkeypatch: pytest.MonkeyPatch
     crashed = run(f"print({line!r}, flush=True); raise SystemExit('CUDA error: illegal address')")
     assert crashed[0] == Row("split", "a", True)
     assert crashed[1:] == [Row("split", "ends", False, "CUDA error: illegal address")]
-    monkeypatch.setattr(checks, "_SECONDS", 1)
-    (hung,) = run("import time; time.sleep(60)")
+    (hung,) = run("import time; time.sleep(60)", seconds=1)
     assert not hung.passed
-    assert "within" in hung.detail
+    assert "within 1 s" in hung.detail
 
 
 # nas bench KERNEL

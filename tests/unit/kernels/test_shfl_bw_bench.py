@@ -95,7 +95,7 @@ def dry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
 
 
-def small() -> dict[str, bench.Contest]:
+def small() -> dict[str, bench.Case]:
     """Return one contest of each kind, in a size for a CPU."""
     return {
         "spmm": bench._product(128, 24, 96, 64),
