@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from search_spaces import scope
 from search_spaces.architecture.graph import Value, share_parameters
 from search_spaces.errors import ArchitectureError
@@ -24,12 +26,12 @@ MLP_KINDS = {"gelu": ("gelu", False), "relu": ("relu", False), "swiglu": ("silu"
 """Activation of each kind of MLP, and whether its result gates a second projection."""
 
 
-class TokenLayers:
+class TokenLayers(ABC):
     """Methods of :class:`search_spaces.builder.NetworkBuilder`; x is (tokens, features)."""
 
+    @abstractmethod
     def apply(self, op: Op, *inputs: Value, name: str = "") -> Value:
         """Add any operator."""
-        raise NotImplementedError
 
     # From pixels and ids to tokens, and back.
 
