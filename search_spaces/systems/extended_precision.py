@@ -6,7 +6,7 @@ and the plain form is the dense layer itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -65,6 +65,10 @@ class ExtendedPrecision:
 
     tolerance = 1e-5  # of float32 sums in another order
 
+    def offers(self, op: Op, inputs: tuple[Shape, ...]) -> Sequence[str]:
+        """See :class:`search_spaces.offers.Offering`."""
+        return [KIND] if isinstance(op, Linear) or _is_pointwise(op) else ()
+
     def operator(self, place: Place, form: Form) -> Op:
         """See :class:`search_spaces.variants.VariantSystem`."""
         layer = _layer(place)
@@ -89,9 +93,14 @@ def _layer(place: Place) -> Linear | Conv:
     if len(place.nodes) > 1 or not isinstance(op, Linear | Conv):
         names = ", ".join(str(node.op) for node in place.nodes)
         raise NasError(f"{KIND} takes one linear layer or 1x1 convolution, not {names}.")
-    if isinstance(op, Conv) and ((op.kernel, op.padding, op.groups) != ((1, 1), (0, 0), 1)):
+    if isinstance(op, Conv) and not _is_pointwise(op):
         raise NasError(f"{KIND} takes 1x1 convolutions of one group without padding, not {op}.")
     return op
+
+
+def _is_pointwise(op: Op) -> bool:
+    """Tell whether an operator is a convolution that is a matrix product."""
+    return isinstance(op, Conv) and (op.kernel, op.padding, op.groups) == ((1, 1), (0, 0), 1)
 
 
 for _name in _LAYERS.values():
