@@ -95,7 +95,7 @@ def _features(module: nn.Module, ids: Tensor) -> Tensor:
 
 
 def _in_batches(module: nn.Module, ids: Tensor, size: int = 128) -> Tensor:
-    return torch.cat([_features(module, part) for part in ids.split(size)])
+    return torch.cat([_features(module, part) for part in torch.split(ids, size)])
 
 
 def _of_the_trained(passages: Tensor, device: str) -> Tensor:
@@ -105,7 +105,7 @@ def _of_the_trained(passages: Tensor, device: str) -> Tensor:
         with torch.no_grad():
             parts = [
                 F.normalize(trained(part).last_hidden_state.mean(1), dim=1)
-                for part in passages.split(128)
+                for part in torch.split(passages, 128)
             ]
         _taught[device] = torch.cat(parts)
     return _taught[device]

@@ -29,7 +29,7 @@ class GraphedGradients:
     def __init__(self, compute: Gradients, device: torch.device) -> None:
         self._compute = compute
         # Gradients made on another stream would tie a recording to that stream.
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._left = _WARM
         self._recorded: _Recorded | None = None
 
