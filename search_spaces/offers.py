@@ -51,7 +51,11 @@ def offered(op: Op, inputs: tuple[Shape, ...], kinds: Sequence[str] = ()) -> lis
         inputs: shapes of what it reads.
         kinds: of variants; empty for all.
     """
-    return [variant for system in _offering(kinds) for variant in system.offers(op, inputs)]
+    return _offers(_offering(kinds), op, inputs)
+
+
+def _offers(offering: Sequence[Offering], op: Op, inputs: tuple[Shape, ...]) -> list[str]:
+    return [variant for system in offering for variant in system.offers(op, inputs)]
 
 
 def _offering(kinds: Sequence[str]) -> list[Offering]:
@@ -84,10 +88,11 @@ def choose_variants(choose: Chooser, output: Value, kinds: Sequence[str] = ()) -
     Raises:
         UnknownNameError: nothing offers variants of a kind.
     """
-    if not _offering(kinds):
+    offering = _offering(kinds)
+    if not offering:
         return output
     for name, layers in _roles(output).items():
-        choices = [offered(item.op, tuple(i.shape for i in item.inputs), kinds) for item in layers]
+        choices = [_offers(offering, x.op, tuple(i.shape for i in x.inputs)) for x in layers]
         common = [variant for variant in choices[0] if all(variant in some for some in choices)]
         if common:
             answer = choose(f"{name}/variant", [DENSE, *common])
