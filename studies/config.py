@@ -117,6 +117,7 @@ class StudyConfig(BaseModel):
         space: name of a search space, or ``path/to/file.py[:name]``.
         from_model: a trained model whose variants are searched, in place of a space:
             ``torchvision:NAME``, ``transformers:FOLDER`` or ``FILE.py:FUNCTION``.
+        variants: kinds of variants to search of it; none named: all that something offers.
         data: name of a data set, ``npz:PATH``, ``folder:PATH``, ``text:PATH`` or
             ``FILE.py:FUNCTION``, perhaps with ``?train=5000&validation=1000``.
         objectives: metrics to search for, at least one, in the metric grammar; the batch of a
@@ -167,6 +168,7 @@ class StudyConfig(BaseModel):
     name: str
     space: str = Field(min_length=1)
     from_model: str | None = Field(default=None, min_length=1)
+    variants: tuple[str, ...] = Field(default=(), strict=False)
     data: str = Field(min_length=1)
     objectives: tuple[str, ...] = Field(default=("accuracy", "latency_ms"), strict=False)
     constraints: tuple[str, ...] = Field(default=(), strict=False)

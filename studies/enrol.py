@@ -110,7 +110,7 @@ def prepare(
     dataset = load_dataset(config.data)
     start = None
     if config.from_model is not None:
-        trained = trained_model(config.from_model, dataset.spec, place)
+        trained = trained_model(config.from_model, dataset.spec, place, config.variants)
         space, start = trained.space, trained.start
     elif space is None:
         space = load_space(config.space)

@@ -108,6 +108,7 @@ def _quality(means: Means, metric: Metric, index: int) -> Evaluator:
         metric=names[0] + str(metric.after(0)).removeprefix(metric.name),
         start=means.start,
         send=send,
+        load=means.place.weights.load,
     )
     epoch = int(metric.qualifier("epoch"))
     if epoch > evaluator.steps:

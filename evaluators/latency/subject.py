@@ -16,6 +16,7 @@ from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from search_spaces.build import build
 from search_spaces.ops.layers import Cache
+from search_spaces.variants import realise
 
 _INPUT_SEED = 0
 PHASES = ("", "prefill", "decode")
@@ -78,10 +79,10 @@ def prepare(
     phase: str = "",
     tokens: int = 0,
 ) -> Subject:
-    """Build a network for a measurement and see that it runs.
+    """Build a network for a measurement, its variants on their kernels, and see that it runs.
 
     Args:
-        architecture: of one input, without variants.
+        architecture: of one input.
         device: where it will run.
         batch: images or sequences a forward pass.
         dtype: a key of :data:`DTYPES`.
@@ -95,16 +96,13 @@ def prepare(
         raise EvaluationError(
             f"A measurement needs a network of one input, got {len(architecture.inputs)}."
         )
-    if architecture.regions:
-        raise EvaluationError(
-            f"Variants cannot be measured yet; this network has {architecture.regions[0]}."
-        )
     if dtype not in DTYPES:
         raise EvaluationError(f"Cannot measure in {dtype!r}; known: {', '.join(DTYPES)}.")
     _check_phase(architecture, phase, tokens)
     layout = layout_of(device, dtype)
     with faults(device):
-        module = build(architecture).eval().to(device.torch_name, DTYPES[dtype])
+        module = build(realise(architecture, "packed").architecture)
+        module = module.eval().to(device.torch_name, DTYPES[dtype])
         if layout == "channels_last":
             module = module.to(memory_format=torch.channels_last)
         (inputs,) = random_inputs(architecture, device, batch=batch, dtype=dtype, tokens=tokens)

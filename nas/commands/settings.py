@@ -121,6 +121,7 @@ _METAVARS = {
     "ray": "auto|local|HOST:PORT",
     "baselines": "torchvision:NAME",
     "from_model": "MODEL",
+    "variants": "KIND",
     "enqueue": "FILE.json",
     "evaluators": "FILE.py:NAME",
     "device": "cpu|cuda|cuda:N",
