@@ -26,6 +26,8 @@ _TIE = 1e-9
 """Weight of good predictions where no point is expected to make the front grow."""
 _BARRED = 1e-9
 """Weight of points that are known to violate a constraint, where there are no others."""
+_NEAR = 0.1
+"""What counts as near a bound, as a share of how far points usually are from it."""
 _LIKELY = 0.5
 """Chance of keeping the constraints from which a waiting point is counted in the front."""
 
@@ -54,9 +56,9 @@ class Known:
         return {f"objective {number}": column for number, column in enumerate(columns)}
 
     def constraints(self) -> dict[str, Array]:
-        """Return violations between -1 and 1, (n,) each, of constraints that were violated."""
+        """Return violations on their scale, (n,) each, of constraints that were violated."""
         return {
-            name: column / (1.0 + np.abs(column))
+            name: _near_bound(column)
             for name, column in self.violations.items()
             if (column > 0).any()
         }
@@ -67,6 +69,16 @@ class Known:
         for column in self.violations.values():
             kept &= ~(column > 0)
         return scale.apply(self.values[kept])
+
+
+def _near_bound(violations: Array) -> Array:
+    """Take violations (n,) to a scale on which differences near the bound count most.
+
+    A logarithm far from it, in the units of the tenth part of a usual violation: were the largest
+    the unit, all that lies near the bound would look the same.
+    """
+    usual = float(np.nanmedian(np.abs(violations)))
+    return np.arcsinh(violations / (_NEAR * usual or 1.0))
 
 
 def find_parameters(domain: Domain, known: Known) -> dict[str, Array]:
