@@ -26,8 +26,6 @@ _TIE = 1e-9
 """Weight of good predictions where no point is expected to make the front grow."""
 _BARRED = 1e-9
 """Weight of points that are known to violate a constraint, where there are no others."""
-_NEAR = 0.1
-"""What counts as near a bound, as a share of how far points usually are from it."""
 _LIKELY = 0.5
 """Chance of keeping the constraints from which a waiting point is counted in the front."""
 
@@ -74,11 +72,11 @@ class Known:
 def _near_bound(violations: Array) -> Array:
     """Take violations (n,) to a scale on which differences near the bound count most.
 
-    A logarithm far from it, in the units of the tenth part of a usual violation: were the largest
-    the unit, all that lies near the bound would look the same.
+    It is linear up to a usual violation and logarithmic beyond: were the largest its unit, all
+    points near the bound would look alike.
     """
     usual = float(np.nanmedian(np.abs(violations)))
-    return np.arcsinh(violations / (_NEAR * usual or 1.0))
+    return np.arcsinh(violations / (usual or 1.0))
 
 
 def find_parameters(domain: Domain, known: Known) -> dict[str, Array]:
