@@ -98,3 +98,59 @@ def _weight_bytes(s: Structure, split: int) -> int:
 
 def _stage_bytes(s: Structure) -> int:
     return 2 * TILE * min(128, s.c_in & -s.c_in)
+
+
+def refuses_hopper_gradient(s: Structure) -> str | None:
+    """Return why the kernel of the input's gradient does not take these windows."""
+    if s.period not in (2, 4, 8) or s.width % s.chunk or s.chunk % 32 or s.chunk > 128:
+        return "chunks of 32, 64 or 128 channels in 2, 4 or 8 windows"
+    split = -(-s.c_in // 256)
+    if s.per_window * s.period != s.c_out or s.members * s.per_window % 64 or split > 2:
+        return "outputs"
+    if s.c_out % (16 * s.period) or s.period % split:
+        return "outputs"
+    if 2 * s.c_in * s.members * s.per_window // split > 140000:
+        return "weights"
+    return None
+
+
+def hopper_gradient_plan(s: Structure, **chosen: int) -> Plan:
+    """Return the plan of the input's gradient."""
+    split = -(-s.c_in // 256)
+    channels = chosen.get("CHANNELS", max(16 * s.period, min(128, s.c_out & -s.c_out)))
+    stage = 2 * TILE * channels
+    weights = 2 * s.c_in * s.members * s.per_window // split
+    room = shared_limit(CAPABILITY) - 2 * _BARRIER_BYTES - weights
+    stages = chosen.get("STAGES", min(12, room // stage))
+    defines = constants(s) | {
+        "SPLIT": split,
+        "CHANNELS": channels,
+        "STAGES": stages,
+        "WARPGROUPS": _WARPGROUPS,
+        "WARPS": 4 * (_WARPGROUPS + 1),
+        "BLOCKS_PER_SM": 1,
+        "PIXELS": TILE,
+        "CHUNK": s.chunk,
+        "INVERSE": pow(s.shift // s.chunk, -1, s.period),
+    }
+    shared = weights + stages * stage + 2 * _BARRIER_BYTES
+    return Plan("input_gradient_hopper.cu", tuple(sorted((defines | chosen).items())), shared)
+
+
+@lru_cache(maxsize=64)
+def gradient_table(s: Structure, device: torch.device) -> torch.Tensor:
+    """Index of each packed weight: (chunks, blocks of 64 columns, rows, 64)."""
+    chunk = torch.arange(s.c_in // s.chunk).view(-1, 1, 1, 1)
+    block = torch.arange(s.members * s.per_window // 64).view(1, -1, 1, 1)
+    row = torch.arange(s.chunk).view(1, 1, -1, 1)
+    place = torch.arange(64)
+    column = 64 * block + ((place // 8) ^ (row % 8)) * 8 + place % 8
+    member, k = column // s.per_window, column % s.per_window
+    thread, fourth = k % 8 // 2, k % 16 // 8 * 2 + k % 2  # whose, and which of its four
+    at_once = 8 // s.period  # outputs of a window in a unit
+    q = k // 16 * 16 + (fourth // at_once * 4 + thread) * at_once + fourth % at_once
+    inverse = pow(s.shift // s.chunk, -1, s.period)
+    window = (chunk - member) % s.period * inverse % s.period
+    channel = row // 32 * 32 + row % 8 // 2 * 8 + row % 32 // 8 * 2 + row % 2
+    index = (s.period * q + window) * s.width + member * s.chunk + channel
+    return index.reshape(-1).to(device, torch.int32)

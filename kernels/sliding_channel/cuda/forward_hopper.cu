@@ -1,31 +1,21 @@
-#include "instructions.cuh"
+#include "ring.cuh"
 
 // Sliding-channel convolution, channels-last, for Hopper: x (pixels, CIN) -> y (pixels, COUT).
-//
-// One block an SM stays resident and walks over tiles of 64 pixels. Its weights lie in shared memory
-// for the whole launch; the last warpgroup copies pixels into a ring of stages of CHANNELS channels;
-// the others take whole tiles in turn, so that one multiplies while another stores.
 //
 // Outputs o = PERIOD * q + r that share r share a window: a product of 64 pixels, Q outputs and
 // WIDTH channels. The weights' rows are ordered so that a thread's sums are 8 neighbouring outputs
 // of a pixel: 16-byte stores straight from registers, 64 bytes side by side. Blocks (x, s) of one x
 // share a pixel's outputs, COUT / SPLIT each.
 //
-// Compile-time constants, see plan.py: CIN, COUT, WIDTH, SHIFT, PERIOD, SPLIT, CHANNELS, STAGES,
-// WARPGROUPS (that multiply), BIAS.
+// Compile-time constants, see plan.py: CIN, COUT, WIDTH, SHIFT, PERIOD, BIAS and those of ring.cuh.
 
-constexpr int TILE = 64;
 constexpr int Q = COUT / PERIOD / SPLIT;
-constexpr int THREADS = 128 * (WARPGROUPS + 1);
 constexpr int BLOCKS = CIN / 16, STEPS = WIDTH / 16;  // of 16 channels: a pixel's and a window's
 constexpr int PARTS = CIN / CHANNELS;                 // stages a tile
-constexpr int STAGE_BYTES = TILE * CHANNELS * 2;
 constexpr int WEIGHT_BYTES = Q * PERIOD * WIDTH * 2;
-constexpr int LOADING_REGISTERS = 56;
-constexpr int MULTIPLYING_REGISTERS = WARPGROUPS == 2 ? 224 : 152;
 static_assert(PERIOD <= 8 && 8 % PERIOD == 0, "units of 8 outputs");
 static_assert(Q % 16 == 0 && Q * PERIOD % 32 == 0 && PERIOD * WIDTH % 64 == 0, "whole rows");
-static_assert(CHANNELS % 64 == 0 && CIN % CHANNELS == 0 && SHIFT % 16 == 0, "whole rows");
+static_assert(SHIFT % 16 == 0, "whole steps");
 
 typedef float Sums[Q / 8][4];
 
@@ -38,46 +28,6 @@ DEVICE constexpr bool is_first(int r, int block) {
   for (int i = 0; i < block; ++i)
     if (step_of(r, i) < STEPS) return false;
   return true;
-}
-
-// A place in the ring of stages.
-struct Place {
-  int stage;
-  unsigned phase;
-
-  DEVICE explicit Place(int slot) : stage(slot % STAGES), phase(slot / STAGES & 1) {}
-};
-
-struct Shared {
-  unsigned weights, stages, full, empty, loaded;
-
-  DEVICE explicit Shared(unsigned start)
-      : weights(start),
-        stages(start + WEIGHT_BYTES),
-        full(stages + STAGES * STAGE_BYTES),
-        empty(full + 8 * STAGES),
-        loaded(empty + 8 * STAGES) {}
-};
-
-DEVICE void load(const Shared& shared, const unsigned char* x, long long tiles, long long pixels) {
-  constexpr int units = CHANNELS / 8, rows = 128 / units;
-  const int thread = threadIdx.x % 128, row = thread / units, unit = thread % units;
-  int slot = 0;
-  for (long long tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    const int left = static_cast<int>(min(pixels - tile * TILE, static_cast<long long>(TILE)));
-    const unsigned char* from = x + (tile * TILE + row) * (CIN * 2) + unit * 16;
-#pragma unroll 1
-    for (int part = 0; part < PARTS; ++part, ++slot, from += CHANNELS * 2) {
-      const Place place(slot);
-      wait_barrier(shared.empty + 8 * place.stage, place.phase ^ 1);
-      const unsigned to = shared.stages + place.stage * STAGE_BYTES + unit / 8 * (TILE * 128);
-#pragma unroll
-      for (int i = 0; i < TILE; i += rows)
-        copy_async<16>(to + (row + i) * 128 + ((unit ^ (row + i)) % 8 << 4),
-                       from + i * (CIN * 2), row + i < left);
-      arrive_when_copied(shared.full + 8 * place.stage);
-    }
-  }
 }
 
 // Products of one stage: blocks FIRST to FIRST + CHANNELS / 16 - 1 of the pixels' channels.
@@ -103,17 +53,17 @@ template <int PART>
 DEVICE void multiply_parts(Sums (&sums)[PERIOD], const Shared& shared, int slot) {
   if constexpr (PART < PARTS) {
     const Place place(slot + PART);
-    wait_barrier(shared.full + 8 * place.stage, place.phase);
+    const unsigned stage = shared.wait_for(place);
     show_to_tensor_cores();
 #pragma unroll
     for (int r = 0; r < PERIOD; ++r) hold(sums[r]);
     begin_products();
-    multiply<PART>(sums, shared.weights, shared.stages + place.stage * STAGE_BYTES);
+    multiply<PART>(sums, shared.weights, stage);
     commit_products();
     wait_products<0>();
 #pragma unroll
     for (int r = 0; r < PERIOD; ++r) hold(sums[r]);
-    if (threadIdx.x % 32 == 0) arrive(shared.empty + 8 * place.stage);
+    shared.give_back(place);
     multiply_parts<PART + 1>(sums, shared, slot);
   }
 }
@@ -163,37 +113,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     sliding_forward_hopper(const unsigned char* x, const unsigned char* packed, const float* bias,
                            unsigned char* y, long long pixels) {
   extern __shared__ __align__(1024) unsigned char memory[];
-  const Shared shared((shared_address(memory) + 1023) / 1024 * 1024);  // swizzling goes by address
+  const Shared shared(shared_address(memory), WEIGHT_BYTES);
+  shared.begin();
   const int group = threadIdx.x / 128;
-  const long long tiles = (pixels + TILE - 1) / TILE;
-  if (threadIdx.x == 0) {
-    for (int i = 0; i < STAGES; ++i) {
-      start_barrier(shared.full + 8 * i, 128);
-      start_barrier(shared.empty + 8 * i, 4);
-    }
-    start_barrier(shared.loaded, 1);
-    publish_barriers();
-  }
-  __syncthreads();
   if (group == WARPGROUPS) {
     give_registers<LOADING_REGISTERS>();
-    if (threadIdx.x % 128 == 0) {
-      arrive_expecting(shared.loaded, WEIGHT_BYTES);
-      copy_block(shared.weights, packed + blockIdx.y * static_cast<long long>(WEIGHT_BYTES),
-                 WEIGHT_BYTES, shared.loaded);
-    }
-    load(shared, x, tiles, pixels);
+    shared.load_weights(packed, WEIGHT_BYTES);
+    load_tiles<CIN, true>(shared, x, pixels);
   } else {
     take_registers<MULTIPLYING_REGISTERS>();
     wait_barrier(shared.loaded, 0);
     int slot = group * PARTS;
-    for (long long tile = blockIdx.x + group * static_cast<long long>(gridDim.x); tile < tiles;
+    for (long long tile = blockIdx.x + group * static_cast<long long>(gridDim.x);
+         tile * TILE < pixels;
          tile += WARPGROUPS * static_cast<long long>(gridDim.x), slot += WARPGROUPS * PARTS) {
       Sums sums[PERIOD];
       if constexpr (BIAS) start(sums, bias);
       multiply_parts<0>(sums, shared, slot);
       store(sums, y + (tile * TILE * COUT + blockIdx.y * (Q * PERIOD)) * 2,
-            static_cast<int>(min(pixels - tile * TILE, static_cast<long long>(TILE))));
+            pixels_left(tile, pixels));
     }
   }
 }

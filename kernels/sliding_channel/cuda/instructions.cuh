@@ -43,6 +43,18 @@ DEVICE void copy_async(unsigned to, const void* from, bool valid) {
                : "memory");
 }
 
+DEVICE void read_unit(unsigned* words, unsigned address) {
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "r"(address)
+               : "memory");
+}
+
+// The lower or the upper halves of two words, side by side.
+DEVICE unsigned halves_of(unsigned first, unsigned second, bool upper) {
+  return __byte_perm(first, second, upper ? 0x7632 : 0x5410);
+}
+
 // Barriers in shared memory, which count arrivals and bytes.
 
 DEVICE void start_barrier(unsigned barrier, int arrivals) {
@@ -145,22 +157,32 @@ DEVICE void hold(float (&sums)[TILES][4]) {
   LIST32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
          "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 
-// d += a b for 16 columns of K, or d = a b.
-#define PRODUCT(tiles, n, list, sums, left, right, kept)                                      \
+// d += a b for 16 columns of K, or d = a b. A thread's registers of A are those of the sums: two
+// columns of a row and of that 8 rows on, then the same 8 columns on.
+#define PRODUCT(tiles, n, list, sums, i0, i1, i2, i3, i4, i5)                                 \
   DEVICE void warpgroup_product(float (&d)[tiles][4], unsigned long long a,                   \
                                 unsigned long long b, bool keep) {                            \
-    asm volatile("{.reg .pred p; setp.ne.b32 p, " kept ", 0;"                                 \
+    asm volatile("{.reg .pred p; setp.ne.b32 p, " i2 ", 0;"                                   \
                  "wgmma.mma_async.sync.aligned.m64n" n "k16." PRODUCT_TYPES " {" list "}, "   \
-                 left ", " right ", p, 1, 1, 0, 0;}"                                          \
+                 i0 ", " i1 ", p, 1, 1, 0, 0;}"                                               \
                  : sums                                                                       \
                  : "l"(a), "l"(b), "r"(static_cast<int>(keep)));                              \
+  }                                                                                           \
+  DEVICE void warpgroup_product(float (&d)[tiles][4], const unsigned (&a)[4],                 \
+                                unsigned long long b, bool keep) {                            \
+    asm volatile("{.reg .pred p; setp.ne.b32 p, " i5 ", 0;"                                   \
+                 "wgmma.mma_async.sync.aligned.m64n" n "k16." PRODUCT_TYPES " {" list "}, {"  \
+                 i0 ", " i1 ", " i2 ", " i3 "}, " i4 ", p, 1, 1, 0;}"                         \
+                 : sums                                                                       \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b),                        \
+                   "r"(static_cast<int>(keep)));                                              \
   }
 
-PRODUCT(2, "16", LIST8, SUMS2(0), "%8", "%9", "%10")
-PRODUCT(4, "32", LIST16, SUMS4(0), "%16", "%17", "%18")
-PRODUCT(8, "64", LIST32, SUMS8(0), "%32", "%33", "%34")
-#define SUMS16 SUMS8(0), SUMS8(8)
-PRODUCT(16, "128", LIST64, SUMS16, "%64", "%65", "%66")
+#define SUMS16(j) SUMS8(j), SUMS8(j + 8)
+PRODUCT(2, "16", LIST8, SUMS2(0), "%8", "%9", "%10", "%11", "%12", "%13")
+PRODUCT(4, "32", LIST16, SUMS4(0), "%16", "%17", "%18", "%19", "%20", "%21")
+PRODUCT(8, "64", LIST32, SUMS8(0), "%32", "%33", "%34", "%35", "%36", "%37")
+PRODUCT(16, "128", LIST64, SUMS16(0), "%64", "%65", "%66", "%67", "%68", "%69")
 
 #undef SUMS
 #undef SUMS2
