@@ -6,17 +6,13 @@ All images are channels-last, so that their pixels are the rows of a matrix.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 
-from kernels.sliding_channel import launch
-from kernels.sliding_channel.packing import (
-    dense_matrix,
-    pack_both,
-    pack_forward,
-    window_entries,
-)
+from kernels.sliding_channel import launch, plan_hopper
+from kernels.sliding_channel.packing import DENSE, pack, window_entries
 from kernels.sliding_channel.plan import (
     FEW_PIXELS,
     Structure,
@@ -25,6 +21,34 @@ from kernels.sliding_channel.plan import (
     refuses_structure,
     refuses_weight_gradient,
 )
+
+
+class Route(NamedTuple):
+    """Which kernels run a layer: CUDA sources, or ``packing.DENSE``."""
+
+    forward: str
+    input_gradient: str
+
+
+@lru_cache(maxsize=1024)
+def route(s: Structure, capability: tuple[int, int] | None) -> Route:
+    """Return which kernels run a layer.
+
+    Args:
+        s: the windows.
+        capability: of a GPU that runs halves; None for anything else.
+    """
+    if capability is None:
+        return Route(DENSE, DENSE)
+    found = Route("forward.cu", "input_gradient.cu")
+    if refuses_structure(s) or refuses_input_gradient(s) or loses_to_dense(s):
+        found = Route(DENSE, DENSE)
+    if capability == plan_hopper.CAPABILITY:
+        if plan_hopper.refuses_forward(s) is None:
+            found = found._replace(forward="forward_hopper.cu")
+        if plan_hopper.refuses_input_gradient(s) is None:
+            found = found._replace(input_gradient="input_gradient_hopper.cu")
+    return found
 
 
 def prepare(
@@ -38,15 +62,16 @@ def prepare(
         training: whether gradients will be asked for; without them the second is None.
 
     Returns:
-        Packed weights, flat, or twice the dense matrix (c_out, c_in).
+        Packed weights, flat, or the dense matrix (c_out, c_in).
     """
-    refusal = refuses_structure(s)
-    if training:
-        refusal = refusal or refuses_input_gradient(s)
-    if refusal or loses_to_dense(s) or not on_kernels(weight):
-        matrix = dense_matrix(weight, s)
+    chosen = _route(weight, s)
+    if not training:
+        return pack(weight, s, chosen[:1])[0], None
+    if chosen.forward == chosen.input_gradient:
+        (matrix,) = pack(weight, s, chosen[:1])
         return matrix, matrix
-    return pack_both(weight, s) if training else (pack_forward(weight, s), None)
+    forward, backward = pack(weight, s, chosen)
+    return forward, backward
 
 
 def product(
@@ -54,10 +79,11 @@ def product(
 ) -> torch.Tensor:
     """Return the product of x (b, c_in, h, w) with prepared weights, channels-last."""
     x = aligned(x)
-    if prepared.dim() == 2:
+    chosen = _route(x, s).forward
+    if chosen == DENSE:
         return F.linear(_rows(x), prepared, bias).permute(0, 3, 1, 2)
     with torch.cuda.device(x.device):
-        return launch.run_forward(x, prepared, None if bias is None else bias.float(), s)
+        return launch.run_forward(x, prepared, None if bias is None else bias.float(), s, chosen)
 
 
 def gradients(
@@ -82,25 +108,29 @@ def gradients(
     if not (few and dy.is_cuda and dx is not None and wants[1]):
         if dx is not None:
             _input_gradient(dy, prepared, s, dx)
-        return dx, _weight_gradient(x, dy, prepared, s) if wants[1] else None
+        return dx, _weight_gradient(x, dy, s) if wants[1] else None
     # Each leaves the GPU half empty: side by side.
     with torch.cuda.device(dy.device):
         current, side = torch.cuda.current_stream(), _side_stream(dy.device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
             _input_gradient(dy, prepared, s, dx)
-        dw = _weight_gradient(x, dy, prepared, s)
+        dw = _weight_gradient(x, dy, s)
         current.wait_stream(side)
     return dx, dw
 
 
-def on_kernels(tensor: torch.Tensor) -> bool:
-    """Whether type and device are those of the kernels."""
-    return (
-        tensor.is_cuda
-        and tensor.dtype in (torch.float16, torch.bfloat16)
-        and torch.cuda.get_device_capability(tensor.device) >= (8, 0)
-    )
+def _route(tensor: torch.Tensor, s: Structure) -> Route:
+    """Return the route of a layer whose images or weights are like a tensor."""
+    return route(s, _capability(tensor))
+
+
+def _capability(tensor: torch.Tensor) -> tuple[int, int] | None:
+    """Return the compute capability of the device, None where it or the type has no kernels."""
+    if not tensor.is_cuda or tensor.dtype not in (torch.float16, torch.bfloat16):
+        return None
+    found = torch.cuda.get_device_capability(tensor.device)
+    return found if found >= (8, 0) else None
 
 
 def aligned(images: torch.Tensor) -> torch.Tensor:
@@ -114,21 +144,20 @@ def aligned(images: torch.Tensor) -> torch.Tensor:
 def _input_gradient(
     dy: torch.Tensor, prepared: torch.Tensor, s: Structure, out: torch.Tensor
 ) -> None:
-    if prepared.dim() == 2:
+    chosen = _route(dy, s).input_gradient
+    if chosen == DENSE:
         torch.mm(_rows(dy).flatten(0, 2), prepared, out=_rows(out).flatten(0, 2))
         return
     with torch.cuda.device(dy.device):
-        launch.run_input_gradient(dy, prepared, s, out=out)
+        launch.run_input_gradient(dy, prepared, s, chosen, out=out)
 
 
-def _weight_gradient(
-    x: torch.Tensor, dy: torch.Tensor, prepared: torch.Tensor, s: Structure
-) -> torch.Tensor:
+def _weight_gradient(x: torch.Tensor, dy: torch.Tensor, s: Structure) -> torch.Tensor:
     few = x.shape[0] * x.shape[2] * x.shape[3] <= FEW_PIXELS
-    refusal = refuses_structure(s) or refuses_weight_gradient(s)
-    if few and (refusal or prepared.dim() == 2):
+    none = _capability(x) is None or refuses_structure(s) or refuses_weight_gradient(s)
+    if few and (none or loses_to_dense(s)):
         return window_entries(_rows(dy).flatten(0, 2).T @ _rows(x).flatten(0, 2), s)
-    if refusal or not on_kernels(x):
+    if none:
         return window_entries(_dense_weight_gradient(x, dy, s), s)
     with torch.cuda.device(x.device):
         return launch.run_weight_gradient(x, dy, s)

@@ -13,6 +13,7 @@ constexpr int Q = COUT / PERIOD / SPLIT;
 constexpr int BLOCKS = CIN / 16, STEPS = WIDTH / 16;  // of 16 channels: a pixel's and a window's
 constexpr int PARTS = CIN / CHANNELS;                 // stages a tile
 constexpr int WEIGHT_BYTES = Q * PERIOD * WIDTH * 2;
+static_assert(STAGES > PARTS * (WARPGROUPS - 1), "no wait for the round after the next");
 static_assert(PERIOD <= 8 && 8 % PERIOD == 0, "units of 8 outputs");
 static_assert(Q % 16 == 0 && Q * PERIOD % 32 == 0 && PERIOD * WIDTH % 64 == 0, "whole rows");
 static_assert(SHIFT % 16 == 0, "whole steps");
@@ -110,7 +111,7 @@ DEVICE void start(Sums (&sums)[PERIOD], const float* bias) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    sliding_forward_hopper(const unsigned char* x, const unsigned char* packed, const float* bias,
+    sliding_forward(const unsigned char* x, const unsigned char* packed, const float* bias,
                            unsigned char* y, long long pixels) {
   extern __shared__ __align__(1024) unsigned char memory[];
   const Shared shared(shared_address(memory), WEIGHT_BYTES);

@@ -22,6 +22,7 @@ constexpr int UNITS = PERIOD / 2;          // of 8 outputs, a thread's of a step
 constexpr int COLUMNS = MEMBERS * Q;       // of a chunk's weights
 constexpr int CHUNK_BYTES = CHUNK * COLUMNS * 2;
 constexpr int WEIGHT_BYTES = OWN * CHUNK_BYTES;
+static_assert(STAGES > PARTS * (WARPGROUPS - 1), "no wait for the round after the next");
 static_assert(PERIOD == 2 || PERIOD == 4 || PERIOD == 8, "whole units");
 static_assert(CHUNK % 32 == 0 && COLUMNS % 64 == 0 && CHANNELS % STEP == 0, "whole rows");
 static_assert(WIDTH % CHUNK == 0 && CIN % (CHUNK * SPLIT) == 0 && SPLIT <= 2, "whole chunks");
@@ -129,7 +130,7 @@ DEVICE void walk(const Shared& shared, unsigned char* dx, long long pixels) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    sliding_input_gradient_hopper(const unsigned char* dy, const unsigned char* packed,
+    sliding_input_gradient(const unsigned char* dy, const unsigned char* packed,
                                   unsigned char* dx, long long pixels) {
   extern __shared__ __align__(1024) unsigned char memory[];
   const Shared shared(shared_address(memory), WEIGHT_BYTES);
