@@ -189,14 +189,12 @@ def _plan(kernel: str, s: Structure, pixels: int, device: torch.device, bias: bo
         return plan_hopper.forward_plan(s, bias=bias)
     if kernel == "input_gradient_hopper.cu":
         return plan_hopper.input_gradient_plan(s)
-    card = {"sms": _sms(device), "capability": torch.cuda.get_device_capability(device)}
+    sms, capability = _sms(device), torch.cuda.get_device_capability(device)
     if kernel == "forward.cu":
-        return plans.forward_plan(s, pixels, bias=bias, **card)
-    rules = {
-        "input_gradient.cu": plans.input_gradient_plan,
-        "weight_gradient.cu": plans.weight_gradient_plan,
-    }
-    return rules[kernel](s, pixels, **card)
+        return plans.forward_plan(s, pixels, bias=bias, sms=sms, capability=capability)
+    if kernel == "input_gradient.cu":
+        return plans.input_gradient_plan(s, pixels, sms=sms, capability=capability)
+    return plans.weight_gradient_plan(s, pixels, sms=sms, capability=capability)
 
 
 @cache

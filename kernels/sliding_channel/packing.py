@@ -32,7 +32,7 @@ def pack(weight: torch.Tensor, s: Structure, kernels: Sequence[str]) -> tuple[to
     """
     counts = [len(TABLES[name](s, weight.device)) for name in kernels]
     table = _tables(s, tuple(kernels), weight.device)
-    parts = zip(kernels, _gather(weight, table).split(counts), strict=True)
+    parts = zip(kernels, torch.split(_gather(weight, table), counts), strict=True)
     return tuple(part.view(s.c_out, s.c_in) if name == DENSE else part for name, part in parts)
 
 
