@@ -30,6 +30,7 @@ from kernels.sliding_channel.module import SlidingChannelConv2d
 from kernels.sliding_channel.surgery import to_sliding_channel
 from kernels.timing import TimingPolicy, time_interleaved
 
+KINDS = ("DW+PW", "DW+SCC")
 BATCH = 256
 RATE = 0.4
 WARM_UP = 3
@@ -172,7 +173,7 @@ def latencies(given: argparse.Namespace, batch: int) -> dict[str, float]:
 def trainings(given: argparse.Namespace) -> Iterator[Row]:
     """Yield a row for each training as it ends."""
     spawned = multiprocessing.get_context("spawn")
-    wanted = [(kind, seed) for seed in range(given.seeds) for kind in ("DW+PW", "DW+SCC")]
+    wanted = [(kind, seed) for seed in range(given.seeds) for kind in given.kinds]
     with ProcessPoolExecutor(given.processes or len(wanted), mp_context=spawned) as pool:
         jobs = [pool.submit(train, kind, seed, given) for kind, seed in wanted]
         for job in as_completed(jobs):
@@ -185,6 +186,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--cg", type=int, default=2)
     parser.add_argument("--co", type=float, default=0.5)
     parser.add_argument("--processes", type=int, help="at once; by default all")
@@ -196,7 +198,7 @@ def main() -> None:
     found: dict[str, object] = {"epochs": given.epochs}
     if given.out is not None and given.out.exists():
         found = json.loads(given.out.read_text())
-    for kind in ("DW+PW", "DW+SCC"):
+    for kind in KINDS:
         params, macs = sizes(network(kind, given.cg, given.co))
         found[kind] = {"params": params, "macs": macs}
         say(f"{kind:<7} {params:,} parameters, {macs:,} multiply-accumulates")
@@ -212,7 +214,7 @@ def main() -> None:
             found["rows"] = rows
             if given.out is not None:
                 given.out.write_text(json.dumps(found, indent=1))
-        for kind in ("DW+PW", "DW+SCC"):
+        for kind in given.kinds:
             reached = [float(str(row["accuracy"])) for row in rows if row["kind"] == kind]
             say(f"{kind:<7} mean {statistics.fmean(reached):.2f} %")
     if given.out is not None:

@@ -30,20 +30,29 @@ class Route(NamedTuple):
     input_gradient: str
 
 
+class Packed(NamedTuple):
+    """Weights as a kernel reads them."""
+
+    kernel: str
+    weights: torch.Tensor
+
+
 @lru_cache(maxsize=1024)
-def route(s: Structure, capability: tuple[int, int] | None) -> Route:
+def route(s: Structure, capability: tuple[int, int] | None, few: bool) -> Route:
     """Return which kernels run a layer.
 
     Args:
         s: the windows.
         capability: of a GPU that runs halves; None for anything else.
+        few: whether there are :data:`FEW_PIXELS` or fewer: too little work for Hopper's kernels,
+            which first bring all weights into shared memory.
     """
     if capability is None:
         return Route(DENSE, DENSE)
     found = Route("forward.cu", "input_gradient.cu")
     if refuses_structure(s) or refuses_input_gradient(s) or loses_to_dense(s):
         found = Route(DENSE, DENSE)
-    if capability == plan_hopper.CAPABILITY:
+    if capability == plan_hopper.CAPABILITY and not few:
         if plan_hopper.refuses_forward(s) is None:
             found = found._replace(forward="forward_hopper.cu")
         if plan_hopper.refuses_input_gradient(s) is None:
@@ -52,44 +61,40 @@ def route(s: Structure, capability: tuple[int, int] | None) -> Route:
 
 
 def prepare(
-    weight: torch.Tensor, s: Structure, *, training: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+    weight: torch.Tensor, s: Structure, x: torch.Tensor, *, training: bool
+) -> tuple[Packed, Packed | None]:
     """Return the weights as ``product`` and as ``gradients`` take them.
 
     Args:
         weight: (c_out, gw).
         s: the windows.
+        x: the input (b, c_in, h, w), of which only type, device and size matter.
         training: whether gradients will be asked for; without them the second is None.
-
-    Returns:
-        Packed weights, flat, or the dense matrix (c_out, c_in).
     """
-    chosen = _route(weight, s)
-    if not training:
-        return pack(weight, s, chosen[:1])[0], None
-    if chosen.forward == chosen.input_gradient:
-        (matrix,) = pack(weight, s, chosen[:1])
-        return matrix, matrix
-    forward, backward = pack(weight, s, chosen)
-    return forward, backward
+    chosen = _route(x, s)
+    kernels = chosen if training else chosen[:1]
+    different = tuple(dict.fromkeys(kernels))
+    found = dict(zip(different, pack(weight, s, different), strict=True))
+    forward, *backward = (Packed(kernel, found[kernel]) for kernel in kernels)
+    return forward, backward[0] if training else None
 
 
 def product(
-    x: torch.Tensor, prepared: torch.Tensor, bias: torch.Tensor | None, s: Structure
+    x: torch.Tensor, prepared: Packed, bias: torch.Tensor | None, s: Structure
 ) -> torch.Tensor:
     """Return the product of x (b, c_in, h, w) with prepared weights, channels-last."""
     x = aligned(x)
-    chosen = _route(x, s).forward
-    if chosen == DENSE:
-        return F.linear(_rows(x), prepared, bias).permute(0, 3, 1, 2)
+    if prepared.kernel == DENSE:
+        return F.linear(_rows(x), prepared.weights, bias).permute(0, 3, 1, 2)
+    added = None if bias is None else bias.float()
     with torch.cuda.device(x.device):
-        return launch.run_forward(x, prepared, None if bias is None else bias.float(), s, chosen)
+        return launch.run_forward(x, prepared.weights, added, s, prepared.kernel)
 
 
 def gradients(
     dy: torch.Tensor,
     x: torch.Tensor,
-    prepared: torch.Tensor,
+    prepared: Packed,
     s: Structure,
     wants: tuple[bool, bool] = (True, True),
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
@@ -103,9 +108,8 @@ def gradients(
         wants: whether the input's gradient is wanted, and the weights'.
     """
     dy, x = aligned(dy), aligned(x)
-    few = dy.shape[0] * dy.shape[2] * dy.shape[3] <= FEW_PIXELS
     dx = launch.empty_images(dy, s.c_in) if wants[0] else None
-    if not (few and dy.is_cuda and dx is not None and wants[1]):
+    if not (_is_few(dy) and dy.is_cuda and dx is not None and wants[1]):
         if dx is not None:
             _input_gradient(dy, prepared, s, dx)
         return dx, _weight_gradient(x, dy, s) if wants[1] else None
@@ -120,9 +124,13 @@ def gradients(
     return dx, dw
 
 
-def _route(tensor: torch.Tensor, s: Structure) -> Route:
-    """Return the route of a layer whose images or weights are like a tensor."""
-    return route(s, _capability(tensor))
+def _route(images: torch.Tensor, s: Structure) -> Route:
+    """Return the route of a layer whose images (b, channels, h, w) are like these."""
+    return route(s, _capability(images), _is_few(images))
+
+
+def _is_few(images: torch.Tensor) -> bool:
+    return images.shape[0] * images.shape[2] * images.shape[3] <= FEW_PIXELS
 
 
 def _capability(tensor: torch.Tensor) -> tuple[int, int] | None:
@@ -141,21 +149,17 @@ def aligned(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
-def _input_gradient(
-    dy: torch.Tensor, prepared: torch.Tensor, s: Structure, out: torch.Tensor
-) -> None:
-    chosen = _route(dy, s).input_gradient
-    if chosen == DENSE:
-        torch.mm(_rows(dy).flatten(0, 2), prepared, out=_rows(out).flatten(0, 2))
+def _input_gradient(dy: torch.Tensor, prepared: Packed, s: Structure, out: torch.Tensor) -> None:
+    if prepared.kernel == DENSE:
+        torch.mm(_rows(dy).flatten(0, 2), prepared.weights, out=_rows(out).flatten(0, 2))
         return
     with torch.cuda.device(dy.device):
-        launch.run_input_gradient(dy, prepared, s, chosen, out=out)
+        launch.run_input_gradient(dy, prepared.weights, s, prepared.kernel, out=out)
 
 
 def _weight_gradient(x: torch.Tensor, dy: torch.Tensor, s: Structure) -> torch.Tensor:
-    few = x.shape[0] * x.shape[2] * x.shape[3] <= FEW_PIXELS
     none = _capability(x) is None or refuses_structure(s) or refuses_weight_gradient(s)
-    if few and (none or loses_to_dense(s)):
+    if _is_few(x) and (none or loses_to_dense(s)):
         return window_entries(_rows(dy).flatten(0, 2).T @ _rows(x).flatten(0, 2), s)
     if none:
         return window_entries(_dense_weight_gradient(x, dy, s), s)
