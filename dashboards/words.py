@@ -17,6 +17,7 @@ _WORDS = {
     "bits_per_byte": ("Validation bits a byte", "", "95 % interval"),
     "test_bits_per_byte": ("Test bits a byte", "", "95 % interval"),
     "latency_ms": ("Latency", "ms", "95 % of other runs"),
+    "trained_latency_ms": ("Latency with trained weights", "ms", "95 % of other runs"),
     "energy_mj": ("Energy", "mJ", ""),
     "peak_memory_mb": ("Peak memory", "MB", ""),
     "params": ("Parameters", "", ""),

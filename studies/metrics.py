@@ -50,6 +50,7 @@ METRICS: dict[str, MetricKind] = {
     "bits_per_byte": MetricKind("bits a byte of the validation split", "min", defaults=_TRAINED),
     "test_bits_per_byte": MetricKind("bits a byte of the test split", "min", False, _TRAINED),
     "latency_ms": MetricKind("ms a batch", "min", defaults=_RUN),
+    "trained_latency_ms": MetricKind("ms a batch, with the trained weights", "min", False, _RUN),
     "energy_mj": MetricKind("mJ a batch", "min", defaults=_SIZE),
     "peak_memory_mb": MetricKind("MB a batch", "min", defaults=_SIZE),
     "params": MetricKind("", "min"),
