@@ -30,6 +30,9 @@ _WORDS = {
     "rf_gain": ("3DRF gain", "nats", ""),
     "rf_volume": ("3DRF volume", "nats", ""),
     "rf_local": ("3DRF local", "nats", ""),
+    "path_local": ("Computation of a path", "nats", ""),
+    "shortest_path": ("Shortest path", "layers", ""),
+    "path_pools": ("Pooling on a path", "layers", ""),
 }
 
 

@@ -63,6 +63,9 @@ METRICS: dict[str, MetricKind] = {
     "rf_gain": MetricKind("nats", "max"),
     "rf_volume": MetricKind("nats", "max"),
     "rf_local": MetricKind("nats", "max"),
+    "path_local": MetricKind("nats", "max"),
+    "shortest_path": MetricKind("layers", "min"),
+    "path_pools": MetricKind("layers", "min"),
 }
 """Every metric of the tool by name; a user's evaluator may give others."""
 
