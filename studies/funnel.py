@@ -5,12 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isnan
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from evaluators.protocol import Evaluator
+from evaluators.proxies.agreement import kendall
 from kernels.errors import NasError
 from studies.config import GateConfig, StudyConfig
 from studies.metrics import Constraint, Direction, parse_metric
@@ -22,7 +23,7 @@ _WINDOW = 500
 _PEERS = 50
 """The same of a rung: a search gets better, and is stopped by what it finds now. With all 500 the
 table of NAS-Bench-201 lost the same and saved a sixth less."""
-_TRAINED_ENOUGH = 20
+TRAINED_ENOUGH = 20
 """Trained candidates from which the use of a proxy is judged."""
 _RANK = {"latency_ms": 1, "peak_memory_mb": 2, "energy_mj": 4, "accuracy": 5}
 _SLOT_RANK = {"inline": 0, "measurement": 2, "training": 5}
@@ -216,23 +217,16 @@ def misleads(
         accuracy: their accuracies.
 
     Returns:
-        The two rank correlations in a sentence; None while the proxy is the better one or fewer
+        Kendall's tau-b of the two in a sentence; None while the proxy is the better one or fewer
         than 20 candidates are trained.
     """
-    if len(accuracy) < _TRAINED_ENOUGH:
+    if len(accuracy) < TRAINED_ENOUGH:
         return None
-    mine, plain = _spearman(proxy, accuracy), _spearman(params, accuracy)
-    if mine >= plain:
+    truth = np.asarray(accuracy)
+    mine, plain = (kendall(np.asarray(item), truth) for item in (proxy, params))
+    if isnan(plain) or mine >= plain:
         return None
     return (
         f"rank correlation with accuracy {mine:.2f} on {len(accuracy)} trained candidates, "
         f"that of params {plain:.2f}"
     )
-
-
-def _spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return the rank correlation; 0 where one of the two is constant."""
-    ranks = np.vstack([rankdata(a), rankdata(b)])
-    if (np.ptp(ranks, axis=1) == 0).any():
-        return 0.0
-    return float(np.corrcoef(ranks)[0, 1])

@@ -34,6 +34,18 @@ DESCRIPTION: Scores = {
 }
 """What the ranking by the description alone joins: size, reach, and three figures of paths."""
 
+FUSED = "joint"
+"""Name of the ranking that joins :data:`DESCRIPTION`."""
+
+SINGLE: Scores = {
+    **DESCRIPTION,
+    "layers": "max",
+    "depth": "max",
+    "rf_volume": "max",
+    "rf_local": "max",
+}
+"""Scores found by arithmetic, and which way each ranks; as a cost, size is better small."""
+
 
 def fuse(columns: Mapping[str, Sequence[float] | Floats], scores: Scores = DESCRIPTION) -> Floats:
     """Return the joint score of some candidates, (n,); more is better, 0 is the most.

@@ -1,0 +1,66 @@
+"""``nas proxies``: scores that need no training, how far to trust them, and what they improve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from nas.commands.shared import AsJson, Run, Study, complete_space
+from nas.output import progress, show
+
+
+class _RunByDefault(TyperGroup):
+    """Takes ``nas proxies RUN`` for ``nas proxies check RUN``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; what is none and no option is a run."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["check", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_RunByDefault, no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
+
+
+@app.command(short_help="A study's proxies against its own trained trials.")
+def check(run: Run, study: Study = None, as_json: AsJson = False) -> None:
+    """Compare each proxy with what this study's own training found; also as 'nas proxies RUN'.
+
+    A proxy that ranks the trained trials worse than their parameter count does is switched off.
+    """
+    from nas.jobs import proxies as job
+
+    show(job.check(run, study), as_json=as_json, text=job.check_text)
+
+
+@app.command(short_help="Proxies on a table of results.")
+def bench(
+    table: Annotated[
+        list[Path], typer.Argument(help="CSV files of the table.", metavar="FILE.csv[.gz]...")
+    ],
+    truth: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of qualities; may be repeated.", metavar="COLUMN"),
+    ] = None,
+    space: Annotated[
+        str,
+        typer.Option(help="What the rows are candidates of.", autocompletion=complete_space),
+    ] = "nas-bench-201",
+    networks: Annotated[
+        int, typer.Option(min=0, help="Random networks to take; 0: all.", metavar="N")
+    ] = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """Build networks of a table, score them, and compare the ranking with their qualities.
+
+    Networks that nothing of the input passes through are left out. The sample is always the same.
+    """
+    from nas.jobs import proxies as job
+
+    result = job.bench(table, truth=truth or [], space=space, networks=networks, say=progress)
+    show(result, as_json=as_json, text=job.bench_text)
