@@ -33,6 +33,15 @@ _WORDS = {
     "path_local": ("Computation of a path", "nats", ""),
     "shortest_path": ("Shortest path", "layers", ""),
     "path_pools": ("Pooling on a path", "layers", ""),
+    "joint_rank": ("Joint rank by description", "", ""),
+    "jacob_cov": ("Jacobian covariance", "", ""),
+    "naswot": ("NASWOT", "", ""),
+    "synflow": ("SynFlow", "", ""),
+    "zico": ("ZiCo", "", ""),
+    "expressivity": ("Expressivity", "nats", ""),
+    "progressivity": ("Progressivity", "nats", ""),
+    "trainability": ("Trainability", "", ""),
+    "vkdnw": ("VKDNW", "nats", ""),
 }
 
 

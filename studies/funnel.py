@@ -14,7 +14,7 @@ from evaluators.protocol import Evaluator
 from evaluators.proxies.agreement import kendall
 from kernels.errors import NasError
 from studies.config import GateConfig, StudyConfig
-from studies.metrics import Constraint, Direction, parse_metric
+from studies.metrics import UNTRAINED, Constraint, Direction, parse_metric
 from studies.rungs import Rung
 from studies.samplers.ranking import crowding
 
@@ -26,6 +26,8 @@ table of NAS-Bench-201 lost the same and saved a sixth less."""
 TRAINED_ENOUGH = 20
 """Trained candidates from which the use of a proxy is judged."""
 _RANK = {"latency_ms": 1, "peak_memory_mb": 2, "energy_mj": 4, "accuracy": 5}
+_UNTRAINED_RANK = 0.5
+"""Of scores of fresh networks: half a second each, before what must be measured alone."""
 _SLOT_RANK = {"inline": 0, "measurement": 2, "training": 5}
 
 
@@ -180,6 +182,8 @@ def _price(evaluator: Evaluator, final: set[str], position: int) -> float:
     if evaluator.slot == "inline":
         return 0.0
     metric = parse_metric(evaluator.metrics[0], own=True)
+    if metric.name in UNTRAINED:
+        return _UNTRAINED_RANK
     rank = _RANK.get(metric.name, _SLOT_RANK[evaluator.slot])
     if evaluator.slot == "training":
         ends = (str(parse_metric(name, own=True).after(0)) for name in evaluator.metrics)

@@ -34,8 +34,8 @@ DESCRIPTION: Scores = {
 }
 """What the ranking by the description alone joins: size, reach, and three figures of paths."""
 
-FUSED = "joint"
-"""Name of the ranking that joins :data:`DESCRIPTION`."""
+FUSED = "joint_rank"
+"""The metric that joins :data:`DESCRIPTION`."""
 
 SINGLE: Scores = {
     **DESCRIPTION,

@@ -112,3 +112,23 @@ def test_the_joint_ranking_of_nas_bench_201() -> None:
     for name, way in DESCRIPTION.items():
         single = kendalltau(columns[name], truth)[0] * (1 if way == "max" else -1)
         assert single < 0.7
+
+
+def test_a_candidate_is_ranked_among_others_of_its_space() -> None:
+    from random import Random
+
+    from evaluators.joint import JointEvaluator
+    from search_spaces.zoo import load_space
+
+    space = load_space("mobile-cnn-small")
+    evaluator = JointEvaluator(space, CIFAR)
+    nets = [space.sample(Random(seed), CIFAR).architecture for seed in range(40)]
+    found = [evaluator.evaluate(net)[0].value for net in nets]
+    columns: dict[str, list[float]] = {name: [] for name in DESCRIPTION}
+    for net in nets:
+        for item in AnalyticEvaluator().evaluate(net):
+            if item.metric in columns:
+                columns[item.metric].append(item.value)
+    ranks = np.argsort(np.argsort(found)), np.argsort(np.argsort(fuse(columns)))
+    assert np.corrcoef(*ranks)[0, 1] > 0.9
+    assert all(value < 0 for value in found)
