@@ -105,7 +105,7 @@ def _search(chain: Chain, image: Shape, budget: Budget, results: int) -> list[_L
     stretches = chain.stretches
     prices = [_price(item) for item in stretches]
     # What everything behind a stretch costs at least.
-    behind = [(0, 0, 0)]
+    behind: list[_Price] = [(0, 0, 0)]
     for item, price in zip(reversed(stretches), reversed(prices), strict=True):
         count = item.least if item.repeats else item.count
         behind.append(tuple(b + count * p for b, p in zip(behind[-1], price, strict=True)))
