@@ -71,6 +71,12 @@ def bench(
     networks: Annotated[
         int, typer.Option(min=0, help="Random networks to take; 0: all.", metavar="N")
     ] = 1000,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="Score of fresh networks to compute too; may be repeated."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Of the fresh networks.", metavar="N")] = 5,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Build networks of a table, score them, and compare the ranking with their qualities.
@@ -79,7 +85,16 @@ def bench(
     """
     from nas.jobs import proxies as job
 
-    result = job.bench(table, truth=truth or [], space=space, networks=networks, say=progress)
+    result = job.bench(
+        table,
+        truth=truth or [],
+        space=space,
+        networks=networks,
+        proxies=proxy or [],
+        seeds=seeds,
+        device=device,
+        say=progress,
+    )
     show(result, as_json=as_json, text=job.bench_text)
 
 

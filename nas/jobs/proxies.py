@@ -7,11 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from statistics import fmean, pstdev
+from typing import NamedTuple
 
 from evaluators.analytic import AnalyticEvaluator
 from evaluators.proxies.agreement import Agreement, agreement
 from evaluators.proxies.fusion import FUSED, SINGLE, fuse, oriented
+from evaluators.proxies.untrained import UntrainedEvaluator
 from evaluators.tabular import Table, TextDecider
+from kernels.device import detect
 from kernels.errors import NasError
 from nas.jobs.common import Json
 from nas.tables import table as text_table
@@ -29,6 +33,9 @@ def bench(
     truth: Sequence[str],
     space: str,
     networks: int,
+    proxies: Sequence[str],
+    seeds: int,
+    device: str | None,
     say: Callable[[str], None],
 ) -> Json:
     """Score the networks of a table and compare the ranking with their qualities.
@@ -38,6 +45,9 @@ def bench(
         truth: columns of qualities, more being better; those of NAS-Bench-201 if none.
         space: what the rows are candidates of.
         networks: how many live ones to take, at random; 0 for all.
+        proxies: scores of fresh networks to compute too.
+        seeds: how often each of these is computed, with weights and images of its own.
+        device: where they are computed.
         say: told how far it is.
 
     Raises:
@@ -48,52 +58,89 @@ def bench(
     if not names:
         raise NasError("Name a column of qualities with --truth.")
     qualities = {name: table.figures(name) for name in names}
-    rows, figures, seconds = _figures(table, load_space(space), networks, say)
-    scores = {name: oriented(figures[name], way) for name, way in SINGLE.items()}
-    scores[FUSED] = fuse(figures)
+    torch_device = detect(device).torch_name if proxies else "cpu"
+    fresh = [
+        UntrainedEvaluator(proxies, seed=seed, device=torch_device)
+        for seed in range(seeds if proxies else 0)
+    ]
+    scored = _scored(table, load_space(space), networks, fresh, say)
+    columns = {name: [oriented(scored.figures[name], way)] for name, way in SINGLE.items()}
+    columns |= {name: [oriented(found[name], "max") for found in scored.fresh] for name in proxies}
+    columns[FUSED] = [fuse(scored.figures)]
     return {
         "files": [str(file) for file in files],
-        "networks": len(rows),
-        "seconds_each": seconds / len(rows),
+        "networks": len(scored.rows),
+        "seeds": seeds,
+        "seconds_each": scored.seconds / len(scored.rows),
+        "fresh_seconds_each": scored.fresh_seconds / len(scored.rows) / max(len(fresh), 1),
         "truths": {
             name: {
-                proxy: agreement(values, quality[rows])._asdict()
-                for proxy, values in scores.items()
+                proxy: _over_seeds([agreement(values, quality[scored.rows]) for values in found])
+                for proxy, found in columns.items()
             }
             for name, quality in qualities.items()
         },
     }
 
 
-def _figures(
-    table: Table, space: Space, count: int, say: Callable[[str], None]
-) -> tuple[list[int], dict[str, list[float]], float]:
-    """Return rows of live networks, their figures by name, and the seconds it took to score."""
+class _Scored(NamedTuple):
+    """Rows of live networks, their figures by name, and the same of fresh ones, a seed each."""
+
+    rows: list[int]
+    figures: dict[str, list[float]]
+    fresh: list[dict[str, list[float]]]
+    seconds: float
+    fresh_seconds: float
+
+
+def _scored(
+    table: Table,
+    space: Space,
+    count: int,
+    evaluators: Sequence[UntrainedEvaluator],
+    say: Callable[[str], None],
+) -> _Scored:
+    """Build networks in a fixed random order and score them until there are enough."""
     data = EXAMPLES[space.reads]
-    evaluator = AnalyticEvaluator()
+    analytic = AnalyticEvaluator()
     order = list(range(len(table)))
     if count:
         Random(_SAMPLE_SEED).shuffle(order)
     rows: list[int] = []
-    figures: dict[str, list[float]] = {name: [] for name in evaluator.metrics}
-    seconds = 0.0
+    figures: dict[str, list[float]] = {name: [] for name in analytic.metrics}
+    fresh = [{name: list[float]() for name in item.metrics} for item in evaluators]
+    seconds = fresh_seconds = 0.0
     for row in order:
         network = space.run(TextDecider(table.answers[row]), data).architecture
         if not network.live:
             continue
         begin = time.perf_counter()
-        found = evaluator.evaluate(network)
+        found = analytic.evaluate(network)
         seconds += time.perf_counter() - begin
         rows.append(row)
         for item in found:
             figures[item.metric].append(item.value)
-        if len(rows) % _SAY_EVERY == 0:
+        begin = time.perf_counter()
+        for evaluator, column in zip(evaluators, fresh, strict=True):
+            for name, value in evaluator.scores(network).items():
+                column[name].append(value)
+        fresh_seconds += time.perf_counter() - begin
+        if len(rows) % (_SAY_EVERY if not evaluators else 20) == 0:
             say(f"{len(rows):,} networks")
         if len(rows) == count:
             break
     if not rows:
         raise NasError("No row of the table is a network that the input passes through.")
-    return rows, figures, seconds
+    return _Scored(rows, figures, fresh, seconds, fresh_seconds)
+
+
+def _over_seeds(found: Sequence[Agreement]) -> Json:
+    """Return the mean over seeds of each figure, and the deviation of Kendall's."""
+    means = {
+        name: fmean(item)
+        for name, item in zip(Agreement._fields, zip(*found, strict=True), strict=True)
+    }
+    return {**means, "tau_deviation": pstdev(item.tau for item in found)}
 
 
 def bench_text(result: Json) -> str:
@@ -102,9 +149,14 @@ def bench_text(result: Json) -> str:
         f"{result['networks']:,} networks; {1e3 * result['seconds_each']:.2f} ms each to score by "
         "arithmetic"
     ]
+    if result["fresh_seconds_each"]:
+        lines.append(
+            f"scores of fresh networks: {result['fresh_seconds_each']:.3f} s each, all together; "
+            f"mean over {result['seeds']} seeds"
+        )
     for truth, found in result["truths"].items():
         ordered = sorted(found.items(), key=lambda item: -item[1]["tau"])
-        rows = [[name, *_cells(Agreement(**item))] for name, item in ordered]
+        rows = [[name, *_cells(item)] for name, item in ordered]
         lines += ["", text_table([truth, *_HEADER], rows)]
     return "\n".join(lines)
 
@@ -112,9 +164,16 @@ def bench_text(result: Json) -> str:
 _HEADER = ("rho", "tau-b", "better half", "best tenth", "finds", "best")
 
 
-def _cells(item: Agreement) -> list[str]:
-    correlations = [f"{value:.3f}" for value in item[:4]]
-    return [*correlations, f"{item.found:.2f}", f"{item.best:.2f}"]
+def _cells(item: Json) -> list[str]:
+    deviation = f" +- {item['tau_deviation']:.3f}" if item["tau_deviation"] else ""
+    return [
+        f"{item['rho']:.3f}",
+        f"{item['tau']:.3f}{deviation}",
+        f"{item['half']:.3f}",
+        f"{item['tenth']:.3f}",
+        f"{item['found']:.2f}",
+        f"{item['best']:.2f}",
+    ]
 
 
 def check(run: Path, study: str | None) -> Json:
