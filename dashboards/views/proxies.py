@@ -11,6 +11,7 @@ from dashboards.columns import StudyColumns
 from dashboards.record import Floats, Reading, loads
 from dashboards.views.pack import pack
 from dashboards.words import study_metric
+from evaluators.proxies.agreement import kendall
 from studies.metrics import quality_of
 
 FEWEST = 10
@@ -68,12 +69,14 @@ def proxies_view(columns: StudyColumns, connection: Reading) -> dict[str, Any]:
         figures = columns.values(name)
         both = kept & np.isfinite(figures)
         found = rank_correlation(figures[both], truth[both])
+        tau = kendall(figures[both], truth[both]) if found else None
         shown = np.flatnonzero(both)[-_DRAWN:]
         rows.append(
             {
                 "metric": study_metric(name, config).to_json(),
                 "count": int(both.sum()),
                 "correlation": found._asdict() if found else None,
+                "tau": tau,
                 "numbers": pack(columns.number[shown]),
                 "x": pack(figures[shown]),
                 "y": pack(truth[shown]),
