@@ -42,6 +42,7 @@ _WORDS = {
     "progressivity": ("Progressivity", "nats", ""),
     "trainability": ("Trainability", "", ""),
     "vkdnw": ("VKDNW", "nats", ""),
+    "dss": ("DSS", "", ""),
 }
 
 

@@ -51,6 +51,7 @@ UNTRAINED = (
     "progressivity",
     "trainability",
     "vkdnw",
+    "dss",
 )
 """Scores of fresh networks; :mod:`evaluators.proxies.untrained` says what they are."""
 

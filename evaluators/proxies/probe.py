@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from evaluators.accuracy.initialise import initialise
 from evaluators.protocol import EvaluationError
-from search_spaces.architecture import Architecture
+from search_spaces.architecture import Architecture, Node
 from search_spaces.blocks import cuts
 from search_spaces.build import build
 from search_spaces.source import module_names
@@ -84,6 +84,18 @@ class Probe:
         nodes = self.architecture.nodes
         return [n for n, node in enumerate(nodes) if getattr(node.op, "act", None) in _RECTIFIERS]
 
+    def of_attention(self) -> list[nn.Module]:
+        """Return the linear layers that give attention what it reads, or read what it gives."""
+        nodes = self.architecture.nodes
+        near: set[int] = set()
+        for number, node in enumerate(nodes):
+            if any(nodes[item].op.kind == "attention" for item in node.inputs):
+                near.add(number)
+            if node.op.kind == "attention":
+                near |= {_before_rotation(nodes, item) for item in node.inputs}
+        layers = (self._calls[number][1] for number in sorted(near))
+        return [layer for layer in layers if isinstance(layer, nn.Linear)]
+
     def layers(self) -> list[nn.Conv2d | nn.Linear]:
         """Return the convolutions and linear layers, in order of the network."""
         found = (nn.Conv2d, nn.Linear)
@@ -91,6 +103,10 @@ class Probe:
 
 
 _RECTIFIERS = frozenset({"relu", "relu6"})
+
+
+def _before_rotation(nodes: Sequence[Node], number: int) -> int:
+    return nodes[number].inputs[0] if nodes[number].op.kind == "rotary" else number
 
 
 def _is_map(shape: tuple[int, ...]) -> bool:

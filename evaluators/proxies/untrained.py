@@ -14,6 +14,7 @@ predicts.
 | ``progressivity`` | its least growth from block to block | AZ-NAS |
 | ``trainability`` | gradients neither grow nor fade in a block | AZ-NAS |
 | ``vkdnw`` | evenness of the Fisher information's spectrum | VKDNW, CVPR 2025 |
+| ``dss`` | for transformers: diversity of attention's weights, saliency of others | CVPR 2022 |
 """
 
 from __future__ import annotations
@@ -140,20 +141,49 @@ def _blocks(probe: Probe, images: Tensor) -> Mapping[str, Tensor]:
 
 def _flow(probe: Probe, images: Tensor) -> Mapping[str, Tensor]:
     """Return ln of ``sum |w| dR/d|w|``, R the output for ones with all weights positive."""
-    twin = Probe(probe.architecture, 0, images.device)
-    twin.module.load_state_dict(probe.module.state_dict())
-    twin.module.double()
+    twin = _positive(probe)
     for layer in twin.module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.forward = _same  # type: ignore[method-assign]
-    with torch.no_grad():
-        for weight in twin.module.parameters():
-            weight.abs_()
     ones = torch.ones_like(images[:1], dtype=torch.float64)
     weights = [layer.weight for layer in twin.layers()]
     gradients = torch.autograd.grad(twin.run(ones)[0][-1].sum(), weights)
     flows = [(w.detach() * g).sum() for w, g in zip(weights, gradients, strict=True)]
     return {"synflow": torch.stack(flows).sum().log()}
+
+
+def _diversity(probe: Probe, images: Tensor) -> Mapping[str, Tensor]:
+    """Return DSS of TF-TAS (Zhou et al.): R as for SynFlow, with norms as they are.
+
+    Linear layers of attention count ``|W|_* |dR/dW|_*``, nuclear norms that are large where the
+    weights are of high rank; the others ``sum W dR/dW``.
+    """
+    twin = _positive(probe)
+    twin.module.eval()
+    ones = torch.ones_like(images[:1], dtype=torch.float64)
+    layers = twin.layers()
+    near = {id(layer) for layer in twin.of_attention()}
+    gradients = torch.autograd.grad(twin.run(ones)[0][-1].sum(), [layer.weight for layer in layers])
+    total = torch.zeros((), dtype=torch.float64, device=images.device)
+    for layer, gradient in zip(layers, gradients, strict=True):
+        weight = layer.weight.detach()
+        if id(layer) in near:
+            norms = (torch.linalg.matrix_norm(item, "nuc") for item in (weight, gradient))
+            total += torch.stack(list(norms)).prod()
+        else:
+            total += (weight * gradient).sum().abs()
+    return {"dss": total}
+
+
+def _positive(probe: Probe) -> Probe:
+    """Return a copy in double precision whose weights are all positive."""
+    twin = Probe(probe.architecture, 0, next(probe.module.parameters()).device)
+    twin.module.load_state_dict(probe.module.state_dict())
+    twin.module.double()
+    with torch.no_grad():
+        for weight in twin.module.parameters():
+            weight.abs_()
+    return twin
 
 
 def _same(values: Tensor) -> Tensor:
@@ -256,5 +286,6 @@ SCORES: Mapping[str, _Measure] = {
     "progressivity": _blocks,
     "trainability": _blocks,
     "vkdnw": _curvature,
+    "dss": _diversity,
 }
 """What computes each score; those that share a pass stand together. More is better of all."""

@@ -120,11 +120,11 @@ def _scored(
         rows.append(row)
         for item in found:
             figures[item.metric].append(item.value)
-        begin = time.perf_counter()
         for evaluator, column in zip(evaluators, fresh, strict=True):
+            begin = time.perf_counter()
             for name, value in evaluator.scores(network).items():
                 column[name].append(value)
-        fresh_seconds += time.perf_counter() - begin
+            fresh_seconds += time.perf_counter() - begin
         if len(rows) % (_SAY_EVERY if not evaluators else 20) == 0:
             say(f"{len(rows):,} networks")
         if len(rows) == count:
