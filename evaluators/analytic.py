@@ -18,8 +18,10 @@ class AnalyticEvaluator:
         "rf_volume",
         "rf_local",
         "path_local",
+        "path_spatial",
         "shortest_path",
         "path_pools",
+        "bottlenecks",
     )
     slot: Slot = "inline"
 
@@ -37,7 +39,9 @@ class AnalyticEvaluator:
             "rf_volume": field.volume,
             "rf_local": field.local,
             "path_local": paths.local,
+            "path_spatial": paths.spatial,
             "shortest_path": paths.shortest,
             "path_pools": paths.pools,
+            "bottlenecks": paths.bottlenecks,
         }
         return [Measured(name, float(value)) for name, value in values.items()]

@@ -77,8 +77,10 @@ METRICS: dict[str, MetricKind] = {
     "rf_volume": MetricKind("nats", "max"),
     "rf_local": MetricKind("nats", "max"),
     "path_local": MetricKind("nats", "max"),
+    "path_spatial": MetricKind("nats", "max"),
     "shortest_path": MetricKind("layers", "min"),
     "path_pools": MetricKind("layers", "min"),
+    "bottlenecks": MetricKind("", "min"),
     "joint_rank": MetricKind("ln of shares", "max"),
     **{name: MetricKind("", "max") for name in UNTRAINED},
 }

@@ -28,11 +28,14 @@ DESCRIPTION: Scores = {
     "params": "max",
     "macs": "max",
     "rf_gain": "max",
+    "depth": "max",
     "path_local": "max",
+    "path_spatial": "max",
     "shortest_path": "min",
     "path_pools": "min",
+    "bottlenecks": "min",
 }
-"""What the ranking by the description alone joins: size, reach, and three figures of paths."""
+"""What the ranking by the description alone joins: size, reach, what a path does, what is in it."""
 
 FUSED = "joint_rank"
 """The metric that joins :data:`DESCRIPTION`."""
@@ -40,7 +43,6 @@ FUSED = "joint_rank"
 SINGLE: Scores = {
     **DESCRIPTION,
     "layers": "max",
-    "depth": "max",
     "rf_volume": "max",
     "rf_local": "max",
 }

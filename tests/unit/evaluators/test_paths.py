@@ -23,13 +23,15 @@ TABLE = Path("../shared/data/nas/nb201.csv.gz")
 CIFAR = DataSpec((3, 32, 32), 10)
 
 
-def scores(body: str) -> tuple[float, float, float]:
-    return tuple(path_scores(Architecture.parse(f"input 4x8x8; {body}; {HEAD}")))
+def scores(body: str) -> tuple[float, ...]:
+    return tuple(path_scores(Architecture.parse(f"input 4x8x8; {body}; {HEAD}")))[:4]
 
 
 def test_a_chain_is_one_path() -> None:
     local = log(9 * 4) + log(4) + log(8)
-    assert scores("conv 4 k3; maxpool k2 s2; conv 8 bn relu") == pytest.approx((local, 4, 1))
+    assert scores("conv 4 k3; maxpool k2 s2; conv 8 bn relu") == pytest.approx(
+        (local, log(9), 4, 1)
+    )
 
 
 def test_a_shortcut_takes_its_share_of_the_signal() -> None:
@@ -37,7 +39,7 @@ def test_a_shortcut_takes_its_share_of_the_signal() -> None:
     assert scores("conv 4 k3 bn; add @0,1")[0] == pytest.approx(log(36) / 2 + log(4))
     # Rectified, the branch has power 1/2: a third.
     assert scores("conv 4 k3 bn relu; add @0,1")[0] == pytest.approx(log(36) / 3 + log(4))
-    assert scores("conv 4 k3 bn; add @0,1")[1:] == (1, 0)
+    assert scores("conv 4 k3 bn; add @0,1")[1:] == (pytest.approx(log(9) / 2), 1, 0)
 
 
 def test_a_concatenation_shares_by_channels() -> None:
@@ -49,12 +51,19 @@ def test_a_concatenation_shares_by_channels() -> None:
 def test_paths_of_pooling_count_alike() -> None:
     # Of the three paths, one has a window and one has two.
     body = "avgpool k3 p1; conv 4 bn; avgpool k3 p1 @1; add @0,2,3"
-    assert scores(body)[1:] == (1, pytest.approx(1.0))
+    assert scores(body)[2:] == (1, pytest.approx(1.0))
+
+
+def test_bottlenecks_are_what_all_paths_pass() -> None:
+    line = Architecture.parse(f"input 4x8x8; conv 4 k3; conv 4; {HEAD}")
+    assert path_scores(line).bottlenecks == 6  # all: input, two layers, pool, flatten, linear
+    beside = Architecture.parse(f"input 4x8x8; conv 4 k3; conv 4; add @0,2; {HEAD}")
+    assert path_scores(beside).bottlenecks == 5  # the two layers have a way around, the sum has not
 
 
 def test_more_paths_than_a_float_can_count() -> None:
     block = "; ".join(f"conv 4 bn @{2 * i}; add @{2 * i},{2 * i + 1}" for i in range(1100))
-    local, shortest, pools = scores(block)
+    local, _, shortest, pools = scores(block)
     # Block i adds a branch of power 1 to a signal of power i.
     harmonic = sum(1 / (i + 1) for i in range(1, 1101))
     assert (local, shortest, pools) == (pytest.approx(log(4) * (harmonic + 1)), 1, 0)
@@ -64,7 +73,7 @@ def test_nothing_reaches_the_output_of_a_dead_network() -> None:
     dead = nas_bench_201.replay(
         from_string("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"), CIFAR
     ).architecture
-    assert path_scores(dead) == DEAD == (-inf, inf, inf)
+    assert path_scores(dead) == DEAD == (-inf, -inf, inf, inf, inf)
 
 
 def test_ranks_are_joined_by_their_logarithms() -> None:
@@ -81,7 +90,7 @@ def test_what_is_no_number_ranks_last() -> None:
 
 def test_a_missing_score_is_named() -> None:
     with pytest.raises(NasError, match="shortest_path"):
-        fuse({"params": [1], "macs": [1], "rf_gain": [1], "path_local": [1]})
+        fuse({"params": [1], "macs": [1], "rf_gain": [1], "depth": [1], "path_local": [1]})
 
 
 def test_a_reference_ranks_single_candidates() -> None:
