@@ -36,6 +36,8 @@ _WORDS = {
     "path_pools": ("Pooling on a path", "layers", ""),
     "bottlenecks": ("Bottlenecks", "", ""),
     "joint_rank": ("Joint rank by description", "", ""),
+    "joint_probe": ("Joint rank with fresh networks", "", ""),
+    "narrowest": ("Narrowest features", "nats", ""),
     "jacob_cov": ("Jacobian covariance", "", ""),
     "naswot": ("NASWOT", "", ""),
     "synflow": ("SynFlow", "", ""),

@@ -11,11 +11,11 @@ from evaluators.accuracy.recipe_reference import find_recipe
 from evaluators.accuracy.tasks import metrics_of
 from evaluators.analytic import AnalyticEvaluator
 from evaluators.energy import EnergyEvaluator
-from evaluators.joint import JointEvaluator
+from evaluators.joint import JointEvaluator, ProbedJointEvaluator
 from evaluators.latency.latency import LatencyEvaluator
 from evaluators.memory import PeakMemoryEvaluator
 from evaluators.protocol import Evaluator
-from evaluators.proxies.fusion import FUSED
+from evaluators.proxies.fusion import FUSED, FUSED_PROBED
 from kernels.device import Device
 from kernels.errors import NasError
 from search_spaces.space import Space
@@ -137,11 +137,21 @@ def _joint(means: Means, _: Metric, __: int) -> Evaluator:
     return JointEvaluator(space, means.dataset.spec)
 
 
+def _probed(means: Means, _: Metric, index: int) -> Evaluator:
+    return ProbedJointEvaluator(
+        means.config.space,
+        means.dataset.spec,
+        seed=means.config.seed + index,
+        device=means.device.torch_name,
+    )
+
+
 _FAMILIES: dict[str, Callable[[Means, Metric, int], Evaluator]] = {
     "latency_ms": _latency,
     "energy_mj": _energy,
     "peak_memory_mb": _memory,
     FUSED: _joint,
+    FUSED_PROBED: _probed,
     **dict.fromkeys(UNTRAINED, _untrained),
     **dict.fromkeys(QUALITIES, _quality),
 }

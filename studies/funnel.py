@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from evaluators.protocol import Evaluator
 from evaluators.proxies.agreement import kendall
+from evaluators.proxies.fusion import FUSED_PROBED
 from kernels.errors import NasError
 from studies.config import GateConfig, StudyConfig
 from studies.metrics import UNTRAINED, Constraint, Direction, parse_metric
@@ -182,7 +183,7 @@ def _price(evaluator: Evaluator, final: set[str], position: int) -> float:
     if evaluator.slot == "inline":
         return 0.0
     metric = parse_metric(evaluator.metrics[0], own=True)
-    if metric.name in UNTRAINED:
+    if metric.name in UNTRAINED or metric.name == FUSED_PROBED:
         return _UNTRAINED_RANK
     rank = _RANK.get(metric.name, _SLOT_RANK[evaluator.slot])
     if evaluator.slot == "training":

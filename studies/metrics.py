@@ -48,6 +48,7 @@ UNTRAINED = (
     "synflow",
     "zico",
     "expressivity",
+    "narrowest",
     "progressivity",
     "trainability",
     "vkdnw",
@@ -82,6 +83,7 @@ METRICS: dict[str, MetricKind] = {
     "path_pools": MetricKind("layers", "min"),
     "bottlenecks": MetricKind("", "min"),
     "joint_rank": MetricKind("ln of shares", "max"),
+    "joint_probe": MetricKind("ln of shares", "max"),
     **{name: MetricKind("", "max") for name in UNTRAINED},
 }
 """Every metric of the tool by name; a user's evaluator may give others."""

@@ -37,8 +37,11 @@ DESCRIPTION: Scores = {
 }
 """What the ranking by the description alone joins: size, reach, what a path does, what is in it."""
 
-FUSED = "joint_rank"
-"""The metric that joins :data:`DESCRIPTION`."""
+PROBED: Scores = {**DESCRIPTION, "trainability": "max", "narrowest": "max"}
+"""What the ranking joins that runs fresh networks too: AZ-NAS's view of their weakest blocks."""
+
+FUSED, FUSED_PROBED = "joint_rank", "joint_probe"
+"""The metrics that join :data:`DESCRIPTION` and :data:`PROBED`."""
 
 SINGLE: Scores = {
     **DESCRIPTION,

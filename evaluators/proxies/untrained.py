@@ -11,6 +11,7 @@ predicts.
 | ``synflow`` | product of weights over all paths, in ln | Tanaka et al., NeurIPS 2020 |
 | ``zico`` | gradients of weights are steady over batches | Li et al., ICLR 2023 |
 | ``expressivity`` | spread of features over channels, mean over blocks | AZ-NAS, CVPR 2024 |
+| ``narrowest`` | spread of features of the block where it is least | after AZ-NAS |
 | ``progressivity`` | its least growth from block to block | AZ-NAS |
 | ``trainability`` | gradients neither grow nor fade in a block | AZ-NAS |
 | ``vkdnw`` | evenness of the Fisher information's spectrum | VKDNW, CVPR 2025 |
@@ -134,6 +135,7 @@ def _blocks(probe: Probe, images: Tensor) -> Mapping[str, Tensor]:
     alone = spread.new_zeros(1)
     return {
         "expressivity": spread.mean(),
+        "narrowest": spread.min(),
         "progressivity": (spread.diff() if len(spread) > 1 else alone).min(),
         "trainability": (torch.stack(scores) if scores else alone).mean(),
     }
@@ -283,6 +285,7 @@ SCORES: Mapping[str, _Measure] = {
     "synflow": _flow,
     "zico": _steadiness,
     "expressivity": _blocks,
+    "narrowest": _blocks,
     "progressivity": _blocks,
     "trainability": _blocks,
     "vkdnw": _curvature,

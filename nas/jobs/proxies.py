@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from evaluators.analytic import AnalyticEvaluator
 from evaluators.proxies.agreement import Agreement, agreement
-from evaluators.proxies.fusion import FUSED, SINGLE, fuse, oriented
+from evaluators.proxies.fusion import FUSED, FUSED_PROBED, PROBED, SINGLE, fuse, oriented
 from evaluators.proxies.untrained import UntrainedEvaluator
 from evaluators.tabular import Table, TextDecider
 from kernels.device import detect
@@ -67,6 +67,10 @@ def bench(
     columns = {name: [oriented(scored.figures[name], way)] for name, way in SINGLE.items()}
     columns |= {name: [oriented(found[name], "max") for found in scored.fresh] for name in proxies}
     columns[FUSED] = [fuse(scored.figures)]
+    if set(proxies) >= set(PROBED) - set(scored.figures):
+        columns[FUSED_PROBED] = [
+            fuse({**scored.figures, **found}, PROBED) for found in scored.fresh
+        ]
     return {
         "files": [str(file) for file in files],
         "networks": len(scored.rows),
