@@ -14,7 +14,8 @@ def entropy(values: Tensor) -> Tensor:
     """Return the entropy in nats of non-negative values (..., n), scaled to sum 1."""
     shares = values.clamp_min(0)
     shares = shares / shares.sum(-1, keepdim=True).clamp_min(_TINY)
-    return torch.special.entr(shares).sum(-1)
+    result: Tensor = torch.special.entr(shares).sum(-1)
+    return result
 
 
 def jacobian_correlation(jacobian: Tensor, k: float = 1e-5) -> Tensor:
@@ -31,7 +32,8 @@ def jacobian_correlation(jacobian: Tensor, k: float = 1e-5) -> Tensor:
     rows = rows - rows.mean(1, keepdim=True)
     rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(_TINY)
     values = torch.linalg.eigvalsh(rows @ rows.T)
-    return -((values + k).log() + 1 / (values + k)).sum()
+    result: Tensor = -((values + k).log() + 1 / (values + k)).sum()
+    return result
 
 
 def code_kernel(codes: Tensor) -> Tensor:
@@ -43,7 +45,8 @@ def code_kernel(codes: Tensor) -> Tensor:
 def log_determinant(kernel: Tensor, units: int, ridge: float = 1e-6) -> Tensor:
     """Return ``ln det`` of a kernel, as a share of the units, with a ridge so that it is finite."""
     eye = torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
-    return torch.linalg.slogdet(kernel / units + ridge * eye)[1]
+    result: Tensor = torch.linalg.slogdet(kernel / units + ridge * eye)[1]
+    return result
 
 
 def feature_entropy(features: Tensor) -> Tensor:
@@ -72,7 +75,8 @@ def backward_gain(inner: Tensor, outer: Tensor) -> Tensor:
         inner = torch.nn.functional.pixel_unshuffle(inner, factor)
     axis = 1 if inner.dim() == 4 else -1
     a, b = (item.movedim(axis, 0).flatten(1).double() for item in (inner, outer))
-    return torch.linalg.matrix_norm(a @ b.T / a.shape[1], 2)
+    result: Tensor = torch.linalg.matrix_norm(a @ b.T / a.shape[1], 2)
+    return result
 
 
 def trainability(gain: Tensor) -> Tensor:
@@ -105,4 +109,5 @@ def decile_entropy(spectrum: Tensor) -> Tensor:
 def fisher_spectrum(gradients: Sequence[Tensor]) -> Tensor:
     """Return the eigenvalues of the empirical Fisher information, from gradients (b, weights)."""
     rows = torch.cat(list(gradients)).double()
-    return torch.linalg.eigvalsh(rows.T @ rows / len(rows))
+    result: Tensor = torch.linalg.eigvalsh(rows.T @ rows / len(rows))
+    return result

@@ -48,7 +48,7 @@ class UntrainedEvaluator:
     Args:
         metrics: names of the scores; what several of them need is computed once.
         seed: of weights, noise and labels.
-        batch: images.
+        batch: images; with 16 the joint ranking is as good as with 32, at half the price.
         device: a name torch knows.
 
     Raises:
@@ -58,7 +58,7 @@ class UntrainedEvaluator:
     slot: Slot = "training"
 
     def __init__(
-        self, metrics: Sequence[str], *, seed: int = 0, batch: int = 32, device: str = "cpu"
+        self, metrics: Sequence[str], *, seed: int = 0, batch: int = 16, device: str = "cpu"
     ) -> None:
         for name in metrics:
             if name not in SCORES:
@@ -146,7 +146,7 @@ def _flow(probe: Probe, images: Tensor) -> Mapping[str, Tensor]:
     twin = _positive(probe)
     for layer in twin.module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            layer.forward = _same  # type: ignore[method-assign]
+            layer.forward = _same  # type: ignore[method-assign, assignment]
     ones = torch.ones_like(images[:1], dtype=torch.float64)
     weights = [layer.weight for layer in twin.layers()]
     gradients = torch.autograd.grad(twin.run(ones)[0][-1].sum(), weights)
