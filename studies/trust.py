@@ -11,12 +11,12 @@ import numpy as np
 
 from evaluators.analytic import AnalyticEvaluator
 from evaluators.proxies.agreement import kendall, spearman
-from evaluators.proxies.fusion import FUSED, SINGLE, fuse, oriented
+from evaluators.proxies.fusion import FUSED, FUSED_PROBED, SINGLE, fuse, oriented
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from studies.config import StudyConfig
 from studies.funnel import TRAINED_ENOUGH
-from studies.metrics import METRICS, parse_metric, quality_of
+from studies.metrics import METRICS, UNTRAINED, parse_metric, quality_of
 from studies.storage import TrialState
 from studies.workspace import Workspace
 
@@ -63,8 +63,8 @@ class Trust:
 def trust(workspace: Workspace | Path | str, study: str) -> Trust:
     """Compare each score found by arithmetic, and their joint ranking, with trained trials.
 
-    Scores are computed anew from the recorded networks, so that a study of an earlier release
-    can be asked too.
+    These are computed anew from the recorded networks, so that a study of an earlier release can
+    be asked too. Scores of fresh networks are compared where the study recorded them.
 
     Raises:
         NasError: there is no such study, or it has no complete trial with a quality.
@@ -84,6 +84,9 @@ def trust(workspace: Workspace | Path | str, study: str) -> Trust:
     truth = oriented([item.values[target].value for item in newest], way)
     scores = {name: oriented(figures[name], way) for name, way in SINGLE.items()}
     scores[FUSED] = fuse(figures)
+    for name in (FUSED_PROBED, *UNTRAINED):  # what only a study that asked for it has
+        if all(name in item.values for item in newest):
+            scores[name] = oriented([item.values[name].value for item in newest], "max")
     size = _number(kendall(scores["params"], truth))
     found = [
         Trusted(name, tau, rho, off=len(newest) >= TRAINED_ENOUGH and tau < size)

@@ -141,3 +141,29 @@ def test_a_candidate_is_ranked_among_others_of_its_space() -> None:
     ranks = np.argsort(np.argsort(found)), np.argsort(np.argsort(fuse(columns)))
     assert np.corrcoef(*ranks)[0, 1] > 0.9
     assert all(value < 0 for value in found)
+
+
+def test_a_candidate_is_ranked_with_its_fresh_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    from random import Random
+
+    from evaluators import joint
+    from evaluators.proxies.fusion import PROBED
+    from evaluators.proxies.untrained import UntrainedEvaluator
+    from search_spaces.zoo import load_space
+
+    monkeypatch.setattr(joint, "_PROBED_SAMPLE", 8)
+    digits = DataSpec((1, 8, 8), 10)
+    space = load_space("mobile-cnn-small")
+    evaluator = joint.ProbedJointEvaluator("mobile-cnn-small", digits, seed=3, device="cpu")
+    rng = Random(0)
+    sample = [space.sample(rng, digits).architecture for _ in range(8)]
+    net = space.sample(Random(9), digits).architecture
+    fresh = UntrainedEvaluator(("trainability", "narrowest"), seed=3)
+    rows = [
+        {**{item.metric: item.value for item in AnalyticEvaluator().evaluate(item)}, **scores}
+        for item, scores in [(item, fresh.scores(item)) for item in (*sample, net)]
+    ]
+    columns = {name: [row[name] for row in rows[:-1]] for name in PROBED}
+    expected = Reference.of(columns, PROBED).score(rows[-1])
+    assert evaluator.evaluate(net)[0].value == pytest.approx(expected)
+    assert evaluator.cache_key(net) != evaluator.cache_key(sample[0]) != ""
