@@ -31,6 +31,23 @@ _WORDS = {
     "rf_gain": ("3DRF gain", "nats", ""),
     "rf_volume": ("3DRF volume", "nats", ""),
     "rf_local": ("3DRF local", "nats", ""),
+    "path_local": ("Computation of a path", "nats", ""),
+    "path_spatial": ("Spatial part of a path", "nats", ""),
+    "shortest_path": ("Shortest path", "layers", ""),
+    "path_pools": ("Pooling on a path", "layers", ""),
+    "bottlenecks": ("Bottlenecks", "", ""),
+    "joint_rank": ("Joint rank by description", "", ""),
+    "joint_probe": ("Joint rank with fresh networks", "", ""),
+    "narrowest": ("Narrowest features", "nats", ""),
+    "jacob_cov": ("Jacobian covariance", "", ""),
+    "naswot": ("NASWOT", "", ""),
+    "synflow": ("SynFlow", "", ""),
+    "zico": ("ZiCo", "", ""),
+    "expressivity": ("Expressivity", "nats", ""),
+    "progressivity": ("Progressivity", "nats", ""),
+    "trainability": ("Trainability", "", ""),
+    "vkdnw": ("VKDNW", "nats", ""),
+    "dss": ("DSS", "", ""),
 }
 
 

@@ -115,7 +115,7 @@ def prepare(
     elif space is None:
         space = load_space(config.space)
     if evaluators is None:
-        evaluators = default_evaluators(Means(config, dataset, device, place, start))
+        evaluators = default_evaluators(Means(config, dataset, device, place, start, space))
     check_coverage(config, evaluators)
     evaluators, rungs, gates = with_rungs(config, evaluators)
     stages = make_stages(config, evaluators, gates=gates, rungs=rungs)

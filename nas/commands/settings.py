@@ -116,7 +116,7 @@ def _scalar(annotation: Any) -> type:
 _METAVARS = {
     "objectives": "METRIC,...",
     "constraints": "METRIC<=NUMBER",
-    "funnel": "METRIC:SHARE",
+    "funnel": "[METRIC:]SHARE",
     "rungs": "EPOCH:SHARE|halving",
     "ray": "auto|local|HOST:PORT",
     "baselines": "torchvision:NAME",
