@@ -93,7 +93,7 @@ def _plan(
     room = shared_limit(CAPABILITY) - _BESIDE - weights
     results = _WARPGROUPS * TILE * (2 * sizes[1] + 64)
     least = max(_LEAST_STAGES, sizes[0] // chosen["CHANNELS"] + 1) * stage
-    staged = chosen.get("STAGED", int(room - results >= least))
+    staged = chosen.get("STAGED", 0)
     room -= results * staged
     stages = chosen.get("STAGES", min(_MOST_STAGES, room // stage))
     rest = {
