@@ -153,7 +153,9 @@ class Process:
         return cls(parameters, mean, deviation, root, solved)
 
     def predict(self, pairs: Pairs, squares: Array) -> tuple[Array, Array]:
-        """Return mean and deviation of the figures of other points, noise left out.
+        """Return mean and deviation of the figures that other points will turn out to have.
+
+        With their noise: a front is made of figures as they turned out.
 
         Args:
             pairs: of the other points (k) with the known ones (n).
@@ -163,6 +165,7 @@ class Process:
         groups = len(pairs.distances)
         own = np.exp(self.parameters[-2]) + np.exp(self.parameters[groups:-2]) @ squares
         seen = solve_triangular(self.root, between.T, lower=True, check_finite=False)
-        variance = np.maximum(own - (seen**2).sum(axis=0), _LEAST)
+        noise = np.exp(self.parameters[-1])
+        variance = np.maximum(own - (seen**2).sum(axis=0), _LEAST) + noise
         mean = self.mean + self.deviation * (between @ self.solved)
         return np.asarray(mean), np.asarray(self.deviation * np.sqrt(variance))
