@@ -152,10 +152,13 @@ class Process:
         solved = cho_solve((root, True), (figures - mean) / deviation)
         return cls(parameters, mean, deviation, root, solved)
 
-    def predict(self, pairs: Pairs, squares: Array) -> tuple[Array, Array]:
-        """Return mean and deviation of the figures that other points will turn out to have.
+    @property
+    def noise(self) -> float:
+        """Deviation of the figures' noise."""
+        return self.deviation * float(np.exp(0.5 * self.parameters[-1]))
 
-        With their noise: a front is made of figures as they turned out.
+    def predict(self, pairs: Pairs, squares: Array) -> tuple[Array, Array]:
+        """Return mean and deviation of the figures of other points, noise left out.
 
         Args:
             pairs: of the other points (k) with the known ones (n).
@@ -165,7 +168,6 @@ class Process:
         groups = len(pairs.distances)
         own = np.exp(self.parameters[-2]) + np.exp(self.parameters[groups:-2]) @ squares
         seen = solve_triangular(self.root, between.T, lower=True, check_finite=False)
-        noise = np.exp(self.parameters[-1])
-        variance = np.maximum(own - (seen**2).sum(axis=0), _LEAST) + noise
+        variance = np.maximum(own - (seen**2).sum(axis=0), _LEAST)
         mean = self.mean + self.deviation * (between @ self.solved)
         return np.asarray(mean), np.asarray(self.deviation * np.sqrt(variance))

@@ -99,8 +99,9 @@ class TestProcess:
         noise = np.exp(parameters[-1]) * np.eye(6)
         weights = every[6:, :6] @ np.linalg.inv(every[:6, :6] + noise)
         assert mean == pytest.approx(figures.mean() + weights @ (figures - figures.mean()))
-        left = np.diag(every[6:, 6:] - weights @ every[:6, 6:]) + noise[0, 0]
-        assert deviation == pytest.approx(figures.std() * np.sqrt(left))
+        left = every[6:, 6:] - weights @ every[:6, 6:]
+        assert deviation == pytest.approx(figures.std() * np.sqrt(np.diag(left)))
+        assert process.noise == pytest.approx(figures.std() * np.sqrt(noise[0, 0]))
 
     def test_points_that_are_the_same_are_no_trouble(self):
         block = [Block.of(np.zeros((5, 2)), 1.0)]
