@@ -11,8 +11,9 @@ import torch
 from kernels.errors import NasError
 from kernels.jit import Kernel, compile_cuda, load, read_source
 from kernels.shfl_bw.activation import ACTIVATIONS
+from kernels.shfl_bw.dealing import deal
 from kernels.shfl_bw.images import Images, taps_of
-from kernels.shfl_bw.plan import Plan, choose
+from kernels.shfl_bw.plan import Plan, choose, overhead
 from kernels.shfl_bw.remembered import PerTensor
 from kernels.shfl_bw.window import Window
 
@@ -21,6 +22,8 @@ SOURCES = Path(__file__).parent / "cuda"
 
 _NO_IMAGE = (1, 1, 1, 1, 1, 1, 0, 0)
 _TAPS = PerTensor[tuple[torch.Tensor, torch.Tensor]]()
+_DEALT = PerTensor[dict[tuple[object, ...], torch.Tensor]]()
+_MOST_DEALT = 1 << 14  # items; beyond, each block has many, and the order matters little
 
 
 def run_spmm(
@@ -32,6 +35,7 @@ def run_spmm(
     activation: str = "none",
     plan: Plan | None = None,
     out: torch.Tensor | None = None,
+    overlap: bool = False,
 ) -> torch.Tensor:
     """Return ``act(W x + bias)`` of x (in, tokens) as (out, tokens).
 
@@ -48,7 +52,7 @@ def run_spmm(
     y = x.new_empty(out_features, tokens) if out is None else out
     if tokens:
         plan = plan or plan_for(images, tokens, x.device)
-        _launch(x, images, images.columns, None, bias, y, plan, activation, _NO_IMAGE)
+        _launch(x, images, images.columns, None, bias, y, plan, activation, _NO_IMAGE, overlap)
     return y
 
 
@@ -79,7 +83,9 @@ def run_convolution(
     return y
 
 
-def run_transpose(x: torch.Tensor, filled: int | None = None) -> torch.Tensor:
+def run_transpose(
+    x: torch.Tensor, filled: int | None = None, way: tuple[int, int, int] = (0, 0, 0), overlap: bool = False
+) -> torch.Tensor:
     """Return x (rows, columns) as (columns, filled), zeros behind the rows.
 
     Args:
@@ -91,10 +97,11 @@ def run_transpose(x: torch.Tensor, filled: int | None = None) -> torch.Tensor:
     y = torch.empty(columns, filled, dtype=x.dtype, device=x.device)
     if y.numel():
         capability = torch.cuda.get_device_capability(x.device)
-        kernel = transpose_kernel(x.dtype, capability)
+        kernel = transpose_kernel(x.dtype, capability, way)
         grid = (-(-columns // 64), -(-filled // 64))
+        grid = grid if way[0] < 2 else grid[::-1]
         sizes = (rows, columns, columns, filled, filled)
-        kernel(grid, (256,), (x, y, *map(_int32, sizes)))
+        kernel(grid, (256,), (x, y, *map(_int32, sizes)), overlap=overlap)
     return y
 
 
@@ -121,6 +128,7 @@ def _launch(
     plan: Plan,
     activation: str,
     image: tuple[int, ...],
+    overlap: bool = False,
 ) -> None:
     tokens = y[0].numel()
     groups = images.groups
@@ -133,13 +141,16 @@ def _launch(
     convolution = shifts is not None
     kernel = spmm_kernel(plan, x.dtype, capability, activation=activation, convolution=convolution)
     x_pitch = 0 if shifts is not None else x.shape[1]
-    tiles = plan.token_tiles(tokens)
-    order = int(plan.tokens_first)
-    sizes = (groups, tokens, tiles, plan.splits, order, x_pitch, tokens, *image)
-    tensors = (x, images.panels, columns, shifts, images.tiles, images.order, images.rows)
+    blocks = plan.items(groups, tokens)
+    grid = min(blocks, _blocks_at_once(kernel, plan, x.device))
+    items = _dealt(images, plan, tokens, grid // plan.together)
+    count = blocks // plan.together if items is None else len(items)
+    sizes = (groups, tokens, sum(images.lengths), plan.splits, count, x_pitch, tokens, *image)
+    tensors = (x, images.panels, columns, shifts, images.tiles, images.order, items, images.rows)
     arguments = (*tensors, bias, y, partial, *map(_int32, sizes))
-    grid = min(plan.items(groups, tokens), _blocks_at_once(kernel, plan, x.device))
-    kernel((grid,), (plan.threads,), arguments, shared_bytes=plan.shared_bytes)
+    kernel(
+        (grid,), (plan.threads,), arguments, shared_bytes=plan.shared_bytes, overlap=overlap
+    )
     if partial is not None:
         reduce = reduce_kernel(x.dtype, capability, activation)
         counts = (plan.splits, packed_rows, tokens, tokens, tokens)
@@ -148,6 +159,33 @@ def _launch(
             (128,),
             (partial, images.rows, bias, y, *map(_int32, counts)),
         )
+
+
+def _dealt(images: Images, plan: Plan, tokens: int, workers: int) -> torch.Tensor | None:
+    """Return which cluster takes which item, None to let the kernel deal in turn.
+
+    The list is copied from the host once, which cannot be done while a graph is captured.
+    """
+    kept = _DEALT.get(images.tiles, None, dict)
+    key = (tokens, plan, workers)
+    if key not in kept:
+        many = plan.items(images.groups, tokens) // plan.together > _MOST_DEALT
+        if many or not plan.dealt or torch.cuda.is_current_stream_capturing():
+            return None
+        items = deal(
+            images.lengths,
+            tokens,
+            step=plan.tokens * plan.cluster,
+            width=plan.tokens,
+            splits=plan.splits,
+            workers=workers,
+            overhead=overhead(plan),
+            halves=plan.side > 1 and plan.skip,
+        )
+        if len(kept) >= 64:
+            kept.clear()
+        kept[key] = torch.tensor(items, dtype=torch.int32).to(images.tiles.device)
+    return kept[key]
 
 
 def spmm_kernel(
@@ -170,9 +208,11 @@ def reduce_kernel(dtype: torch.dtype, capability: tuple[int, int], activation: s
     return _kernel("reduce.cu", "shfl_bw_reduce", pairs, dtype, capability)
 
 
-def transpose_kernel(dtype: torch.dtype, capability: tuple[int, int]) -> Kernel:
+def transpose_kernel(
+    dtype: torch.dtype, capability: tuple[int, int], way: tuple[int, int, int] = (0, 0, 0)
+) -> Kernel:
     """Return the kernel that transposes, compiled for a capability."""
-    return _kernel("transpose.cu", "shfl_bw_transpose", (), dtype, capability)
+    return _kernel("transpose.cu", "shfl_bw_transpose", tuple(zip(("ORDER", "LOADS", "STORES"), way, strict=True)), dtype, capability)
 
 
 @lru_cache(maxsize=512)
@@ -197,10 +237,10 @@ def _kernel(
 
 def _blocks_at_once(kernel: Kernel, plan: Plan, device: torch.device) -> int:
     """Return the blocks of a kernel that runs on and on: whole clusters, all resident."""
-    if plan.cluster == 1:
+    if plan.together == 1:
         return _sms(device) * plan.blocks
-    shape = (plan.threads, plan.cluster, plan.shared_bytes)
-    return plan.cluster * kernel.clusters_at_once(int(device.index), *shape)
+    shape = (plan.threads, plan.together, plan.shared_bytes)
+    return plan.together * kernel.clusters_at_once(int(device.index), *shape)
 
 
 @cache

@@ -10,7 +10,10 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 VECTORS = (16, 32, 64, 128)
-"""Rows of a group that the kernel takes; fewer than 64 fill half or a quarter of a product."""
+"""Rows of a group that the kernels take; groups of fewer than 64 are bundled to 64."""
+
+HEIGHTS = (64, 128)
+"""Rows of a group as a kernel sees it."""
 
 DEPTH = 64
 """Kept columns of a tile."""
@@ -22,10 +25,6 @@ _CONSUMER_REGISTERS = {(2, 1): 224, (1, 1): 224, (1, 2): 192}  # by warpgroups a
 _COSTS = {
     # V, columns, side by side, blocks, cluster: start, an output tile, 64 kept columns of one;
     # microseconds, fitted to measurements on an H100 with all multiprocessors busy
-    (32, 256, 2, 1, 1): (3.5, 2.463, 1.218),
-    (32, 256, 2, 1, 2): (3.5, 2.463, 1.267),
-    (32, 128, 1, 2, 1): (3.5, 1.366, 0.944),
-    (32, 128, 1, 2, 2): (3.5, 1.366, 0.726),
     (64, 256, 2, 1, 1): (3.02, 2.19, 1.454),
     (64, 256, 2, 1, 2): (5.25, 1.761, 1.288),
     (64, 128, 1, 2, 1): (3.17, 1.011, 0.829),
@@ -38,7 +37,7 @@ _COSTS = {
     (128, 128, 1, 1, 1): (3.5, 1.731, 0.605),
     (128, 64, 1, 1, 1): (3.5, 1.366, 0.432),
 }
-"""The plans to choose from and what they take; V = 16 takes what V = 32 does."""
+"""The plans to choose from and what they take."""
 
 _MOVED_BYTES = 2.7e6  # a microsecond
 _REDUCE = 3.0  # microseconds of a second launch
@@ -56,10 +55,8 @@ class Plan:
         cluster: blocks that share the panel.
         blocks: of a multiprocessor.
         splits: shares of the kept columns that are added by a second kernel.
-        counted: whether barriers see the copies land by themselves, and those who multiply fence;
-            else those who gather wait for them.
-        tokens_first: whether neighbouring blocks take the groups of a few tokens, so that these
-            stay in the L2 cache; else all tokens of a few groups.
+        shares: blocks of a cluster that take shares of the kept columns and add up their sums.
+        dealt: whether tiles are dealt to blocks by their length, see ``dealing``; else in turn.
     """
 
     v: int
@@ -69,27 +66,38 @@ class Plan:
     cluster: int = 1
     blocks: int = 1
     splits: int = 1
-    counted: bool = True
-    tokens_first: bool = True
+    shares: int = 1
+    dealt: bool = True
+    ahead: bool = True
+    early: bool = True
+    skip: bool = True
 
     def __str__(self) -> str:
         ring = f"{self.width}x{self.side} ring {self.stages}"
         parts = [f"V{self.v} {ring} cluster {self.cluster}"]
         parts += ["two blocks"] if self.blocks > 1 else []
         parts += [f"split {self.splits}"] if self.splits > 1 else []
-        parts += [] if self.counted else ["waited for"]
-        parts += [] if self.tokens_first else ["groups first"]
+        parts += [f"shares {self.shares}"] if self.shares > 1 else []
+        parts += [] if self.dealt else ["in turn"]
+        parts += [] if self.ahead else ["not ahead"]
+        parts += [] if self.early else ["late"]
+        parts += [] if self.skip else ["all"]
         return ", ".join(parts)
 
     @property
     def strips(self) -> int:
         """Products of 64 rows below each other."""
-        return max(1, self.v // 64)
+        return self.v // 64
 
     @property
     def consumers(self) -> int:
         """Warpgroups that multiply."""
         return self.strips * self.side
+
+    @property
+    def together(self) -> int:
+        """Blocks of a cluster."""
+        return self.cluster * self.shares
 
     @property
     def tokens(self) -> int:
@@ -124,12 +132,15 @@ class Plan:
             "SIDE": self.side,
             "STAGES": self.stages,
             "CLUSTER": self.cluster,
+            "SHARES": self.shares,
+            "AHEAD": int(self.ahead),
+            "EARLY": int(self.early),
+            "SKIP": int(self.skip),
             "BLOCKS_PER_SM": self.blocks,
             "PRODUCER_REGISTERS": _PRODUCER_REGISTERS,
             "CONSUMER_REGISTERS": _CONSUMER_REGISTERS[self.consumers, self.blocks],
         }
-        found |= {"SPLIT": 1} if self.splits > 1 else {}
-        return found | ({"COUNTED": 1} if self.counted else {})
+        return found | ({"SPLIT": 1} if self.splits > 1 else {})
 
     def token_tiles(self, tokens: int) -> int:
         """Return how many output tiles lie side by side, a whole number of clusters."""
@@ -138,13 +149,13 @@ class Plan:
 
     def items(self, groups: int, tokens: int) -> int:
         """Return how many blocks' worth of work there is."""
-        return self.token_tiles(tokens) * groups * self.splits
+        return self.token_tiles(tokens) * groups * self.splits * self.shares
 
 
 def refuses_plan(plan: Plan) -> str | None:
     """Return why a plan cannot be compiled or launched, None if it can."""
-    if plan.v not in VECTORS:
-        return f"V must be one of {', '.join(map(str, VECTORS))}, not {plan.v}"
+    if plan.v not in HEIGHTS:
+        return f"a group has {' or '.join(map(str, HEIGHTS))} rows, not {plan.v}"
     if plan.width not in (64, 128, 256):
         return f"a product has 64, 128 or 256 columns, not {plan.width}"
     if (plan.consumers, plan.blocks) not in _CONSUMER_REGISTERS:
@@ -153,20 +164,23 @@ def refuses_plan(plan: Plan) -> str | None:
         return "sums of 256 columns do not fit in the registers of two blocks"
     if plan.cluster not in (1, 2, 4) or plan.stages < 2 or plan.splits < 1:
         return "a cluster has 1, 2 or 4 blocks, a ring 2 stages or more, K one split or more"
+    if plan.shares not in (1, 2, 4) or (plan.shares > 1 and plan.cluster * plan.splits > 1):
+        return "kept columns have 1, 2 or 4 shares, which share no panels and are not split"
+    if plan.shares > 1 and plan.consumers * plan.width * 256 > plan.stages * plan.slot_bytes:
+        return "sums that blocks exchange must fit in the ring"
     if plan.blocks * (plan.shared_bytes + 1024) > _SHARED_LIMIT:
         return f"{plan.blocks} blocks need {plan.shared_bytes} bytes of shared memory each"
     return None
 
 
 def candidates(v: int) -> tuple[Plan, ...]:
-    """Return every plan worth timing for V, each with as many stages as fit."""
+    """Return every plan worth timing for groups of V rows, each with as many stages as fit."""
     found = []
-    for width, side, cluster, blocks in product((256, 128, 64), (1, 2), (1, 2, 4), (1, 2)):
-        plan = Plan(v, width, side, 2, cluster, blocks)
+    shapes = product((256, 128, 64), (1, 2), ((1, 1), (2, 1), (1, 2), (1, 4)), (1, 2))
+    for width, side, (cluster, shares), blocks in shapes:
+        plan = Plan(v, width, side, 2, cluster, blocks, shares=shares)
         if plan.consumers == blocks == 1:
             continue  # one warpgroup alone on a multiprocessor hides no epilogue
-        if cluster == 4 and width < 256:
-            continue  # narrow tiles are for little work, and some multiprocessors fit no cluster
         stages = (_SHARED_LIMIT // blocks - 1024) // (plan.slot_bytes + 16)
         plan = replace(plan, stages=min(8, stages))
         if refuses_plan(plan) is None:
@@ -180,7 +194,7 @@ def choose(
     """Return the plan that is expected to be fastest.
 
     Args:
-        v: rows of a group, among :data:`VECTORS`.
+        v: rows of a group, among :data:`HEIGHTS`.
         groups: of the weight.
         columns: mean number of columns that a group keeps.
         tokens: columns of the input.
@@ -197,8 +211,14 @@ def choose(
     return min(plans, key=lambda plan: estimate(plan, groups, columns, tokens, sms=sms))
 
 
+def overhead(plan: Plan) -> float:
+    """Return what an output tile costs beside its kept columns, in tiles of 64 of these."""
+    _, item, tile = _COSTS.get(_key(plan), (0.0, 1.5, 1.0))
+    return item / tile
+
+
 def _key(plan: Plan) -> tuple[int, int, int, int, int]:
-    return max(32, plan.v), plan.width, plan.side, plan.blocks, plan.cluster
+    return plan.v, plan.width, plan.side, plan.blocks, plan.cluster
 
 
 def _splits(plan: Plan, groups: int, columns: float, tokens: int, sms: int) -> Iterator[int]:

@@ -45,8 +45,19 @@ struct alignas(16) float4 {
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
+struct alignas(16) int4 {
+  int x, y, z, w;
+};
+DEVICE int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
+DEVICE float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 DEVICE float2 make_float2(float x, float y) { return {x, y}; }
 DEVICE uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+template <typename T>
+DEVICE T __ldcs(const T* from) { return *from; }
+template <typename T>
+DEVICE void __stcs(T* to, T value) { *to = value; }
+DEVICE void let_next_start() {}
+DEVICE void wait_for_previous() {}
 DEVICE int min(int a, int b) { return a < b ? a : b; }
 DEVICE int max(int a, int b) { return a > b ? a : b; }
 DEVICE float __expf(float v) { return std::exp(v); }
@@ -150,7 +161,7 @@ struct Warp {
 };
 
 struct Block {
-  explicit Block(int threads) : all(threads), warps(threads / 32) {
+  explicit Block(int threads) : all(threads), part(threads - 128), warps(threads / 32) {
     memory = std::make_unique<unsigned char[]>(SHARED_BYTES + 1024);
     base = reinterpret_cast<unsigned char*>(
         (reinterpret_cast<std::uintptr_t>(memory.get()) + 1023) / 1024 * 1024);
@@ -160,7 +171,7 @@ struct Block {
   unsigned char* base;
   std::atomic<int> written[SHARED_BYTES / 16] = {};  // when, of a unit that its writer's fence does not cover
   std::map<unsigned, std::unique_ptr<Barrier>> barriers;
-  std::barrier<> all;
+  std::barrier<> all, part;
   std::vector<Warp> warps;
   unsigned rank = 0;
 };
@@ -248,6 +259,13 @@ DEVICE void barrier_wait(unsigned address, unsigned parity) {
   barrier_at(*block, address).wait(parity);
 }
 DEVICE unsigned cluster_rank() { return block->rank; }
+template <int COUNT>
+DEVICE void consumers_sync() { block->part.arrive_and_wait(); }
+DEVICE float4 read_remote(unsigned address, unsigned rank) {
+  float4 value;
+  std::memcpy(&value, cluster->blocks.at(rank)->base + address, 16);
+  return value;
+}
 DEVICE void cluster_sync() { cluster->all->arrive_and_wait(); }
 
 DEVICE void copy_async(unsigned to, const void* from, bool valid) {

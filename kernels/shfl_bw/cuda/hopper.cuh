@@ -73,6 +73,27 @@ DEVICE void cluster_sync() {
           : "memory");
 }
 
+// Waits for the COUNT threads that multiply.
+template <int COUNT>
+DEVICE void consumers_sync() {
+  asm volatile("bar.sync 1, %0;" ::"n"(COUNT) : "memory");
+}
+
+// Reads what lies at the same place in another block of the cluster.
+DEVICE float4 read_remote(unsigned address, unsigned rank) {
+  float4 value;
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %4, %5;\n"
+      "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there];\n"
+      "}"
+      : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+      : "r"(address), "r"(rank)
+      : "memory");
+  return value;
+}
+
 // Copies.
 
 // Copies 16 bytes; zeros where `valid` is false, nothing is read then.

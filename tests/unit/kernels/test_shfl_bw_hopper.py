@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from kernels.jit import compile_cuda, read_source
 from kernels.shfl_bw import plan as plans
 from kernels.shfl_bw.activation import ACTIVATIONS, FUNCTIONS
+from kernels.shfl_bw.dealing import deal
 from kernels.shfl_bw.images import images_of, taps_of
 from kernels.shfl_bw.launch import SOURCES
 from kernels.shfl_bw.packed import pack
@@ -27,15 +28,16 @@ BODY = """
   const auto x = file<Element>("x"), panels = file<Element>("panels");
   const auto columns = file<int>("columns"), shifts = file<int>("shifts");
   const auto tiles = file<int>("tiles"), order = file<int>("order"), rows = file<int>("rows");
+  const auto items = file<int4>("items");
   const auto bias = file<float>("bias");
   const auto s = file<int>("sizes");
   auto y = file<Element>("y");
   auto partial = file<float>("partial");
   readable_whole(x);
   readable_whole(panels);
-  launch({unsigned(s[0])}, THREADS, CLUSTER, [&] {
+  launch({unsigned(s[0])}, THREADS, CLUSTER * SHARES, [&] {
     shfl_bw_spmm(x.data(), panels.data(), columns.data(), shifts.data(), tiles.data(), order.data(),
-                 rows.data(), bias.empty() ? nullptr : bias.data(), y.data(), partial.data(), s[1],
+                 items.empty() ? nullptr : items.data(), rows.data(), bias.empty() ? nullptr : bias.data(), y.data(), partial.data(), s[1],
                  s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12], s[13], s[14],
                  s[15]);
   });
@@ -93,9 +95,12 @@ def emulate(
         tokens = down * across * batch
     pitch = x.shape[1] if window is None else 0
     grid = min(blocks, plan.items(images.groups, tokens))
-    tiles, order = plan.token_tiles(tokens), int(plan.tokens_first)
-    sizes = [grid, images.groups, tokens, tiles, plan.splits, order, pitch, tokens]
-    packed_rows = images.groups * plan.v
+    options = {"step": plan.tokens * plan.cluster, "width": plan.tokens, "splits": plan.splits}
+    options |= {"workers": grid // plan.together, "overhead": 1.0, "halves": plan.side > 1}
+    items = deal(images.lengths, tokens, **options) if plan.dealt else []
+    count = len(items) or plan.items(images.groups, tokens) // plan.together
+    sizes = [grid, images.groups, tokens, sum(images.lengths), plan.splits, count, pitch, tokens]
+    packed_rows = images.groups * images.v
     arrays = {
         "x": as_numpy(x),
         "panels": as_numpy(images.panels),
@@ -103,6 +108,7 @@ def emulate(
         "shifts": shifts.numpy(),
         "tiles": images.tiles.numpy(),
         "order": images.order.numpy(),
+        "items": np.array(items, np.int32),
         "rows": images.rows.numpy(),
         "bias": np.zeros(0, np.float32) if bias is None else bias.float().numpy(),
         "sizes": np.array(sizes + image, np.int32),
@@ -142,29 +148,35 @@ REDUCE_BODY = """
 # The first of each kind runs in every test run, the others by hand: pytest -m slow.
 PRODUCTS = {
     # two warpgroups side by side, a long, a short and an empty group, the last tile half outside
-    "side": (Plan(64, 64, 2, 3), 192, 200, 200, [150, 1, 0], "none", torch.float16),
-    # two strips, one split, padding rows, an activation
-    "strips": (Plan(128, 64, 1, 4, counted=False), 200, 160, 72, [130, 64], "gelu", torch.float16),
-    # a cluster shares the panel, and walks over several tiles
+    "side": (Plan(64, 64, 2, 3), 64, 192, 200, 200, [150, 1, 0], "none", torch.float16),
+    # two strips, padding rows, an activation
+    "strips": (Plan(128, 64, 1, 4), 128, 200, 160, 72, [130, 64], "gelu", torch.float16),
+    # blocks share the kept columns of a tile, one of them has none
+    "shares": (Plan(64, 64, 2, 3, shares=2), 64, 128, 260, 136, [70, 250], "relu", torch.bfloat16),
+    # a cluster shares the panel, and walks over several tiles in turn
     "cluster 2": (
-        Plan(64, 64, 1, 3, 2, 2, tokens_first=False),
-        *(128, 160, 136, [70, 150], "relu", torch.bfloat16),
+        Plan(64, 64, 1, 3, 2, 2, dealt=False),
+        *(64, 128, 160, 136, [70, 150], "relu", torch.bfloat16),
     ),
-    # a few rows fill part of a product; K in three splits, one of them empty
-    "splits": (Plan(16, 64, 1, 2, 1, 2, 3), 48, 140, 40, [128, 0, 33], "silu", torch.float16),
+    # groups of few rows are bundled; K in three splits, one of them empty
+    "splits": (Plan(64, 64, 1, 2, 1, 2, 3), 16, 48, 140, 40, [60, 0, 33], "silu", torch.float16),
     # 256 columns a product: two copies a row and a lane
-    "wide": (Plan(32, 256, 2, 2), 32, 90, 512, [70], "none", torch.float16),
-    "ring of five": (Plan(64, 128, 2, 5), 64, 420, 240, [400], "hardswish", torch.float16),
-    "cluster 4": (Plan(32, 64, 1, 4, 4, 2), 64, 80, 320, [66, 10], "relu6", torch.float16),
+    "wide": (Plan(64, 256, 2, 2), 32, 32, 90, 520, [70], "none", torch.float16),
+    "ring of five": (Plan(64, 128, 2, 5), 64, 64, 420, 240, [400], "hardswish", torch.float16),
+    "cluster 4": (Plan(64, 64, 1, 4, 4, 2), 32, 64, 80, 320, [66, 10], "relu6", torch.float16),
+    "four shares": (
+        Plan(128, 128, 1, 4, shares=4),
+        *(128, 128, 300, 136, [290], "none", torch.float16),
+    ),
 }
 
 
 @emulated
 @pytest.mark.parametrize("case", quick_first(PRODUCTS, 3))
 def test_the_product_kernel_equals_float64(case: str, tmp_path: Path) -> None:
-    plan, rows, columns, tokens, counts, activation, dtype = PRODUCTS[case]
+    plan, v, rows, columns, tokens, counts, activation, dtype = PRODUCTS[case]
     weight, bias = normal(rows, columns).to(dtype), normal(rows, seed=1)
-    pattern = uneven(rows, columns, plan.v, counts)
+    pattern = uneven(rows, columns, v, counts)
     x = normal(columns, tokens, seed=2).to(dtype)
     y = emulate(
         tmp_path,
@@ -172,7 +184,7 @@ def test_the_product_kernel_equals_float64(case: str, tmp_path: Path) -> None:
         x,
         pack(weight, pattern),
         bias,
-        blocks=2 * plan.cluster,
+        blocks=2 * plan.together,
         activation=activation,
         y_rows=rows,
     )
@@ -185,7 +197,7 @@ def test_the_product_kernel_equals_float64(case: str, tmp_path: Path) -> None:
 
 
 CONVOLUTIONS = {
-    "3x3 stride 2": (Plan(32, 64, 1, 3, 1, 2), Window((3, 3), (2, 2), (1, 1)), 16, 40, (5, 7), 8),
+    "3x3 stride 2": (Plan(64, 64, 1, 3, 1, 2), Window((3, 3), (2, 2), (1, 1)), 16, 40, (5, 7), 8),
     "3x3": (Plan(64, 64, 2, 3), Window((3, 3), (1, 1), (1, 1)), 24, 64, (4, 5), 8),
     "odd": (Plan(64, 64, 1, 3, 2, 2), Window((3, 2), (2, 1), (2, 3), (2, 3)), 16, 64, (6, 5), 16),
     "pointwise": (Plan(128, 64, 1, 3), Window((1, 1)), 80, 128, (3, 3), 24),
