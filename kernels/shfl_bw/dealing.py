@@ -14,6 +14,10 @@ from heapq import heapreplace
 Item = tuple[int, int, int, int]
 """Group | split << 20 | half << 30, first token, first tile, tile behind the last."""
 
+_FEW = 12  # items of a worker; of more, the order they were dealt in matters little
+_EXCHANGES = 48
+_PARTNERS = 32  # of all workers, with whom an exchange is looked for
+
 NOTHING: Item = (-1, 0, 0, 0)
 """Behind a block's last item."""
 
@@ -52,21 +56,63 @@ def deal(
         for s in range(splits)
     ]
     shares.sort(key=lambda share: share[0] - share[1])
-    last = range(0, tokens, step)[-1:] if tokens else range(0)
-    best: tuple[float, list[list[Item]]] | None = None
-    for halved in ((), tuple(last)) if halves else ((),):
-        hands: list[list[Item]] = [[] for _ in range(workers)]
+    best: list[_Hand] = []
+    for halved in (False, True) if halves else (False,):
+        hands = [_Hand() for _ in range(workers)]
         loads = [(0.0, worker) for worker in range(workers)]
         for first in range(0, tokens, step):
-            parts = 2 if first in halved else 1
+            parts = 2 if halved and first + step >= tokens else 1
             for start in range(first, min(first + step, tokens), step // parts):
                 inside = max(0.5, min(1.0 / parts, (tokens - start) / width))
                 for begin, end, name in shares:
                     load, worker = loads[0]
-                    heapreplace(loads, (load + overhead + inside * (end - begin), worker))
-                    hands[worker].append((name | (parts - 1) << 30, start, begin, end))
-        if best is None or max(loads)[0] < best[0]:
-            best = max(loads)[0], hands
-    assert best is not None
-    rounds = max(map(len, best[1]))
-    return [hand[i] if i < len(hand) else NOTHING for i in range(rounds) for hand in best[1]]
+                    cost = overhead + inside * (end - begin)
+                    heapreplace(loads, (load + cost, worker))
+                    hands[worker].add((name | (parts - 1) << 30, start, begin, end), cost)
+        if len(shares) * len(range(0, tokens, step)) <= _FEW * workers:
+            _even_out(hands)
+        if not best or max(hand.load for hand in hands) < max(hand.load for hand in best):
+            best = hands
+    rounds = max(len(hand.items) for hand in best)
+    return [
+        hand.items[i] if i < len(hand.items) else NOTHING for i in range(rounds) for hand in best
+    ]
+
+
+class _Hand:
+    """What a worker was dealt, and what it costs."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.costs: list[float] = []
+        self.load = 0.0
+
+    def add(self, item: Item, cost: float) -> None:
+        self.items.append(item)
+        self.costs.append(cost)
+        self.load += cost
+
+
+def _even_out(hands: list[_Hand]) -> None:
+    """Let the worker that has most to do exchange items of the same tokens with others."""
+    for _ in range(_EXCHANGES):
+        hands_by_load = sorted(hands, key=lambda hand: hand.load)
+        most = hands_by_load[-1]
+        found = (most.load - 1e-6, most, 0, 0)
+        wanted = {item[1] for item in most.items}
+        for other in hands_by_load[:-1 : 1 + len(hands) // _PARTNERS]:
+            for j, theirs in enumerate(other.items):
+                if theirs[1] not in wanted:
+                    continue
+                for i, mine in enumerate(most.items):
+                    less = most.costs[i] - other.costs[j]
+                    after = max(most.load - less, other.load + less)
+                    if mine[1] == theirs[1] and after < found[0]:
+                        found = after, other, i, j
+        _, other, i, j = found
+        if other is most:
+            return
+        less = most.costs[i] - other.costs[j]
+        most.items[i], other.items[j] = other.items[j], most.items[i]
+        most.costs[i], other.costs[j] = other.costs[j], most.costs[i]
+        most.load, other.load = most.load - less, other.load + less
