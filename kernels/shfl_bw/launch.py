@@ -84,7 +84,11 @@ def run_convolution(
 
 
 def run_transpose(
-    x: torch.Tensor, filled: int | None = None, way: tuple[int, int, int] = (0, 0, 0), overlap: bool = False
+    x: torch.Tensor,
+    filled: int | None = None,
+    way: tuple[int, int, int] = (0, 0, 0),
+    overlap: bool = False,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return x (rows, columns) as (columns, filled), zeros behind the rows.
 
@@ -94,7 +98,7 @@ def run_transpose(
     """
     rows, columns = x.shape
     filled = -(-rows // 8) * 8 if filled is None else filled
-    y = torch.empty(columns, filled, dtype=x.dtype, device=x.device)
+    y = torch.empty(columns, filled, dtype=x.dtype, device=x.device) if out is None else out
     if y.numel():
         capability = torch.cuda.get_device_capability(x.device)
         kernel = transpose_kernel(x.dtype, capability, way)
