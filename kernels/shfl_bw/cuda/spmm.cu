@@ -1,5 +1,4 @@
 #include "activation.cuh"
-#include "hopper.cuh"
 
 // Product of packed weights with feature-major input, y[row][n] = sum w[row][k] x[k][n], or the
 // convolution of (c, h, w, b) images as the same product. For Hopper.
@@ -61,15 +60,15 @@ struct Image {
 struct Item {
   int group, split, first_token, limit, tile, end;
 
-  DEVICE Item(const int4& dealt, unsigned rank, const Sizes& sizes)
+  DEVICE Item(const int4& dealt, int rank, const Sizes& sizes)
       : group(dealt.x & 0xFFFFF), split(dealt.x >> 20 & 0x3FF), tile(dealt.z), end(dealt.w) {
     const int width = SIDE > 1 && dealt.x >> 30 ? WIDTH : TOKENS;
-    first_token = dealt.y + (CLUSTER > 1 ? static_cast<int>(rank) * width : 0);
+    first_token = dealt.y + (CLUSTER > 1 ? rank * width : 0);
     limit = min(sizes.tokens, first_token + width);
     if constexpr (SHARES > 1) {
       const int begin = tile, count = end - tile;
-      tile = begin + count * static_cast<int>(rank) / SHARES;
-      end = begin + count * (static_cast<int>(rank) + 1) / SHARES;
+      tile = begin + count * rank / SHARES;
+      end = begin + count * (rank + 1) / SHARES;
     }
   }
 };
@@ -84,7 +83,7 @@ struct Walk {
     next = read(t, sizes);
   }
   DEVICE bool over() const { return next.x < 0; }
-  DEVICE Item take(unsigned rank, const Tensors& t, const Sizes& sizes) {
+  DEVICE Item take(int rank, const Tensors& t, const Sizes& sizes) {
     const Item item(next, rank, sizes);
     at += step;
     next = read(t, sizes);
@@ -209,32 +208,32 @@ DEVICE void gather_tile(unsigned to, const Columns& columns, const Source& sourc
               across < static_cast<unsigned>(image.width);
       from = valid ? from : reinterpret_cast<const char*>(t.x);
 #endif
-      if (!SKIP || source.inside[i]) copy_async(place + i * 4 * ATOM_BYTES, from, valid);
+      if (!SKIP || source.inside[i]) copy_async<16>(place + i * 4 * ATOM_BYTES, from, valid);
     }
   }
 }
 
-DEVICE void fetch_panel(const Ring& ring, int slot, int tile, unsigned rank, const Tensors& t) {
+DEVICE void fetch_panel(const Ring& ring, int slot, int tile, int rank, const Tensors& t) {
   const unsigned full = ring.full + slot * 8;
-  barrier_arrive_expecting(full, PANEL_BYTES);
+  arrive_expecting(full, PANEL_BYTES);
   constexpr unsigned share = PANEL_BYTES / CLUSTER;
   if (CLUSTER == 1) rank = 0;
   const unsigned char* from = reinterpret_cast<const unsigned char*>(t.panels) +
                               static_cast<long long>(tile) * PANEL_BYTES + rank * share;
   const unsigned to = ring.panel(slot) + rank * share;
   if constexpr (CLUSTER == 1)
-    copy_bulk(to, from, share, full);
+    copy_block(to, from, share, full);
   else
-    copy_bulk_multicast(to, from, share, full, (1 << CLUSTER) - 1);
+    copy_block_to(to, from, share, full, (1 << CLUSTER) - 1);
 }
 
 // The phase before the first counts as over: the ring starts empty.
 DEVICE void wait_for_room(const Ring& ring, const Slot& slot) {
-  barrier_wait(ring.empty + slot.index * 8, slot.phase ^ 1);
+  wait_barrier(ring.empty + slot.index * 8, slot.phase ^ 1);
 }
 
 // The barrier itself sees the copies land; those who multiply fence.
-DEVICE void produce(const Ring& ring, unsigned rank, const Tensors& t, const Sizes& sizes,
+DEVICE void produce(const Ring& ring, int rank, const Tensors& t, const Sizes& sizes,
                     const Image& image) {
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
   Slot slot;
@@ -256,10 +255,10 @@ DEVICE void produce(const Ring& ring, unsigned rank, const Tensors& t, const Siz
 #endif
       if (thread == 0) fetch_panel(ring, slot.index, tile, rank, t);
       gather_tile(ring.gathered(slot.index), columns, source, warp, lane, t, sizes, image);
-      arrive_after_copies(ring.full + slot.index * 8);
+      arrive_when_copied(ring.full + slot.index * 8);
       slot.move();
     }
-    if constexpr (SHARES > 1) cluster_sync(), cluster_sync();  // sums come and go in the ring
+    if constexpr (SHARES > 1) meet_cluster(), meet_cluster();  // sums come and go in the ring
   }
   commit_copies();
   wait_copies<0>();
@@ -343,37 +342,37 @@ DEVICE void write_share(float (&acc)[WIDTH / 2], const Ring& ring, int consumer,
                         const Sizes& sizes) {
   constexpr int COUNT = WIDTH / 8 / SHARES;  // units of 8 columns
   const unsigned place = (consumer * (WIDTH / 8) * 128 + threadIdx.x % 128) * 16;
-  consumers_sync<128 * CONSUMERS>();  // all products are done
+  wait_for_group<1, 128 * CONSUMERS>();  // all products are done
 #pragma unroll
   for (int j = 0; j < WIDTH / 8; ++j)
     if (j / COUNT != RANK)
       *reinterpret_cast<float4*>(dynamic_shared() + place + j * (128 * 16)) =
           make_float4(acc[4 * j], acc[4 * j + 1], acc[4 * j + 2], acc[4 * j + 3]);
-  cluster_sync();
+  meet_cluster();
 #pragma unroll
   for (int other = 0; other < SHARES; ++other) {
     if (other == RANK) continue;
 #pragma unroll
     for (int j = RANK * COUNT; j < (RANK + 1) * COUNT; ++j) {
-      const float4 sums = read_remote(ring.memory + place + j * (128 * 16), other);
+      const float4 sums = read_from_block(ring.memory + place + j * (128 * 16), other);
       acc[4 * j] += sums.x, acc[4 * j + 1] += sums.y;
       acc[4 * j + 2] += sums.z, acc[4 * j + 3] += sums.w;
     }
   }
-  fence_for_tensor_cores();
-  cluster_sync();  // the ring may be filled again
+  show_to_tensor_cores();
+  meet_cluster();  // the ring may be filled again
   write_tile<RANK * COUNT, (RANK + 1) * COUNT>(acc, item, target, first_token, lane, t, sizes);
 }
 
 DEVICE void release(const Ring& ring, int slot, int lane) {
   if constexpr (CLUSTER == 1) {
-    if (lane == 0) barrier_arrive(ring.empty + slot * 8);
+    if (lane == 0) arrive(ring.empty + slot * 8);
   } else {
-    if (lane < CLUSTER) barrier_arrive_remote(ring.empty + slot * 8, lane);
+    if (lane < CLUSTER) arrive_at(ring.empty + slot * 8, lane);
   }
 }
 
-DEVICE void consume(const Ring& ring, unsigned rank, const Tensors& t, const Sizes& sizes) {
+DEVICE void consume(const Ring& ring, int rank, const Tensors& t, const Sizes& sizes) {
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
   const int consumer = threadIdx.x / 128 - 1;
   const int strip = consumer / SIDE, side = consumer % SIDE;
@@ -392,29 +391,29 @@ DEVICE void consume(const Ring& ring, unsigned rank, const Tensors& t, const Siz
     int before = -1, tile = item.tile;
     if (SKIP && first_token >= item.limit) {
       for (; tile < item.end; ++tile) {
-        barrier_wait(ring.full + slot.index * 8, slot.phase);
+        wait_barrier(ring.full + slot.index * 8, slot.phase);
         release(ring, slot.index, lane);
         slot.move();
       }
     }
 #pragma unroll 1
     for (; tile < item.end; ++tile) {
-      barrier_wait(ring.full + slot.index * 8, slot.phase);
-      fence_for_tensor_cores();
-      const unsigned long long left = describe(ring.panel(slot.index) + panel_offset, 16, 1024);
+      wait_barrier(ring.full + slot.index * 8, slot.phase);
+      show_to_tensor_cores();
+      const unsigned long long left = matrix_tile(ring.panel(slot.index) + panel_offset);
       const unsigned long long right =
-          describe(ring.gathered(slot.index) + side_offset, ATOM_BYTES, 1024);
-      products_begin();
+          matrix_tile_across(ring.gathered(slot.index) + side_offset, ATOM_BYTES);
+      begin_products();
 #pragma unroll
       for (int k = 0; k < DEPTH / 16; ++k)
-        multiply(acc, left + k * (32 >> 4), right + k * (16 * 128 >> 4));
-      products_commit();
-      products_wait<1>();  // those of the tile before are done
+        warpgroup_product_across(acc, left + k * (32 >> 4), right + k * (16 * 128 >> 4));
+      commit_products();
+      wait_products<1>();  // those of the tile before are done
       if (before >= 0) release(ring, before, lane);
       before = slot.index;
       slot.move();
     }
-    products_wait<0>();
+    wait_products<0>();
     if (before >= 0) release(ring, before, lane);
 #if !EARLY
     const Target target(item, strip, warp, lane, t);
@@ -449,17 +448,17 @@ __launch_bounds__(THREADS, BLOCKS_PER_SM)
   const Sizes sizes{groups, tokens, all_tiles, splits, item_count, x_pitch, y_pitch};
   const Image image{batch, height, width, out_width, stride_down, stride_across, pad_top, pad_left};
   const Ring ring(shared_address(dynamic_shared()));
-  const unsigned rank = TOGETHER > 1 ? cluster_rank() : 0;
+  const int rank = TOGETHER > 1 ? cluster_rank() : 0;
   let_next_start();
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < STAGES; ++slot) {
-      barrier_init(ring.full + slot * 8, 128 + 1);
-      barrier_init(ring.empty + slot * 8, 4 * CONSUMERS * CLUSTER);
+      start_barrier(ring.full + slot * 8, 128 + 1);
+      start_barrier(ring.empty + slot * 8, 4 * CONSUMERS * CLUSTER);
     }
-    barrier_inits_visible();
+    publish_barriers();
   }
   if constexpr (TOGETHER > 1)
-    cluster_sync();
+    meet_cluster();
   else
     __syncthreads();
   if (threadIdx.x < 128) {
@@ -469,5 +468,5 @@ __launch_bounds__(THREADS, BLOCKS_PER_SM)
     take_registers<CONSUMER_REGISTERS>();
     consume(ring, rank, t, sizes);
   }
-  if constexpr (TOGETHER > 1) cluster_sync();  // no block leaves while others write to it
+  if constexpr (TOGETHER > 1) meet_cluster();  // no block leaves while others write to it
 }
