@@ -100,7 +100,7 @@ def _even_out(hands: list[_Hand]) -> None:
         most = hands_by_load[-1]
         found = (most.load - 1e-6, most, 0, 0)
         wanted = {item[1] for item in most.items}
-        for other in hands_by_load[:-1 : 1 + len(hands) // _PARTNERS]:
+        for other in hands_by_load[: -1 : 1 + len(hands) // _PARTNERS]:
             for j, theirs in enumerate(other.items):
                 if theirs[1] not in wanted:
                     continue

@@ -152,9 +152,7 @@ def _launch(
     sizes = (groups, tokens, sum(images.lengths), plan.splits, count, x_pitch, tokens, *image)
     tensors = (x, images.panels, columns, shifts, images.tiles, images.order, items, images.rows)
     arguments = (*tensors, bias, y, partial, *map(_int32, sizes))
-    kernel(
-        (grid,), (plan.threads,), arguments, shared_bytes=plan.shared_bytes, overlap=overlap
-    )
+    kernel((grid,), (plan.threads,), arguments, shared_bytes=plan.shared_bytes, overlap=overlap)
     if partial is not None:
         reduce = reduce_kernel(x.dtype, capability, activation)
         counts = (plan.splits, packed_rows, tokens, tokens, tokens)
@@ -216,7 +214,13 @@ def transpose_kernel(
     dtype: torch.dtype, capability: tuple[int, int], way: tuple[int, int, int] = (0, 0, 0)
 ) -> Kernel:
     """Return the kernel that transposes, compiled for a capability."""
-    return _kernel("transpose.cu", "shfl_bw_transpose", tuple(zip(("ORDER", "LOADS", "STORES"), way, strict=True)), dtype, capability)
+    return _kernel(
+        "transpose.cu",
+        "shfl_bw_transpose",
+        tuple(zip(("ORDER", "LOADS", "STORES"), way, strict=True)),
+        dtype,
+        capability,
+    )
 
 
 @lru_cache(maxsize=512)

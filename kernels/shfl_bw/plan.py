@@ -55,6 +55,7 @@ class Plan:
         cluster: blocks that share the panel.
         blocks: of a multiprocessor.
         splits: shares of the kept columns that are added by a second kernel.
+        teams: of warpgroups that take output tiles in turn.
         shares: blocks of a cluster that take shares of the kept columns and add up their sums.
         dealt: whether tiles are dealt to blocks by their length, see ``dealing``; else in turn.
     """
@@ -67,6 +68,7 @@ class Plan:
     blocks: int = 1
     splits: int = 1
     shares: int = 1
+    teams: int = 1
     dealt: bool = True
     ahead: bool = True
     early: bool = True
@@ -78,6 +80,7 @@ class Plan:
         parts += ["two blocks"] if self.blocks > 1 else []
         parts += [f"split {self.splits}"] if self.splits > 1 else []
         parts += [f"shares {self.shares}"] if self.shares > 1 else []
+        parts += ["two teams"] if self.teams > 1 else []
         parts += [] if self.dealt else ["in turn"]
         parts += [] if self.ahead else ["not ahead"]
         parts += [] if self.early else ["late"]
@@ -92,7 +95,7 @@ class Plan:
     @property
     def consumers(self) -> int:
         """Warpgroups that multiply."""
-        return self.strips * self.side
+        return self.strips * self.side * self.teams
 
     @property
     def together(self) -> int:
@@ -133,6 +136,7 @@ class Plan:
             "STAGES": self.stages,
             "CLUSTER": self.cluster,
             "SHARES": self.shares,
+            "TEAMS": self.teams,
             "AHEAD": int(self.ahead),
             "EARLY": int(self.early),
             "SKIP": int(self.skip),
@@ -164,6 +168,8 @@ def refuses_plan(plan: Plan) -> str | None:
         return "sums of 256 columns do not fit in the registers of two blocks"
     if plan.cluster not in (1, 2, 4) or plan.stages < 2 or plan.splits < 1:
         return "a cluster has 1, 2 or 4 blocks, a ring 2 stages or more, K one split or more"
+    if plan.teams not in (1, 2) or plan.teams > 1 < plan.shares:
+        return "there are one or two teams, two share no sums"
     if plan.shares not in (1, 2, 4) or (plan.shares > 1 and plan.cluster * plan.splits > 1):
         return "kept columns have 1, 2 or 4 shares, which share no panels and are not split"
     if plan.shares > 1 and plan.consumers * plan.width * 256 > plan.stages * plan.slot_bytes:
@@ -176,9 +182,10 @@ def refuses_plan(plan: Plan) -> str | None:
 def candidates(v: int) -> tuple[Plan, ...]:
     """Return every plan worth timing for groups of V rows, each with as many stages as fit."""
     found = []
-    shapes = product((256, 128, 64), (1, 2), ((1, 1), (2, 1), (1, 2), (1, 4)), (1, 2))
-    for width, side, (cluster, shares), blocks in shapes:
-        plan = Plan(v, width, side, 2, cluster, blocks, shares=shares)
+    sharing = ((1, 1), (2, 1), (1, 2), (1, 4))
+    shapes = product((256, 128, 64), ((1, 1), (2, 1), (1, 2)), sharing, (1, 2))
+    for width, (side, teams), (cluster, shares), blocks in shapes:
+        plan = Plan(v, width, side, 2, cluster, blocks, shares=shares, teams=teams)
         if plan.consumers == blocks == 1:
             continue  # one warpgroup alone on a multiprocessor hides no epilogue
         stages = (_SHARED_LIMIT // blocks - 1024) // (plan.slot_bytes + 16)

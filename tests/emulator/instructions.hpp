@@ -156,6 +156,9 @@ inline unsigned long long add_release(unsigned long long* to, unsigned long long
 inline unsigned long long load_acquire(const unsigned long long* from) { return *from; }
 inline void pause() { machine::yield(); }
 
+inline void let_next_start() {}
+inline void wait_for_previous() {}
+
 #ifdef HOPPER
 
 struct Barrier {
@@ -264,9 +267,6 @@ inline float4 read_from_block(unsigned address, int block) {
   std::memcpy(&value, machine::shared_of(machine::running[block]) + address, 16);
   return value;
 }
-
-inline void let_next_start() {}
-inline void wait_for_previous() {}
 
 inline void publish_barriers() {}
 inline void show_to_tensor_cores() {

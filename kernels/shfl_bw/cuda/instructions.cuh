@@ -96,6 +96,12 @@ DEVICE void wait_for_group() {
   asm volatile("bar.sync %0, %1;" ::"n"(NAME), "n"(THREADS_) : "memory");
 }
 
+// Is counted there, and goes on.
+template <int NAME, int THREADS_>
+DEVICE void tell_group() {
+  asm volatile("bar.arrive %0, %1;" ::"n"(NAME), "n"(THREADS_) : "memory");
+}
+
 // Reads what lies at the same place in another block of the cluster.
 DEVICE float4 read_from_block(unsigned address, unsigned rank) {
   float4 value;

@@ -7,7 +7,8 @@
 // panel keeps, TOKENS columns at a time. Four warps gather those rows to a ring of tiles with
 // 16-byte copies, in the order in which tensor cores read them; the panel's tile, packed as such
 // beforehand, comes by one bulk copy. One or two warpgroups multiply: below each other for V = 128,
-// else side by side.
+// else side by side, or in two teams that take output tiles in turn: one multiplies while the other
+// writes.
 //
 // Blocks of a cluster are neighbours over the tokens that share each panel's tile (CLUSTER), or take
 // shares of the kept columns of one output tile and add up their sums at the end (SHARES).
@@ -17,7 +18,8 @@
 
 constexpr int DEPTH = 64;                       // kept columns of a tile
 constexpr int STRIPS = V / 64;                 // of 64 rows
-constexpr int CONSUMERS = STRIPS * SIDE;        // warpgroups that multiply
+constexpr int TEAM = STRIPS * SIDE;             // warpgroups that multiply together
+constexpr int CONSUMERS = TEAM * TEAMS;
 constexpr int TOKENS = WIDTH * SIDE;            // columns of an output tile
 constexpr int THREADS = 128 * (1 + CONSUMERS);
 constexpr int PANEL_BYTES = STRIPS * 64 * DEPTH * 2;
@@ -28,6 +30,7 @@ constexpr int ATOM_BYTES = DEPTH * 128;         // 64 columns of a gathered tile
 
 static_assert(V == 64 || V == 128, "rows of a group");
 static_assert(CLUSTER == 1 || SHARES == 1, "blocks share panels or sums");
+static_assert(TEAMS == 1 || SHARES == 1, "teams do not meet");
 static_assert(SHARES == 1 || CONSUMERS * WIDTH * 256 <= STAGES * SLOT_BYTES, "sums fit in the ring");
 static_assert(CONSUMERS <= 2 && STAGES >= 2, "one or two warpgroups, a ring");
 
@@ -109,6 +112,11 @@ struct Slot {
 
   DEVICE void move() {
     if (++index == STAGES) index = 0, phase ^= 1;
+  }
+  DEVICE void skip(int count) {
+    index += count;
+    phase ^= index / STAGES & 1;
+    index %= STAGES;
   }
 };
 
@@ -372,15 +380,38 @@ DEVICE void release(const Ring& ring, int slot, int lane) {
   }
 }
 
+// Teams multiply in turn: whose turn it is waits for the other to have begun its last tile.
+DEVICE void wait_for_turn(int team) {
+  if (team == 0)
+    wait_for_group<2, 256 * TEAM>();
+  else
+    wait_for_group<3, 256 * TEAM>();
+}
+
+DEVICE void tell_team(int team) {
+  if (team == 0)
+    tell_group<2, 256 * TEAM>();
+  else
+    tell_group<3, 256 * TEAM>();
+}
+
 DEVICE void consume(const Ring& ring, int rank, const Tensors& t, const Sizes& sizes) {
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
-  const int consumer = threadIdx.x / 128 - 1;
-  const int strip = consumer / SIDE, side = consumer % SIDE;
+  const int consumer = threadIdx.x / 128 - 1, team = consumer / TEAM;
+  const int strip = consumer % TEAM / SIDE, side = consumer % SIDE;
   const unsigned panel_offset = strip * (64 * DEPTH * 2);
   const unsigned side_offset = side * (WIDTH / 64) * ATOM_BYTES;
   Slot slot;
-  for (Walk walk(t, sizes); !walk.over();) {
+  int turn = 0;
+  Walk walk(t, sizes);
+  if (TEAMS > 1 && team == 1 && !walk.over()) tell_team(0);
+  for (; !walk.over(); turn ^= TEAMS - 1) {
     const Item item = walk.take(rank, t, sizes);
+    if (turn != team) {
+      slot.skip(item.end - item.tile);
+      continue;
+    }
+    if (TEAMS > 1) wait_for_turn(team);
     const int first_token = item.first_token + side * WIDTH;
 #if EARLY
     const Target target(item, strip, warp, lane, t);
@@ -413,6 +444,9 @@ DEVICE void consume(const Ring& ring, int rank, const Tensors& t, const Sizes& s
       before = slot.index;
       slot.move();
     }
+    // Not earlier: a team that waited for a slot that the other's tiles have yet to fill would take
+    // their barrier's phase for its own.
+    if (TEAMS > 1 && !walk.over()) tell_team(team ^ 1);
     wait_products<0>();
     if (before >= 0) release(ring, before, lane);
 #if !EARLY
@@ -453,7 +487,7 @@ __launch_bounds__(THREADS, BLOCKS_PER_SM)
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < STAGES; ++slot) {
       start_barrier(ring.full + slot * 8, 128 + 1);
-      start_barrier(ring.empty + slot * 8, 4 * CONSUMERS * CLUSTER);
+      start_barrier(ring.empty + slot * 8, 4 * TEAM * CLUSTER);
     }
     publish_barriers();
   }

@@ -114,6 +114,11 @@ PRODUCTS = {
     "side": (Plan(64, 64, 2, 3), 64, 192, 200, 200, [150, 1, 0], "none", torch.float16),
     # two strips, padding rows, an activation
     "strips": (Plan(128, 64, 1, 4), 128, 200, 160, 72, [130, 64], "gelu", torch.float16),
+    # two teams take tiles in turn, in a cluster; an empty group, and a ring shorter than a tile
+    "teams": (
+        Plan(64, 64, 1, 2, 2, teams=2),
+        *(64, 192, 270, 264, [70, 0, 260], "none", torch.float16),
+    ),
     # blocks share the kept columns of a tile, one of them has none
     "shares": (Plan(64, 64, 2, 3, shares=2), 64, 128, 260, 136, [70, 250], "relu", torch.bfloat16),
     # a cluster shares the panel, and walks over several tiles in turn
