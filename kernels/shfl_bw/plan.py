@@ -188,6 +188,12 @@ def candidates(v: int) -> tuple[Plan, ...]:
         plan = Plan(v, width, side, 2, cluster, blocks, shares=shares, teams=teams)
         if plan.consumers == blocks == 1:
             continue  # one warpgroup alone on a multiprocessor hides no epilogue
+        if cluster > 1 and (width < 128 or (width == 128 and blocks == 1)):
+            continue  # narrow tiles are for little work, and some multiprocessors fit no cluster
+        if shares > 1 and (plan.tokens == 256 == width or (shares > 2 and plan.tokens < 512)):
+            continue  # where so few columns are left to each, the exchange costs more
+        if teams > 1 and width == 64:
+            continue
         stages = (_SHARED_LIMIT // blocks - 1024) // (plan.slot_bytes + 16)
         plan = replace(plan, stages=min(8, stages))
         if refuses_plan(plan) is None:

@@ -20,7 +20,6 @@ def variants() -> dict[str, Plan]:
             replace(widest, dealt=False),
             replace(widest, ahead=False),
             replace(widest, early=False),
-            replace(widest, skip=False),
             replace(widest, dealt=False, ahead=False, early=False, skip=False),
         ]
         narrow = [plan for plan in plans if plan.width == 128 and plan.together == 1]
