@@ -125,7 +125,7 @@ def plan_names() -> list[str]:
 def compile_kernels() -> None:
     """Compile every kernel that the cases and the checks use; needs no GPU."""
     jobs: list[Callable[[], object]] = [
-        partial(transpose_kernel, HALF, (9, 0)),
+        *(partial(transpose_kernel, HALF, (9, 0), leaves=leaves) for leaves in (False, True)),
         *(
             partial(reduce_kernel, dtype, (9, 0), activation)
             for dtype in (HALF, torch.bfloat16)

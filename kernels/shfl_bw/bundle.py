@@ -1,8 +1,8 @@
 """Groups of few rows put together, so that a product's 64 rows are full.
 
-Tensor cores of Hopper multiply 64 rows at a time, and what a group's columns cost to gather does not
-depend on its rows. Two groups of 32 rows that keep a quarter of the columns each keep 7/16 of them
-together: one group of 64 rows with zeros in between gathers and multiplies an eighth less than
+Tensor cores of Hopper multiply 64 rows at a time, and what a group's columns cost to gather does
+not depend on its rows. Two groups of 32 rows that keep a quarter of the columns each keep 7/16 of
+them together: one group of 64 rows with zeros in between gathers and multiplies an eighth less than
 the two, four of 16 rows a third less.
 """
 

@@ -210,10 +210,12 @@ def _steadiness(group: str, plan: Plan) -> Iterator[Row]:
 
 def _transposition() -> Iterator[Row]:
     for rows, columns in ((70, 136), (4096, 4096), (1, 8), (1000, 11008)):
-        x = _normal(rows, columns)
-        y = run_transpose(x)
-        same = torch.equal(y[:, :rows], x.T) and not bool(y[:, rows:].any())
-        yield Row(TRANSPOSITION, f"{rows}x{columns}", same)
+        for leaves in (False, True):
+            x = _normal(rows, columns)
+            y = run_transpose(x, leaves=leaves)
+            same = torch.equal(y[:, :rows], x.T) and not bool(y[:, rows:].any())
+            way = "from" if leaves else "to"
+            yield Row(TRANSPOSITION, f"{rows}x{columns}, {way} a product", same)
 
 
 if __name__ == "__main__":

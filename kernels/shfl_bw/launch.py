@@ -35,7 +35,6 @@ def run_spmm(
     activation: str = "none",
     plan: Plan | None = None,
     out: torch.Tensor | None = None,
-    overlap: bool = False,
 ) -> torch.Tensor:
     """Return ``act(W x + bias)`` of x (in, tokens) as (out, tokens).
 
@@ -52,7 +51,7 @@ def run_spmm(
     y = x.new_empty(out_features, tokens) if out is None else out
     if tokens:
         plan = plan or plan_for(images, tokens, x.device)
-        _launch(x, images, images.columns, None, bias, y, plan, activation, _NO_IMAGE, overlap)
+        _launch(x, images, images.columns, None, bias, y, plan, activation, _NO_IMAGE)
     return y
 
 
@@ -84,28 +83,24 @@ def run_convolution(
 
 
 def run_transpose(
-    x: torch.Tensor,
-    filled: int | None = None,
-    way: tuple[int, int, int] = (0, 0, 0),
-    overlap: bool = False,
-    out: torch.Tensor | None = None,
+    x: torch.Tensor, filled: int | None = None, *, leaves: bool = False
 ) -> torch.Tensor:
     """Return x (rows, columns) as (columns, filled), zeros behind the rows.
 
     Args:
         x: 2-byte elements on a GPU, contiguous, columns a multiple of 8.
         filled: at least the rows, a multiple of 8; None takes the next one.
+        leaves: whether it is what a product wrote; else a product reads the result.
     """
     rows, columns = x.shape
     filled = -(-rows // 8) * 8 if filled is None else filled
-    y = torch.empty(columns, filled, dtype=x.dtype, device=x.device) if out is None else out
+    y = torch.empty(columns, filled, dtype=x.dtype, device=x.device)
     if y.numel():
         capability = torch.cuda.get_device_capability(x.device)
-        kernel = transpose_kernel(x.dtype, capability, way)
+        kernel = transpose_kernel(x.dtype, capability, leaves=leaves)
         grid = (-(-columns // 64), -(-filled // 64))
-        grid = grid if way[0] < 2 else grid[::-1]
-        sizes = (rows, columns, columns, filled, filled)
-        kernel(grid, (256,), (x, y, *map(_int32, sizes)), overlap=overlap)
+        sizes = map(_int32, (rows, columns, columns, filled, filled))
+        kernel(grid[::-1] if leaves else grid, (256,), (x, y, *sizes), overlap=capability >= (9, 0))
     return y
 
 
@@ -132,7 +127,6 @@ def _launch(
     plan: Plan,
     activation: str,
     image: tuple[int, ...],
-    overlap: bool = False,
 ) -> None:
     tokens = y[0].numel()
     groups = images.groups
@@ -147,12 +141,12 @@ def _launch(
     x_pitch = 0 if shifts is not None else x.shape[1]
     blocks = plan.items(groups, tokens)
     grid = min(blocks, _blocks_at_once(kernel, plan, x.device))
-    items = _dealt(images, plan, tokens, grid // plan.together)
-    count = blocks // plan.together if items is None else len(items)
+    items = _dealt(images, plan, tokens, grid // plan.cluster)
+    count = blocks // plan.cluster if items is None else len(items)
     sizes = (groups, tokens, sum(images.lengths), plan.splits, count, x_pitch, tokens, *image)
     tensors = (x, images.panels, columns, shifts, images.tiles, images.order, items, images.rows)
     arguments = (*tensors, bias, y, partial, *map(_int32, sizes))
-    kernel((grid,), (plan.threads,), arguments, shared_bytes=plan.shared_bytes, overlap=overlap)
+    kernel((grid,), (plan.threads,), arguments, shared_bytes=plan.shared_bytes, overlap=True)
     if partial is not None:
         reduce = reduce_kernel(x.dtype, capability, activation)
         counts = (plan.splits, packed_rows, tokens, tokens, tokens)
@@ -171,7 +165,7 @@ def _dealt(images: Images, plan: Plan, tokens: int, workers: int) -> torch.Tenso
     kept = _DEALT.get(images.tiles, None, dict)
     key = (tokens, plan, workers)
     if key not in kept:
-        many = plan.items(images.groups, tokens) // plan.together > _MOST_DEALT
+        many = plan.items(images.groups, tokens) // plan.cluster > _MOST_DEALT
         if many or not plan.dealt or torch.cuda.is_current_stream_capturing():
             return None
         items = deal(
@@ -182,7 +176,6 @@ def _dealt(images: Images, plan: Plan, tokens: int, workers: int) -> torch.Tenso
             splits=plan.splits,
             workers=workers,
             overhead=overhead(plan),
-            halves=plan.side > 1 and plan.skip,
         )
         if len(kept) >= 64:
             kept.clear()
@@ -211,16 +204,11 @@ def reduce_kernel(dtype: torch.dtype, capability: tuple[int, int], activation: s
 
 
 def transpose_kernel(
-    dtype: torch.dtype, capability: tuple[int, int], way: tuple[int, int, int] = (0, 0, 0)
+    dtype: torch.dtype, capability: tuple[int, int], *, leaves: bool = False
 ) -> Kernel:
     """Return the kernel that transposes, compiled for a capability."""
-    return _kernel(
-        "transpose.cu",
-        "shfl_bw_transpose",
-        tuple(zip(("ORDER", "LOADS", "STORES"), way, strict=True)),
-        dtype,
-        capability,
-    )
+    defines = (("LEAVES", 1),) if leaves else ()
+    return _kernel("transpose.cu", "shfl_bw_transpose", defines, dtype, capability)
 
 
 @lru_cache(maxsize=512)
@@ -245,10 +233,10 @@ def _kernel(
 
 def _blocks_at_once(kernel: Kernel, plan: Plan, device: torch.device) -> int:
     """Return the blocks of a kernel that runs on and on: whole clusters, all resident."""
-    if plan.together == 1:
+    if plan.cluster == 1:
         return _sms(device) * plan.blocks
-    shape = (plan.threads, plan.together, plan.shared_bytes)
-    return plan.together * kernel.clusters_at_once(int(device.index), *shape)
+    shape = (plan.threads, plan.cluster, plan.shared_bytes)
+    return plan.cluster * kernel.clusters_at_once(int(device.index), *shape)
 
 
 @cache

@@ -56,7 +56,6 @@ class Plan:
         blocks: of a multiprocessor.
         splits: shares of the kept columns that are added by a second kernel.
         teams: of warpgroups that take output tiles in turn.
-        shares: blocks of a cluster that take shares of the kept columns and add up their sums.
         dealt: whether tiles are dealt to blocks by their length, see ``dealing``; else in turn.
     """
 
@@ -67,24 +66,16 @@ class Plan:
     cluster: int = 1
     blocks: int = 1
     splits: int = 1
-    shares: int = 1
     teams: int = 1
     dealt: bool = True
-    ahead: bool = True
-    early: bool = True
-    skip: bool = True
 
     def __str__(self) -> str:
         ring = f"{self.width}x{self.side} ring {self.stages}"
         parts = [f"V{self.v} {ring} cluster {self.cluster}"]
         parts += ["two blocks"] if self.blocks > 1 else []
         parts += [f"split {self.splits}"] if self.splits > 1 else []
-        parts += [f"shares {self.shares}"] if self.shares > 1 else []
         parts += ["two teams"] if self.teams > 1 else []
         parts += [] if self.dealt else ["in turn"]
-        parts += [] if self.ahead else ["not ahead"]
-        parts += [] if self.early else ["late"]
-        parts += [] if self.skip else ["all"]
         return ", ".join(parts)
 
     @property
@@ -96,11 +87,6 @@ class Plan:
     def consumers(self) -> int:
         """Warpgroups that multiply."""
         return self.strips * self.side * self.teams
-
-    @property
-    def together(self) -> int:
-        """Blocks of a cluster."""
-        return self.cluster * self.shares
 
     @property
     def tokens(self) -> int:
@@ -135,11 +121,7 @@ class Plan:
             "SIDE": self.side,
             "STAGES": self.stages,
             "CLUSTER": self.cluster,
-            "SHARES": self.shares,
             "TEAMS": self.teams,
-            "AHEAD": int(self.ahead),
-            "EARLY": int(self.early),
-            "SKIP": int(self.skip),
             "BLOCKS_PER_SM": self.blocks,
             "PRODUCER_REGISTERS": _PRODUCER_REGISTERS,
             "CONSUMER_REGISTERS": _CONSUMER_REGISTERS[self.consumers, self.blocks],
@@ -153,7 +135,7 @@ class Plan:
 
     def items(self, groups: int, tokens: int) -> int:
         """Return how many blocks' worth of work there is."""
-        return self.token_tiles(tokens) * groups * self.splits * self.shares
+        return self.token_tiles(tokens) * groups * self.splits
 
 
 def refuses_plan(plan: Plan) -> str | None:
@@ -168,12 +150,8 @@ def refuses_plan(plan: Plan) -> str | None:
         return "sums of 256 columns do not fit in the registers of two blocks"
     if plan.cluster not in (1, 2, 4) or plan.stages < 2 or plan.splits < 1:
         return "a cluster has 1, 2 or 4 blocks, a ring 2 stages or more, K one split or more"
-    if plan.teams not in (1, 2) or plan.teams > 1 < plan.shares:
-        return "there are one or two teams, two share no sums"
-    if plan.shares not in (1, 2, 4) or (plan.shares > 1 and plan.cluster * plan.splits > 1):
-        return "kept columns have 1, 2 or 4 shares, which share no panels and are not split"
-    if plan.shares > 1 and plan.consumers * plan.width * 256 > plan.stages * plan.slot_bytes:
-        return "sums that blocks exchange must fit in the ring"
+    if plan.teams not in (1, 2):
+        return f"there are one or two teams, not {plan.teams}"
     if plan.blocks * (plan.shared_bytes + 1024) > _SHARED_LIMIT:
         return f"{plan.blocks} blocks need {plan.shared_bytes} bytes of shared memory each"
     return None
@@ -182,16 +160,13 @@ def refuses_plan(plan: Plan) -> str | None:
 def candidates(v: int) -> tuple[Plan, ...]:
     """Return every plan worth timing for groups of V rows, each with as many stages as fit."""
     found = []
-    sharing = ((1, 1), (2, 1), (1, 2), (1, 4))
-    shapes = product((256, 128, 64), ((1, 1), (2, 1), (1, 2)), sharing, (1, 2))
-    for width, (side, teams), (cluster, shares), blocks in shapes:
-        plan = Plan(v, width, side, 2, cluster, blocks, shares=shares, teams=teams)
+    shapes = product((256, 128, 64), ((1, 1), (2, 1), (1, 2)), (1, 2), (1, 2))
+    for width, (side, teams), cluster, blocks in shapes:
+        plan = Plan(v, width, side, 2, cluster, blocks, teams=teams)
         if plan.consumers == blocks == 1:
             continue  # one warpgroup alone on a multiprocessor hides no epilogue
         if cluster > 1 and (width < 128 or (width == 128 and blocks == 1)):
             continue  # narrow tiles are for little work, and some multiprocessors fit no cluster
-        if shares > 1 and (plan.tokens == 256 == width or (shares > 2 and plan.tokens < 512)):
-            continue  # where so few columns are left to each, the exchange costs more
         if teams > 1 and width == 64:
             continue
         stages = (_SHARED_LIMIT // blocks - 1024) // (plan.slot_bytes + 16)

@@ -14,14 +14,8 @@ def variants() -> dict[str, Plan]:
     found: list[Plan] = []
     for v in HEIGHTS:
         plans = candidates(v)
-        widest = next(plan for plan in plans if plan.cluster == (2 if v == 64 else 1))
         found += plans
-        found += [
-            replace(widest, dealt=False),
-            replace(widest, ahead=False),
-            replace(widest, early=False),
-            replace(widest, dealt=False, ahead=False, early=False, skip=False),
-        ]
-        narrow = [plan for plan in plans if plan.width == 128 and plan.together == 1]
+        found += [replace(plan, dealt=False) for plan in plans if plan.tokens * v == 64 * 512]
+        narrow = [plan for plan in plans if plan.width == 128 and plan.cluster == 1]
         found += [replace(plan, splits=2) for plan in narrow[:1]]
     return {str(plan): plan for plan in found}

@@ -261,13 +261,6 @@ inline void meet_cluster() {
   machine::all_meet.meet(static_cast<int>(machine::running.size() * machine::block_size.x));
 }
 
-inline float4 read_from_block(unsigned address, int block) {
-  float4 value;
-  if (address % 16 != 0) machine::fail("read_from_block is not aligned");
-  std::memcpy(&value, machine::shared_of(machine::running[block]) + address, 16);
-  return value;
-}
-
 inline void publish_barriers() {}
 inline void show_to_tensor_cores() {
   for (const auto& [unit, when] : machine::current->unfenced) {

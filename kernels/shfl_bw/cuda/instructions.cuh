@@ -90,31 +90,15 @@ DEVICE void meet_cluster() {
           : "memory");
 }
 
-// Waits for the threads of a part of the block.
+// Waits for the threads of a part of the block, which come here or are counted below.
 template <int NAME, int THREADS_>
 DEVICE void wait_for_group() {
   asm volatile("bar.sync %0, %1;" ::"n"(NAME), "n"(THREADS_) : "memory");
 }
 
-// Is counted there, and goes on.
 template <int NAME, int THREADS_>
 DEVICE void tell_group() {
   asm volatile("bar.arrive %0, %1;" ::"n"(NAME), "n"(THREADS_) : "memory");
-}
-
-// Reads what lies at the same place in another block of the cluster.
-DEVICE float4 read_from_block(unsigned address, unsigned rank) {
-  float4 value;
-  asm volatile(
-      "{\n"
-      ".reg .b32 there;\n"
-      "mapa.shared::cluster.u32 there, %4, %5;\n"
-      "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there];\n"
-      "}"
-      : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
-      : "r"(address), "r"(rank)
-      : "memory");
-  return value;
 }
 
 // Copies.

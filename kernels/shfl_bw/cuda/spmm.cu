@@ -6,15 +6,12 @@
 // A block multiplies the panel of one group (V rows, its kept columns) with the rows of x that the
 // panel keeps, TOKENS columns at a time. Four warps gather those rows to a ring of tiles with
 // 16-byte copies, in the order in which tensor cores read them; the panel's tile, packed as such
-// beforehand, comes by one bulk copy. One or two warpgroups multiply: below each other for V = 128,
+// beforehand, comes by one bulk copy, shared by the blocks of a cluster. One or two warpgroups multiply: below each other for V = 128,
 // else side by side, or in two teams that take output tiles in turn: one multiplies while the other
 // writes.
 //
-// Blocks of a cluster are neighbours over the tokens that share each panel's tile (CLUSTER), or take
-// shares of the kept columns of one output tile and add up their sums at the end (SHARES).
-//
 // Barriers of a slot of the ring: `full` counts the 128 gathering threads and the bulk copy,
-// `empty` the multiplying warps of all blocks that share panels.
+// `empty` the multiplying warps of all blocks of the cluster.
 
 constexpr int DEPTH = 64;                       // kept columns of a tile
 constexpr int STRIPS = V / 64;                 // of 64 rows
@@ -25,13 +22,9 @@ constexpr int THREADS = 128 * (1 + CONSUMERS);
 constexpr int PANEL_BYTES = STRIPS * 64 * DEPTH * 2;
 constexpr int GATHERED_BYTES = DEPTH * TOKENS * 2;
 constexpr int SLOT_BYTES = PANEL_BYTES + GATHERED_BYTES;
-constexpr int TOGETHER = CLUSTER * SHARES;      // blocks of a cluster
 constexpr int ATOM_BYTES = DEPTH * 128;         // 64 columns of a gathered tile
 
 static_assert(V == 64 || V == 128, "rows of a group");
-static_assert(CLUSTER == 1 || SHARES == 1, "blocks share panels or sums");
-static_assert(TEAMS == 1 || SHARES == 1, "teams do not meet");
-static_assert(SHARES == 1 || CONSUMERS * WIDTH * 256 <= STAGES * SLOT_BYTES, "sums fit in the ring");
 static_assert(CONSUMERS <= 2 && STAGES >= 2, "one or two warpgroups, a ring");
 
 struct Tensors {
@@ -57,23 +50,14 @@ struct Image {
   int batch, height, width, out_width, stride_down, stride_across, pad_top, pad_left;
 };
 
-// One output tile's share of kept columns, of `dealt`: the group, from bit 20 on the split, from bit 30
-// on whether only the first of two warpgroups side by side takes part; first token of the cluster;
-// the first tile and the one behind the last.
+// One output tile's share of kept columns, of `dealt`: the group, from bit 20 on the split; first token
+// of the cluster; the first tile and the one behind the last.
 struct Item {
-  int group, split, first_token, limit, tile, end;
+  int group, split, first_token, tile, end;
 
-  DEVICE Item(const int4& dealt, int rank, const Sizes& sizes)
-      : group(dealt.x & 0xFFFFF), split(dealt.x >> 20 & 0x3FF), tile(dealt.z), end(dealt.w) {
-    const int width = SIDE > 1 && dealt.x >> 30 ? WIDTH : TOKENS;
-    first_token = dealt.y + (CLUSTER > 1 ? rank * width : 0);
-    limit = min(sizes.tokens, first_token + width);
-    if constexpr (SHARES > 1) {
-      const int begin = tile, count = end - tile;
-      tile = begin + count * rank / SHARES;
-      end = begin + count * (rank + 1) / SHARES;
-    }
-  }
+  DEVICE Item(const int4& dealt, int rank)
+      : group(dealt.x & 0xFFFFF), split(dealt.x >> 20), first_token(dealt.y + rank * TOKENS),
+        tile(dealt.z), end(dealt.w) {}
 };
 
 // The items of a cluster one after the other; the next is read ahead.
@@ -82,12 +66,12 @@ struct Walk {
   int4 next;
 
   DEVICE Walk(const Tensors& t, const Sizes& sizes)
-      : at(blockIdx.x / TOGETHER), step(gridDim.x / TOGETHER) {
+      : at(blockIdx.x / CLUSTER), step(gridDim.x / CLUSTER) {
     next = read(t, sizes);
   }
   DEVICE bool over() const { return next.x < 0; }
   DEVICE Item take(int rank, const Tensors& t, const Sizes& sizes) {
-    const Item item(next, rank, sizes);
+    const Item item(next, rank);
     at += step;
     next = read(t, sizes);
     return item;
@@ -151,7 +135,7 @@ struct Source {
 #pragma unroll
     for (int i = 0; i < COPIES; ++i) {
       const int token = item.first_token + (i * 32 + lane % (32 / ROWS)) * 8;
-      inside[i] = token < item.limit;
+      inside[i] = token < sizes.tokens;
 #ifdef CONV
       const int pixel = token / image.batch, row = pixel / image.out_width;
       top[i] = row * image.stride_down - image.pad_top;
@@ -185,6 +169,8 @@ struct Columns {
 };
 
 // Row r of a gathered tile is 128 bytes of each atom, its 16-byte units permuted by r % 8.
+// FULL says that all its columns exist.
+template <bool FULL>
 DEVICE void gather_tile(unsigned to, const Columns& columns, const Source& source, int warp,
                         int lane, const Tensors& t, const Sizes& sizes, const Image& image) {
 #ifdef CONV
@@ -209,14 +195,14 @@ DEVICE void gather_tile(unsigned to, const Columns& columns, const Source& sourc
 #pragma unroll
     for (int i = 0; i < COPIES; ++i) {
       const char* from = source.base[i] + static_cast<unsigned long long>(offset) * pitch;
-      bool valid = column >= 0 && (SKIP || source.inside[i]);
+      bool valid = column >= 0;
 #ifdef CONV
       const unsigned row = source.top[i] + (shift >> 16), across = source.left[i] + (shift & 0xFFFF);
       valid = valid && row < static_cast<unsigned>(image.height) &&
               across < static_cast<unsigned>(image.width);
       from = valid ? from : reinterpret_cast<const char*>(t.x);
 #endif
-      if (!SKIP || source.inside[i]) copy_async<16>(place + i * 4 * ATOM_BYTES, from, valid);
+      if (FULL || source.inside[i]) copy_async<16>(place + i * 4 * ATOM_BYTES, from, valid);
     }
   }
 }
@@ -225,7 +211,6 @@ DEVICE void fetch_panel(const Ring& ring, int slot, int tile, int rank, const Te
   const unsigned full = ring.full + slot * 8;
   arrive_expecting(full, PANEL_BYTES);
   constexpr unsigned share = PANEL_BYTES / CLUSTER;
-  if (CLUSTER == 1) rank = 0;
   const unsigned char* from = reinterpret_cast<const unsigned char*>(t.panels) +
                               static_cast<long long>(tile) * PANEL_BYTES + rank * share;
   const unsigned to = ring.panel(slot) + rank * share;
@@ -246,27 +231,25 @@ DEVICE void produce(const Ring& ring, int rank, const Tensors& t, const Sizes& s
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
   Slot slot;
   Columns columns, ahead;
-  wait_for_previous();
   for (Walk walk(t, sizes); !walk.over();) {
     const Item item = walk.take(rank, t, sizes);
     const Source source(item, lane, t, sizes, image);
+    const bool full = item.first_token + TOKENS <= sizes.tokens;
     for (int tile = item.tile; tile < item.end; ++tile) {
-#if AHEAD
       ahead.read(tile, lane, t);
       columns = ahead;
       const int after = tile + 1 < item.end ? tile + 1 : walk.over() ? tile : walk.next.z;
       if (after < sizes.tiles) ahead.read(after, lane, t);
       wait_for_room(ring, slot);
-#else
-      wait_for_room(ring, slot);
-      columns.read(tile, lane, t);
-#endif
       if (thread == 0) fetch_panel(ring, slot.index, tile, rank, t);
-      gather_tile(ring.gathered(slot.index), columns, source, warp, lane, t, sizes, image);
+      const unsigned to = ring.gathered(slot.index);
+      if (full)
+        gather_tile<true>(to, columns, source, warp, lane, t, sizes, image);
+      else
+        gather_tile<false>(to, columns, source, warp, lane, t, sizes, image);
       arrive_when_copied(ring.full + slot.index * 8);
       slot.move();
     }
-    if constexpr (SHARES > 1) meet_cluster(), meet_cluster();  // sums come and go in the ring
   }
   commit_copies();
   wait_copies<0>();
@@ -305,8 +288,6 @@ struct Target {
   }
 };
 
-// Writes a thread's sums of units of 8 columns, from FIRST to LAST.
-template <int FIRST, int LAST>
 DEVICE void write_tile(float (&acc)[WIDTH / 2], const Item& item, const Target& target,
                        int first_token, int lane, const Tensors& t, const Sizes& sizes) {
 #pragma unroll
@@ -316,9 +297,9 @@ DEVICE void write_tile(float (&acc)[WIDTH / 2], const Item& item, const Target& 
         static_cast<long long>(item.split) * sizes.groups * V + target.packed[h];
     float* to = t.partial + packed * sizes.y_pitch;
 #pragma unroll
-    for (int j = FIRST; j < LAST; ++j) {
+    for (int j = 0; j < WIDTH / 8; ++j) {
       const int token = first_token + 8 * j + 2 * (lane % 4);
-      if (token < item.limit)
+      if (token < sizes.tokens)
         *reinterpret_cast<float2*>(to + token) =
             make_float2(acc[4 * j + 2 * h], acc[4 * j + 2 * h + 1]);
     }
@@ -327,7 +308,7 @@ DEVICE void write_tile(float (&acc)[WIDTH / 2], const Item& item, const Target& 
     const float bias = target.bias[h];
     Element* to = t.y + static_cast<long long>(row < 0 ? 0 : row) * sizes.y_pitch;
 #pragma unroll
-    for (int j = FIRST; j < LAST; j += 4) {
+    for (int j = 0; j < WIDTH / 8; j += 4) {
       unsigned words[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i)
@@ -335,41 +316,11 @@ DEVICE void write_tile(float (&acc)[WIDTH / 2], const Item& item, const Target& 
                         activate<ACTIVATION>(acc[4 * (j + i) + 2 * h + 1] + bias));
       exchange_in_quads(words, lane);
       const int token = first_token + 8 * (j + lane % 4);
-      if (row >= 0 && token < item.limit)
+      if (row >= 0 && token < sizes.tokens)
         *reinterpret_cast<uint4*>(to + token) = make_uint4(words[0], words[1], words[2], words[3]);
     }
 #endif
   }
-}
-
-// Adds up the sums of all blocks of the cluster: each leaves those of other blocks' columns in its
-// ring, which is empty then, and takes those of its own columns from the others.
-template <int RANK>
-DEVICE void write_share(float (&acc)[WIDTH / 2], const Ring& ring, int consumer, const Item& item,
-                        const Target& target, int first_token, int lane, const Tensors& t,
-                        const Sizes& sizes) {
-  constexpr int COUNT = WIDTH / 8 / SHARES;  // units of 8 columns
-  const unsigned place = (consumer * (WIDTH / 8) * 128 + threadIdx.x % 128) * 16;
-  wait_for_group<1, 128 * CONSUMERS>();  // all products are done
-#pragma unroll
-  for (int j = 0; j < WIDTH / 8; ++j)
-    if (j / COUNT != RANK)
-      *reinterpret_cast<float4*>(dynamic_shared() + place + j * (128 * 16)) =
-          make_float4(acc[4 * j], acc[4 * j + 1], acc[4 * j + 2], acc[4 * j + 3]);
-  meet_cluster();
-#pragma unroll
-  for (int other = 0; other < SHARES; ++other) {
-    if (other == RANK) continue;
-#pragma unroll
-    for (int j = RANK * COUNT; j < (RANK + 1) * COUNT; ++j) {
-      const float4 sums = read_from_block(ring.memory + place + j * (128 * 16), other);
-      acc[4 * j] += sums.x, acc[4 * j + 1] += sums.y;
-      acc[4 * j + 2] += sums.z, acc[4 * j + 3] += sums.w;
-    }
-  }
-  show_to_tensor_cores();
-  meet_cluster();  // the ring may be filled again
-  write_tile<RANK * COUNT, (RANK + 1) * COUNT>(acc, item, target, first_token, lane, t, sizes);
 }
 
 DEVICE void release(const Ring& ring, int slot, int lane) {
@@ -413,14 +364,12 @@ DEVICE void consume(const Ring& ring, int rank, const Tensors& t, const Sizes& s
     }
     if (TEAMS > 1) wait_for_turn(team);
     const int first_token = item.first_token + side * WIDTH;
-#if EARLY
     const Target target(item, strip, warp, lane, t);
-#endif
     float acc[WIDTH / 2];
 #pragma unroll
     for (int i = 0; i < WIDTH / 2; ++i) acc[i] = 0.0f;
     int before = -1, tile = item.tile;
-    if (SKIP && first_token >= item.limit) {
+    if (first_token >= sizes.tokens) {  // nothing of it exists
       for (; tile < item.end; ++tile) {
         wait_barrier(ring.full + slot.index * 8, slot.phase);
         release(ring, slot.index, lane);
@@ -449,27 +398,13 @@ DEVICE void consume(const Ring& ring, int rank, const Tensors& t, const Sizes& s
     if (TEAMS > 1 && !walk.over()) tell_team(team ^ 1);
     wait_products<0>();
     if (before >= 0) release(ring, before, lane);
-#if !EARLY
-    const Target target(item, strip, warp, lane, t);
-#endif
-    if constexpr (SHARES == 1)
-      write_tile<0, WIDTH / 8>(acc, item, target, first_token, lane, t, sizes);
-    else if (rank == 0)
-      write_share<0>(acc, ring, consumer, item, target, first_token, lane, t, sizes);
-    else if (rank == 1)
-      write_share<1>(acc, ring, consumer, item, target, first_token, lane, t, sizes);
-#if SHARES == 4
-    else if (rank == 2)
-      write_share<2>(acc, ring, consumer, item, target, first_token, lane, t, sizes);
-    else
-      write_share<3>(acc, ring, consumer, item, target, first_token, lane, t, sizes);
-#endif
+    write_tile(acc, item, target, first_token, lane, t, sizes);
   }
 }
 
 extern "C" __global__ void
-#if CLUSTER * SHARES > 1
-__cluster_dims__(CLUSTER * SHARES, 1, 1)
+#if CLUSTER > 1
+__cluster_dims__(CLUSTER, 1, 1)
 #endif
 __launch_bounds__(THREADS, BLOCKS_PER_SM)
     shfl_bw_spmm(const Element* x, const Element* panels, const int* columns, const int* shifts,
@@ -482,7 +417,7 @@ __launch_bounds__(THREADS, BLOCKS_PER_SM)
   const Sizes sizes{groups, tokens, all_tiles, splits, item_count, x_pitch, y_pitch};
   const Image image{batch, height, width, out_width, stride_down, stride_across, pad_top, pad_left};
   const Ring ring(shared_address(dynamic_shared()));
-  const int rank = TOGETHER > 1 ? cluster_rank() : 0;
+  const int rank = CLUSTER > 1 ? cluster_rank() : 0;
   let_next_start();
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < STAGES; ++slot) {
@@ -491,10 +426,11 @@ __launch_bounds__(THREADS, BLOCKS_PER_SM)
     }
     publish_barriers();
   }
-  if constexpr (TOGETHER > 1)
+  if constexpr (CLUSTER > 1)
     meet_cluster();
   else
     __syncthreads();
+  wait_for_previous();
   if (threadIdx.x < 128) {
     give_registers<PRODUCER_REGISTERS>();
     produce(ring, rank, t, sizes, image);
@@ -502,5 +438,5 @@ __launch_bounds__(THREADS, BLOCKS_PER_SM)
     take_registers<CONSUMER_REGISTERS>();
     consume(ring, rank, t, sizes);
   }
-  if constexpr (TOGETHER > 1) meet_cluster();  // no block leaves while others write to it
+  if constexpr (CLUSTER > 1) meet_cluster();  // no block leaves while others write to it
 }

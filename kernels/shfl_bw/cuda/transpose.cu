@@ -7,6 +7,10 @@
 //
 // Pitches are multiples of 8. Rows behind the last are written as zeros up to `filled`, columns
 // behind the last are left alone.
+//
+// What a layer is given is taken from its last rows on (tokens), so that the product finds its first
+// tokens in the L2 cache; what it returns (LEAVES) from its last columns on, which the product wrote
+// last. What nobody reads again passes through the cache without staying.
 
 DEVICE unsigned pair_place(int column, int pair) {
   return column * 32 + ((pair / 4 ^ (column + column / 8) % 8) * 4) + pair % 4;
@@ -18,14 +22,10 @@ extern "C" __global__ void __launch_bounds__(256)
   __shared__ __align__(16) unsigned pairs[64 * 32];
   let_next_start();
   wait_for_previous();
-#if ORDER == 0
-  const int top = blockIdx.y * 64, left = blockIdx.x * 64;
-#elif ORDER == 1
-  const int top = (gridDim.y - 1 - blockIdx.y) * 64, left = blockIdx.x * 64;
-#elif ORDER == 2
-  const int top = blockIdx.x * 64, left = blockIdx.y * 64;
-#else
+#ifdef LEAVES
   const int top = blockIdx.x * 64, left = (gridDim.y - 1 - blockIdx.y) * 64;
+#else
+  const int top = (gridDim.y - 1 - blockIdx.y) * 64, left = blockIdx.x * 64;
 #endif
   {
     const int unit = threadIdx.x % 8, pair = threadIdx.x / 8;
@@ -36,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(256)
       const bool inside = row < rows && column < columns;
       const uint4* line = reinterpret_cast<const uint4*>(
           from + static_cast<long long>(row) * from_pitch + column);
-      lines[i] = !inside ? make_uint4(0, 0, 0, 0) : LOADS ? __ldcs(line) : *line;
+      lines[i] = !inside ? make_uint4(0, 0, 0, 0) : __ldcs(line);
     }
     const unsigned first[4] = {lines[0].x, lines[0].y, lines[0].z, lines[0].w};
     const unsigned second[4] = {lines[1].x, lines[1].y, lines[1].z, lines[1].w};
@@ -54,10 +54,11 @@ extern "C" __global__ void __launch_bounds__(256)
       uint4* line =
           reinterpret_cast<uint4*>(to + static_cast<long long>(left + column) * to_pitch + row);
       const uint4 units = *reinterpret_cast<const uint4*>(pairs + pair_place(column, 4 * unit));
-      if (STORES)
-        __stcs(line, units);
-      else
-        *line = units;
+#ifdef LEAVES
+      __stcs(line, units);
+#else
+      *line = units;
+#endif
     }
   }
 }

@@ -81,7 +81,7 @@ def dry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bench_weights, "DEVICE", "cpu")
     for module in (bench, bench_layers):
         monkeypatch.setattr(module, "run_spmm", spmm)
-        monkeypatch.setattr(module, "run_transpose", lambda x: x.T.contiguous())
+        monkeypatch.setattr(module, "run_transpose", lambda x, leaves=False: x.T.contiguous())
         monkeypatch.setattr(module, "cold_sets", lambda set_bytes: 2)
     monkeypatch.setattr(bench_layers, "run_convolution", convolution)
     monkeypatch.setattr(bench_layers, "_TOKENS", 16)

@@ -70,8 +70,8 @@ def emulate(
         image = (batch, height, width, across, *window.stride, *window.padding)
         tokens = down * across * batch
     grid = min(blocks, plan.items(images.groups, tokens))
-    items = _items(plan, images.lengths, tokens, grid // plan.together)
-    count = plan.items(images.groups, tokens) // plan.together if items is None else len(items)
+    items = _items(plan, images.lengths, tokens, grid // plan.cluster)
+    count = plan.items(images.groups, tokens) // plan.cluster if items is None else len(items)
     pitch = x.shape[1] if window is None else 0
     sizes = (images.groups, tokens, sum(images.lengths), plan.splits, count, pitch, tokens, *image)
     packed_rows = images.groups * images.v
@@ -82,7 +82,7 @@ def emulate(
     defines |= {"CONV": 1} if window else {}
     defines |= {"BFLOAT": 1} if x.dtype == torch.bfloat16 else {}
     tensors = (x, images.panels, columns, shifts, images.tiles, images.order, items, images.rows)
-    settings = {"together": plan.together, "seed": seed, "fault": fault}
+    settings = {"together": plan.cluster, "seed": seed, "fault": fault}
     kernel = Emulated(SOURCES / "spmm.cu", "shfl_bw_spmm", defines, folder, **settings)
     kernel((grid,), (plan.threads,), (*tensors, added, y, partial, *map(np.int32, sizes)))
     if plan.splits > 1:
@@ -96,8 +96,8 @@ def emulate(
 def _items(plan: Plan, lengths: tuple[int, ...], tokens: int, workers: int) -> torch.Tensor | None:
     if not plan.dealt:
         return None
-    width, halves = plan.tokens, plan.side > 1
-    how = {"step": width * plan.cluster, "width": width, "splits": plan.splits, "halves": halves}
+    width = plan.tokens
+    how = {"step": width * plan.cluster, "width": width, "splits": plan.splits}
     items = deal(lengths, tokens, workers=workers, overhead=1.0, **how)
     return torch.tensor(items, dtype=torch.int32)
 
@@ -119,8 +119,6 @@ PRODUCTS = {
         Plan(64, 64, 1, 2, 2, teams=2),
         *(64, 192, 270, 264, [70, 0, 260], "none", torch.float16),
     ),
-    # blocks share the kept columns of a tile, one of them has none
-    "shares": (Plan(64, 64, 2, 3, shares=2), 64, 128, 260, 136, [70, 250], "relu", torch.bfloat16),
     # a cluster shares the panel, and walks over several tiles in turn
     "cluster 2": (
         Plan(64, 64, 1, 3, 2, 2, dealt=False),
@@ -132,10 +130,6 @@ PRODUCTS = {
     "wide": (Plan(64, 256, 2, 2), 32, 32, 90, 520, [70], "none", torch.float16),
     "ring of five": (Plan(64, 128, 2, 5), 64, 64, 420, 240, [400], "hardswish", torch.float16),
     "cluster 4": (Plan(64, 64, 1, 4, 4, 2), 32, 64, 80, 320, [66, 10], "relu6", torch.float16),
-    "four shares": (
-        Plan(128, 128, 1, 4, shares=4),
-        *(128, 128, 300, 136, [290], "none", torch.float16),
-    ),
 }
 
 
@@ -151,7 +145,7 @@ def test_the_product_kernel_equals_float64(case: str, folder: Path) -> None:
         x,
         pack(weight, pattern),
         bias,
-        blocks=2 * plan.together,
+        blocks=2 * plan.cluster,
         activation=activation,
         y_rows=rows,
     )
@@ -215,7 +209,7 @@ FAULTS = {
     "no fence": ("show_to_tensor_cores();\n      const", "const"),
     "announced before the copies": ("arrive_when_copied", "arrive"),
     "tiles released too early": ("wait_products<1>();", "wait_products<2>();"),
-    "filled before there is room": ("wait_for_room(ring, slot);", ""),
+    "filled before there is room": ("      wait_for_room(ring, slot);", ""),
 }
 
 
@@ -238,13 +232,14 @@ def test_the_emulator_sees_what_a_gpu_may_forgive(fault: str, folder: Path) -> N
     assert seen
 
 
-def test_the_transposition_is_exact(folder: Path) -> None:
+@pytest.mark.parametrize("leaves", [False, True])
+def test_the_transposition_is_exact(leaves: bool, folder: Path) -> None:
     rows, columns, filled = 70, 136, 72
     x = torch.arange(rows * columns, dtype=torch.int16).view(rows, columns)
     y = torch.full((columns, filled), -1, dtype=torch.int16)
-    defines = {"ORDER": 0, "LOADS": 0, "STORES": 0}
+    defines = {"LEAVES": 1} if leaves else {}
     kernel = Emulated(SOURCES / "transpose.cu", "shfl_bw_transpose", defines, folder)
     sizes = map(np.int32, (rows, columns, columns, filled, filled))
-    kernel((3, 2), (256,), (x, y, *sizes))
+    kernel((2, 3) if leaves else (3, 2), (256,), (x, y, *sizes))
     assert torch.equal(y[:, :rows], x.T)
     assert not bool(y[:, rows:].any())

@@ -8,10 +8,12 @@ import torch
 
 from kernels.jit import compile_cuda, read_source
 from kernels.shfl_bw import plan as plans
+from kernels.shfl_bw.bundle import bundled
+from kernels.shfl_bw.dealing import NOTHING, Item, deal
 from kernels.shfl_bw.images import images_of, taps_of
 from kernels.shfl_bw.launch import SOURCES
-from kernels.shfl_bw.packed import pack
-from kernels.shfl_bw.pattern import Pattern
+from kernels.shfl_bw.packed import Packed, check, pack
+from kernels.shfl_bw.pattern import Pattern, group_count
 from kernels.shfl_bw.plan import Plan
 from kernels.shfl_bw.window import Window
 
@@ -37,10 +39,10 @@ def uneven(rows: int, columns: int, v: int, counts: list[int], seed: int = 0) ->
 # Plans and images
 
 
-@pytest.mark.parametrize("v", plans.VECTORS)
+@pytest.mark.parametrize("v", plans.HEIGHTS)
 def test_plans_fit_a_multiprocessor_and_the_choice_is_one_of_them(v: int) -> None:
     made = plans.candidates(v)
-    assert len(made) >= 5
+    assert len(made) >= 4
     for plan in made:
         assert plans.refuses_plan(plan) is None
         assert plan.blocks * (plan.shared_bytes + 1024) <= 227 << 10
@@ -90,9 +92,10 @@ def test_the_model_splits_k_only_where_multiprocessors_rest() -> None:
 @pytest.mark.parametrize(
     ("plan", "words"),
     [
-        (Plan(8), "V must be one of 16, 32, 64, 128, not 8"),
+        (Plan(32), "a group has 64 or 128 rows, not 32"),
         (Plan(64, 96), "64, 128 or 256 columns, not 96"),
         (Plan(128, 64, 2), "have no registers"),
+        (Plan(64, teams=3), "one or two teams, not 3"),
         (Plan(64, cluster=3), "a cluster has 1, 2 or 4 blocks"),
         (Plan(64, 256, 2, 4), "bytes of shared memory"),
     ],
@@ -101,7 +104,7 @@ def test_plans_that_cannot_be_say_why(plan: Plan, words: str) -> None:
     assert words in str(plans.refuses_plan(plan))
 
 
-@pytest.mark.parametrize("v", plans.VECTORS)
+@pytest.mark.parametrize("v", plans.HEIGHTS)
 def test_images_hold_the_panels_where_tensor_cores_look(v: int) -> None:
     rows = 2 * v
     weight = normal(rows, 100)
@@ -111,17 +114,90 @@ def test_images_hold_the_panels_where_tensor_cores_look(v: int) -> None:
     assert images.order.tolist() == [0, 1]
     assert images.columns[:70].tolist() == packed_weight.columns.tolist()
     assert images.columns[70:].tolist() == [-1] * 58
-    height = max(64, v)
-    flat = images.panels.reshape(2, height * 64)
+    assert images.lengths == (2, 0)
+    flat = images.panels.reshape(2, v * 64)
     for tile, row, k in ((0, 0, 0), (0, 5, 9), (1, v - 1, 5), (1, 3, 6), (0, v - 1, 63)):
         place = row * 64 + ((k // 8) ^ (row % 8)) * 8 + k % 8
         vector = tile * 64 + k
         expected = packed_weight.values[vector, row] if vector < 70 else 0.0
         assert flat[tile, place] == expected
-    assert images.panels.shape == (2, height, 64)
+    assert images.panels.shape == (2, v, 64)
     assert float(images.panels.abs().sum()) == pytest.approx(
         float(packed_weight.values.abs().sum()), rel=1e-5
     )
+
+
+@pytest.mark.parametrize(("v", "counts"), [(32, [40, 0, 70, 33, 5]), (16, [9, 30, 0, 12, 12])])
+def test_bundled_groups_are_the_same_matrix(v: int, counts: list[int]) -> None:
+    rows = 5 * v - 3  # rows of padding, and groups that are left over
+    made = pack(normal(rows, 90), uneven(rows, 90, v, counts))
+    found = bundled(*made.tensors())
+    again = Packed(*found, made.shape)
+    check(Packed(*(t.contiguous() for t in _without_padding(again)), made.shape))
+    assert again.v == 64
+    assert torch.equal(again.dense(), made.dense())
+    groups = -(-len(counts) * v // 64)
+    assert again.groups == groups
+    assert len(again.columns) <= len(made.columns)
+
+
+def _without_padding(packed: Packed) -> tuple[torch.Tensor, ...]:
+    """Drop groups of padding alone, which only bundles have."""
+    values, columns, offsets, rows = packed.tensors()
+    assert packed.groups == group_count(packed.shape[0], packed.v)
+    return values, columns, offsets, rows
+
+
+def test_groups_with_the_same_columns_go_together() -> None:
+    mask = torch.zeros(128, 40, dtype=torch.bool)
+    mask[:32, :10] = mask[64:96, :10] = True
+    mask[32:64, 20:30] = mask[96:, 20:31] = True
+    pattern = Pattern(mask, torch.arange(128), 32)
+    _, columns, offsets, rows = bundled(*pack(normal(128, 40), pattern).tensors())
+    assert offsets.tolist() == [0, 10, 21]
+    assert rows.view(2, 64)[:, ::32].tolist() == [[0, 64], [32, 96]]
+
+
+def loads(items: list[Item], workers: int, overhead: float) -> list[float]:
+    found = [0.0] * workers
+    for place, (_, _, begin, end) in enumerate(items):
+        found[place % workers] += overhead + end - begin if items[place] != NOTHING else 0.0
+    return found
+
+
+def test_every_tile_is_dealt_once_and_no_worker_has_much_more_than_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(14, 19, (64,), generator=generator).tolist()
+    how = {"step": 1024, "width": 512, "splits": 1, "workers": 66}
+    items = deal(lengths, 4096, overhead=1.5, **how)
+    assert len(items) % 66 == 0
+    real = [item for item in items if item != NOTHING]
+    begins = [sum(lengths[:g]) for g in range(64)]
+    assert sorted(real) == sorted(
+        (g, first, begins[g], begins[g] + lengths[g])
+        for g in range(64)
+        for first in range(0, 4096, 1024)
+    )
+    mean = sum(lengths) * 4 / 66 + 1.5 * 256 / 66
+    longest = max(loads(items, 66, 1.5))
+    in_turn = [0.0] * 66
+    for place in range(256):
+        in_turn[place % 66] += 1.5 + sorted(lengths, reverse=True)[place % 64]
+    assert longest <= 1.05 * mean
+    assert longest < max(in_turn)
+    for worker in range(66):  # tokens one after the other, so that they stay in the cache
+        firsts = [item[1] for item in items[worker::66] if item != NOTHING]
+        assert firsts == sorted(firsts)
+
+
+def test_splits_of_a_group_are_dealt_apart() -> None:
+    items = deal([5, 0], 8, step=64, width=64, splits=2, workers=3, overhead=1.0)
+    assert sorted(item for item in items if item != NOTHING) == [
+        (0, 0, 0, 2),
+        (1, 0, 5, 5),
+        (1 << 20, 0, 2, 5),
+        (1 << 20 | 1, 0, 5, 5),
+    ]
 
 
 def test_taps_say_where_a_column_reads() -> None:
@@ -154,7 +230,7 @@ def test_the_plan_of_record_compiles_without_spills() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("v", plans.VECTORS)
+@pytest.mark.parametrize("v", plans.HEIGHTS)
 def test_all_plans_compile_without_spills(v: int) -> None:
     """And with everything that adds registers: convolution, GELU, splits."""
     for plan in plans.candidates(v):
