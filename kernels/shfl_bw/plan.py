@@ -150,8 +150,6 @@ def refuses_plan(plan: Plan) -> str | None:
         return "sums of 256 columns do not fit in the registers of two blocks"
     if plan.cluster not in (1, 2, 4) or plan.stages < 2 or plan.splits < 1:
         return "a cluster has 1, 2 or 4 blocks, a ring 2 stages or more, K one split or more"
-    if plan.teams not in (1, 2):
-        return f"there are one or two teams, not {plan.teams}"
     if plan.blocks * (plan.shared_bytes + 1024) > _SHARED_LIMIT:
         return f"{plan.blocks} blocks need {plan.shared_bytes} bytes of shared memory each"
     return None
