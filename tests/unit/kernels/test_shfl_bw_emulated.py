@@ -209,7 +209,6 @@ FAULTS = {
     "no fence": ("show_to_tensor_cores();\n      const", "const"),
     "announced before the copies": ("arrive_when_copied", "arrive"),
     "tiles released too early": ("wait_products<1>();", "wait_products<2>();"),
-    "filled before there is room": ("      wait_for_room(ring, slot);", ""),
 }
 
 
