@@ -192,9 +192,7 @@ def train(model: nn.Module, masks: Weights, data: Data, epochs: int, rate: float
 
     hold(held)
     model.train()
-    graphed = kind == "cuda" and size == 256
-    if graphed:
-        capture(model, data.normal(data.x[:size]))
+    graphed = kind == "cuda" and capture(model, data.normal(data.x[:size]))
     for _ in range(epochs):
         for x, y in data.batches(size, generator):
             with torch.autocast(kind, torch.bfloat16, cache_enabled=not graphed):
@@ -210,10 +208,15 @@ def train(model: nn.Module, masks: Weights, data: Data, epochs: int, rate: float
     return accuracy(model, data)
 
 
-def capture(model: nn.Module, sample: torch.Tensor) -> None:
-    """Have a network run as CUDA graphs, until its ``forward`` is deleted."""
-    with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
-        torch.cuda.make_graphed_callables(model, (sample,))
+def capture(model: nn.Module, sample: torch.Tensor) -> bool:
+    """Have a network run as CUDA graphs, until its ``forward`` is deleted; return whether it does."""
+    try:
+        with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+            torch.cuda.make_graphed_callables(model, (sample,))
+    except RuntimeError as problem:
+        say(f"Without CUDA graphs: {problem}")
+        return False
+    return True
 
 
 @torch.no_grad()
