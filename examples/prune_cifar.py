@@ -209,7 +209,7 @@ def train(model: nn.Module, masks: Weights, data: Data, epochs: int, rate: float
 
 
 def capture(model: nn.Module, sample: torch.Tensor) -> bool:
-    """Have a network run as CUDA graphs, until its ``forward`` is deleted; return whether it does."""
+    """Have a network run as CUDA graphs until its ``forward`` is deleted; say if it cannot."""
     try:
         with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
             torch.cuda.make_graphed_callables(model, (sample,))
