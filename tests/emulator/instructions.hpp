@@ -16,8 +16,10 @@ void copy_async(unsigned to, const void* from, bool valid) {
     unsigned char* const there = machine::shared_of(machine::running[own]) + static_cast<int>(to);
     if (valid) std::memcpy(there, from, BYTES);
     else std::memset(there, 0, BYTES);
+#ifdef HOPPER
     written[{own, to / 16}] = ++now;
     writer->unfenced.push_back({to / 16, now});
+#endif
   });
 }
 
