@@ -126,6 +126,7 @@ def test_every_kind_of_case_is_right_and_recorded_with_the_fastest_plan(
         assert record["plan"] == min(plans, key=tried.__getitem__)
         assert record["error"] < 2e-3
         assert record["ratio"] == record["baseline_us"] / record["ours_us"]
+        assert record["roofline_us"] == record["baseline_us"] / 4
 
 
 def test_ours_and_the_baselines_compute_the_same(dry: None) -> None:
