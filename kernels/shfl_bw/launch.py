@@ -13,7 +13,7 @@ from kernels.jit import Kernel, compile_cuda, load, read_source
 from kernels.shfl_bw.activation import ACTIVATIONS
 from kernels.shfl_bw.dealing import deal
 from kernels.shfl_bw.images import Images, taps_of
-from kernels.shfl_bw.plan import Plan, choose, overhead
+from kernels.shfl_bw.plan import Plan, choose
 from kernels.shfl_bw.remembered import PerTensor
 from kernels.shfl_bw.window import Window
 
@@ -175,7 +175,6 @@ def _dealt(images: Images, plan: Plan, tokens: int, workers: int) -> torch.Tenso
             width=plan.tokens,
             splits=plan.splits,
             workers=workers,
-            overhead=overhead(plan),
         )
         if len(kept) >= 64:
             kept.clear()
