@@ -101,16 +101,16 @@ DEVICE void load_tiles(const Shared& shared, const unsigned char* x, long long p
 // `pack_unit(words, half, unit)` gives those of the half-th 8 pixels: four threads' lie side by side.
 template <int UNITS, int BYTES, typename Pack>
 DEVICE void store_tile(unsigned char* tile, int left, const Pack& pack_unit) {
-  const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane / 4;
+  const int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32;
+  unsigned char* const to = tile + warp * 16 * BYTES;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    if (row + 8 * half >= left) continue;
-    unsigned char* const to = tile + (row + 8 * half) * BYTES + lane % 4 * 16;
+  for (int half = 0; half < 2; ++half)
 #pragma unroll
     for (int unit = 0; unit < UNITS; ++unit) {
       unsigned words[4];
       pack_unit(words, half, unit);
-      store_bytes<16>(to + unit * 64, words);
+      const int row = lane / 4 + 8 * half;
+      if (row < left - warp * 16)
+        store_bytes<16>(to + row * BYTES + (unit * 64 + lane % 4 * 16), words);
     }
-  }
 }

@@ -157,7 +157,7 @@ def test_the_shapes_of_record_are_taken(s: Structure) -> None:
         (
             Structure(256, 96, 128, 64),
             "(16, 32, 64, 128) times 4, not 96",
-            "multiple of 64, not 96",
+            "multiple of 128, not 96",
         ),
         (Structure(192, 192, 96, 48), "times 4, not 192", "32, 64 or 128 channels, not 48"),
         (Structure(128, 256, 32, 16), "None", "32, 64 or 128 channels, not 16 of 32"),
