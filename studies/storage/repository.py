@@ -372,9 +372,15 @@ class Repository:
         with db.writing(self._engine) as connection:
             claims.give_up(connection, LEASES, study_id, owner)
 
-    def journal(self, study_id: int, owner: Owner) -> Journal:
-        """Return what a driver writes through, once it has the lease of its study."""
-        return Journal(self._engine, study_id, owner)
+    def journal(self, study_id: int, owner: Owner, claimant: Owner | None = None) -> Journal:
+        """Return what a driver writes through, once it has the lease of its study.
+
+        Args:
+            study_id: of the study.
+            owner: who has the lease.
+            claimant: who claims evaluations; None: the owner.
+        """
+        return Journal(self._engine, study_id, owner, claimant or owner)
 
     def driver(self, study_id: int) -> Holder | None:
         """Return who runs a study now."""
