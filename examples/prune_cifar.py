@@ -192,7 +192,9 @@ def train(model: nn.Module, masks: Weights, data: Data, epochs: int, rate: float
 
     hold(held)
     model.train()
-    graphed = kind == "cuda" and capture(model, data.normal(data.x[:size]))
+    graphed = kind == "cuda"
+    if graphed:
+        capture(model, data.normal(data.x[:size]))
     for _ in range(epochs):
         for x, y in data.batches(size, generator):
             with torch.autocast(kind, torch.bfloat16, cache_enabled=not graphed):
@@ -208,15 +210,10 @@ def train(model: nn.Module, masks: Weights, data: Data, epochs: int, rate: float
     return accuracy(model, data)
 
 
-def capture(model: nn.Module, sample: torch.Tensor) -> bool:
-    """Have a network run as CUDA graphs until its ``forward`` is deleted; say if it cannot."""
-    try:
-        with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
-            torch.cuda.make_graphed_callables(model, (sample,))
-    except RuntimeError as problem:
-        say(f"Without CUDA graphs: {problem}")
-        return False
-    return True
+def capture(model: nn.Module, sample: torch.Tensor) -> None:
+    """Have a network run as CUDA graphs until its ``forward`` is deleted."""
+    with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+        torch.cuda.make_graphed_callables(model, (sample,))
 
 
 @torch.no_grad()
