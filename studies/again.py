@@ -16,6 +16,7 @@ from kernels.device import detect
 from studies.config import StudyConfig
 from studies.front import FrontPoint, front
 from studies.metrics import parse_metric, quality_of
+from studies.storage import Repository
 from studies.workspace import Workspace
 
 TRAINED = "trained_"
@@ -66,18 +67,29 @@ def measure_again(workspace: Workspace | Path | str, study: str) -> list[FrontPo
     place = Workspace.of(workspace)
     with place.open(create=False) as repository:
         config = StudyConfig(**repository.study(study).config)
-        quality = quality_of(config.names)
         for point in front(place, study):
-            architecture = repository.architecture(point.key)
-            names = [name for name in point.values if _is_latency(name)]
-            missing = [name for name in names if TRAINED + name not in point.values]
-            if quality is None or not architecture.regions or not missing:
-                continue
-            weights = place.weights.load(repository.detail(point.trial_id, quality)["dense_key"])
-            for name in missing:
-                figure = _evaluator(name, config).measure(architecture, weights)
-                repository.add_values(point.trial_id, [replace(figure, metric=TRAINED + name)])
+            measure_point(repository, place, config, point)
     return front(place, study)
+
+
+def measure_point(
+    repository: Repository, place: Workspace, config: StudyConfig, point: FrontPoint
+) -> None:
+    """Measure what was not measured again of a point that has variants and trained weights.
+
+    Raises:
+        NasError: weights are missing, or the network cannot be measured.
+    """
+    quality = quality_of(config.names)
+    architecture = repository.architecture(point.key)
+    names = [name for name in point.values if _is_latency(name)]
+    missing = [name for name in names if TRAINED + name not in point.values]
+    if quality is None or not architecture.regions or not missing:
+        return
+    weights = place.weights.load(repository.detail(point.trial_id, quality)["dense_key"])
+    for name in missing:
+        figure = _evaluator(name, config).measure(architecture, weights)
+        repository.add_values(point.trial_id, [replace(figure, metric=TRAINED + name)])
 
 
 def _is_latency(name: str) -> bool:

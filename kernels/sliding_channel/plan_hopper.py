@@ -14,8 +14,9 @@ TILE = 64
 """Pixels of a tile."""
 
 _WARPGROUPS = 2
+_PRODUCTS = (16, 32, 64, 128)  # columns of the products that instructions.cuh has
 _MOST_SUMS = 256  # of a pixel in one block: half the registers
-_LEAST_STAGES, _MOST_STAGES = 5, 12
+_MOST_STAGES = 12
 _BESIDE = 2048  # bytes of barriers, and what alignment may cost
 
 
@@ -29,12 +30,12 @@ def refuses_forward(s: Structure) -> str | None:
         )
     if s.period > 8 or s.period & (s.period - 1):
         return f"windows must repeat after 1, 2, 4 or 8 outputs, not {s.period}"
-    least = max(16 * s.period, 32) * _forward_split(s)
-    if s.c_out % least:
-        return f"output channels must be a multiple of {least}, not {s.c_out}"
+    split = _forward_split(s)
+    if s.c_out not in [q * s.period * split for q in _PRODUCTS] or s.c_out % 32:
+        return f"output channels must be {_PRODUCTS} times {s.period * split}, not {s.c_out}"
     if s.period * s.width % 64:
         return f"{s.period} windows of {s.width} channels are no multiple of 64"
-    return _refuses_weights(2 * s.c_out * s.width // _forward_split(s), s.c_in, _channels(s.c_in))
+    return _refuses_weights(2 * s.c_out * s.width // split, s.c_in, _channels(s.c_in))
 
 
 def refuses_input_gradient(s: Structure) -> str | None:
@@ -46,8 +47,9 @@ def refuses_input_gradient(s: Structure) -> str | None:
     split = _gradient_split(s)
     if split > 2 or s.period % split:
         return f"at most 512 input channels, not {s.c_in}"
-    if s.c_out % max(16 * s.period, 64) or s.members * s.per_window % 64:
-        return f"output channels must be a multiple of {16 * s.period}, not {s.c_out}"
+    least = max(16, 64 // s.members) * s.period
+    if s.c_out % least or s.c_out % 64:
+        return f"output channels must be a multiple of {max(least, 64)}, not {s.c_out}"
     return _refuses_weights(_gradient_bytes(s), s.c_out, _gradient_channels(s))
 
 
@@ -64,7 +66,6 @@ def forward_plan(s: Structure, *, bias: bool = False, **chosen: int) -> Plan:
         "forward_hopper.cu",
         constants(s) | {"SPLIT": split, "BIAS": int(bias)},
         2 * s.c_out * s.width // split,
-        (s.c_in, s.c_out // split),
         {"CHANNELS": _channels(s.c_in)} | chosen,
     )
 
@@ -76,35 +77,23 @@ def input_gradient_plan(s: Structure, **chosen: int) -> Plan:
         "input_gradient_hopper.cu",
         constants(s) | {"SPLIT": _gradient_split(s), "CHUNK": s.chunk, "INVERSE": inverse},
         _gradient_bytes(s),
-        (s.c_out, s.c_in // _gradient_split(s)),
         {"CHANNELS": _gradient_channels(s)} | chosen,
     )
 
 
-def _plan(
-    file: str,
-    defines: dict[str, int],
-    weights: int,
-    sizes: tuple[int, int],
-    chosen: dict[str, int],
-) -> Plan:
-    """Share out the memory that bytes of weights leave; sizes are channels read and written."""
+def _plan(file: str, defines: dict[str, int], weights: int, chosen: dict[str, int]) -> Plan:
+    """Return a plan whose stages take the memory that bytes of weights leave."""
     stage = 2 * TILE * chosen["CHANNELS"]
     room = shared_limit(CAPABILITY) - _BESIDE - weights
-    results = _WARPGROUPS * TILE * (2 * sizes[1] + 64)
-    least = max(_LEAST_STAGES, sizes[0] // chosen["CHANNELS"] + 1) * stage
-    staged = chosen.get("STAGED", int(room - results >= least))
-    room -= results * staged
     stages = chosen.get("STAGES", min(_MOST_STAGES, room // stage))
     rest = {
         "WARPGROUPS": _WARPGROUPS,
         "WARPS": 4 * (_WARPGROUPS + 1),
-        "STAGED": staged,
         "STAGES": stages,
         "BLOCKS_PER_SM": 1,
         "PIXELS": TILE,
     }
-    shared = weights + stages * stage + results * staged + _BESIDE
+    shared = weights + stages * stage + _BESIDE
     return Plan(file, tuple(sorted((defines | rest | chosen).items())), shared)
 
 

@@ -105,30 +105,6 @@ inline void read_unit(unsigned* words, unsigned address) {
   std::memcpy(words, at_shared(address), 16);
 }
 
-inline void write_unit(unsigned address, const unsigned* words) {
-  if (address % 16 != 0) machine::fail("write_unit is not aligned");
-  std::memcpy(at_shared(address), words, 16);
-}
-
-// Bulk copies to global memory read shared memory when they are waited for.
-inline void store_block(void* to, unsigned from, int bytes) {
-  if (from % 16 != 0 || bytes % 16 != 0 || reinterpret_cast<uintptr_t>(to) % 16 != 0)
-    machine::fail("store_block is not aligned");
-  machine::current->open_stores.push_back([=] { std::memcpy(to, at_shared(from), bytes); });
-}
-
-inline void commit_stores() {
-  machine::current->stores.push_back(std::move(machine::current->open_stores));
-  machine::current->open_stores.clear();
-}
-
-template <int PENDING>
-void wait_stores() {
-  auto& groups = machine::current->stores;
-  for (; groups.size() > PENDING; groups.pop_front())
-    for (auto& copy : groups.front()) copy();
-}
-
 inline unsigned halves_of(unsigned first, unsigned second, bool upper) {
   return upper ? first >> 16 | (second & 0xffff0000u) : (first & 0xffffu) | second << 16;
 }

@@ -57,8 +57,6 @@ struct Fiber {
   std::deque<std::vector<std::function<void()>>> copies;  // committed groups of copies
   std::vector<std::function<void()>> open;                // copies of the group being made
   std::deque<std::vector<std::function<void()>>> products;  // the same for products
-  std::deque<std::vector<std::function<void()>>> stores;  // the same to global memory
-  std::vector<std::function<void()>> open_stores;
   std::vector<std::function<void()>> begun;
   std::vector<std::pair<unsigned, long>> unfenced;  // units that copies of its own wrote, and when
   long fenced = 0;

@@ -76,20 +76,13 @@ DEVICE float sum_of(const Sums (&sums)[PERIOD], int unit, int element, int half)
   return sums[element % PERIOD][unit * tiles + q / 2][2 * half + q % 2];
 }
 
-DEVICE void store(const Sums (&sums)[PERIOD], const Results<Q * PERIOD * 2, COUT * 2>& results) {
-  results.begin();
+DEVICE void store(const Sums (&sums)[PERIOD], unsigned char* y, int left) {
+  store_tile<Q * PERIOD / 32, COUT * 2>(y, left, [&](unsigned(&words)[4], int half, int unit) {
 #pragma unroll
-  for (int half = 0; half < 2; ++half)
-#pragma unroll
-    for (int unit = 0; unit < Q * PERIOD / 32; ++unit) {
-      unsigned words[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-        words[i] = to_halves<false>(sum_of(sums, unit, 2 * i, half),
-                                    sum_of(sums, unit, 2 * i + 1, half));
-      results.put(half, unit, words);
-    }
-  results.end();
+    for (int i = 0; i < 4; ++i)
+      words[i] = to_halves<false>(sum_of(sums, unit, 2 * i, half),
+                                  sum_of(sums, unit, 2 * i + 1, half));
+  });
 }
 
 // Starts sums at the bias of their outputs.
@@ -129,9 +122,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       Sums sums[PERIOD];
       if constexpr (BIAS) start(sums, bias);
       multiply_parts<0>(sums, shared, slot);
-      store(sums, {y + (tile * TILE * COUT + blockIdx.y * (Q * PERIOD)) * 2,
-                   pixels_left(tile, pixels), shared.results});
+      store(sums, y + (tile * TILE * COUT + blockIdx.y * (Q * PERIOD)) * 2,
+            pixels_left(tile, pixels));
     }
-    wait_stores<0>();
   }
 }

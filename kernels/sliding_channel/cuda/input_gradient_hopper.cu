@@ -98,21 +98,14 @@ DEVICE void multiply_tile(Sums (&sums)[OWN], const Shared& shared, int slot) {
 }
 
 // Four neighbouring columns of eight hold, at a thread's places, 8 neighbouring channels.
-DEVICE void store(const Sums (&sums)[OWN], const Results<OWN * CHUNK * 2, CIN * 2>& results) {
-  results.begin();
+DEVICE void store(const Sums (&sums)[OWN], unsigned char* dx, int left) {
+  store_tile<OWN * CHUNK / 32, CIN * 2>(dx, left, [&](unsigned(&words)[4], int half, int unit) {
+    const int own = unit / (CHUNK / 32), column = unit % (CHUNK / 32) * 4;
 #pragma unroll
-  for (int half = 0; half < 2; ++half)
-#pragma unroll
-    for (int unit = 0; unit < OWN * CHUNK / 32; ++unit) {
-      const int own = unit / (CHUNK / 32), column = unit % (CHUNK / 32) * 4;
-      unsigned words[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-        words[i] = to_halves<false>(sums[own][column + i][2 * half],
-                                    sums[own][column + i][2 * half + 1]);
-      results.put(half, unit, words);
-    }
-  results.end();
+    for (int i = 0; i < 4; ++i)
+      words[i] = to_halves<false>(sums[own][column + i][2 * half],
+                                  sums[own][column + i][2 * half + 1]);
+  });
 }
 
 template <int S>
@@ -124,10 +117,8 @@ DEVICE void walk(const Shared& shared, unsigned char* dx, long long pixels) {
        tile += WARPGROUPS * static_cast<long long>(gridDim.x), slot += WARPGROUPS * PARTS) {
     Sums sums[OWN];
     multiply_tile<S>(sums, shared, slot);
-    store(sums, {dx + (tile * TILE * CIN + S * (OWN * CHUNK)) * 2, pixels_left(tile, pixels),
-                 shared.results});
+    store(sums, dx + (tile * TILE * CIN + S * (OWN * CHUNK)) * 2, pixels_left(tile, pixels));
   }
-  wait_stores<0>();
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)

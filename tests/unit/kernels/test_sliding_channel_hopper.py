@@ -45,7 +45,6 @@ FAULTS = {
         "",
     ),
     "the last products not waited for": ("input_gradient", "  wait_products<0>();\n", ""),
-    "results not waited for": ("forward", "    wait_stores<0>();\n", ""),
 }
 
 
@@ -121,14 +120,10 @@ def test_the_input_gradient_equals_float64(s: Structure, folder: Path) -> None:
     assert wrong("input_gradient", s, folder, pixels=7, blocks=1, seed=5) < 3e-4
 
 
-@pytest.mark.parametrize("staged", [0, 1])
 @pytest.mark.parametrize("name", ["forward", "input_gradient"])
-def test_the_shortest_ring_of_stages_serves_many_tiles(
-    name: str, staged: int, folder: Path
-) -> None:
+def test_the_shortest_ring_of_stages_serves_many_tiles(name: str, folder: Path) -> None:
     s = Structure(128, 128, 64, 64)
-    short = {"CHANNELS": 64, "STAGES": 3, "STAGED": staged}
-    assert wrong(name, s, folder, pixels=600, blocks=1, seed=7, **short) < 3e-4
+    assert wrong(name, s, folder, pixels=600, blocks=1, seed=7, CHANNELS=64, STAGES=3) < 3e-4
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -159,7 +154,12 @@ def test_the_shapes_of_record_are_taken(s: Structure) -> None:
     [
         (Structure(128, 256, 32, 8), "multiples of 16 channels", "2, 4 or 8 outputs, not 16"),
         (Structure(192, 192, 64, 64), "1, 2, 4 or 8 outputs, not 3", "2, 4 or 8 outputs, not 3"),
-        (Structure(256, 96, 128, 64), "multiple of 64, not 96", "multiple of 64, not 96"),
+        (
+            Structure(256, 96, 128, 64),
+            "(16, 32, 64, 128) times 4, not 96",
+            "multiple of 64, not 96",
+        ),
+        (Structure(192, 192, 96, 48), "times 4, not 192", "32, 64 or 128 channels, not 48"),
         (Structure(128, 256, 32, 16), "None", "32, 64 or 128 channels, not 16 of 32"),
         (Structure(1024, 1024, 512, 256), "bytes of weights do not fit", "not 256 of 512"),
     ],

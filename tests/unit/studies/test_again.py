@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,25 @@ from kernels.device import detect
 from kernels.timing import TimingPolicy
 from search_spaces.architecture import Architecture
 from search_spaces.build import build, weights_by_node
-from studies.again import TRAINED, gaps
-from studies.front import FrontPoint
+from studies.again import TRAINED, gaps, measure_point
+from studies.config import StudyConfig
+from studies.front import FrontPoint, front_of
+from studies.search import run_study
 from studies.storage import Value
+from studies.workspace import Workspace
 
 NET = Architecture.parse("input 1x8x8; conv 16 k3 bn relu; gap; flatten; linear 16; linear 10")
 SPARSE = NET.with_variant([1], "shfl_bw(V=8,density=0.5)")
+MODEL = """
+import torch
+from torch import nn
+
+
+def wide():
+    torch.manual_seed(0)
+    layers = nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)
+    return nn.Sequential(nn.Flatten(), *layers)
+"""
 FAST = TimingPolicy(
     cache="warm", threads=1, min_sample_us=200, warmup_min_seconds=0.01, warmup_max_seconds=0.1
 )
@@ -38,6 +52,34 @@ def test_a_variant_is_measured_before_its_training_and_with_trained_weights(
     for figure in (evaluator.measure(SPARSE), evaluator.measure(SPARSE, trained)):
         assert figure.metric == "latency_ms"
         assert figure.value > 0
+
+
+def test_a_variant_of_a_study_is_measured_once_more(tmp_path: Path) -> None:
+    model, place = tmp_path / "model.py", Workspace.of(tmp_path / "run")
+    model.write_text(MODEL)
+    config = StudyConfig(
+        name="s",
+        from_model=f"{model}:wide",
+        variants=("shfl_bw",),
+        data="digits",
+        objectives=("accuracy", "latency_ms"),
+        recipe="digits-short?epochs=1",
+        trials=2,  # of five candidates, of which one is dense
+        workers=0,
+        device="cpu",
+    )
+    run_study(config, place)
+    with place.open(create=False) as repository:
+        trials = repository.trials(repository.study("s").id)
+        sparse = [t for t in trials if repository.architecture(t.key).regions]
+        (found, *_) = front_of(sparse, config)
+        for _ in range(2):
+            measure_point(repository, place, config, found)
+            (trial,) = repository.trials_of([found.trial_id])
+            again = trial.values[f"{TRAINED}latency_ms"]
+            found = replace(found, values=trial.values)
+            assert again.low <= again.value <= again.high
+    assert trial.values[f"{TRAINED}latency_ms"] == again, "measured once"
 
 
 @pytest.mark.parametrize(
