@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -107,6 +107,16 @@ class _Packed(nn.Module):
         worth = self.factor.double() * self.constants
         self.shift = (self.offset.double() + worth).float()
         self._matrix = None
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        """Move buffers, as ``to``, ``half`` and the like do; kernels read them in float32."""
+
+        def moved(tensor: torch.Tensor) -> torch.Tensor:
+            changed = fn(tensor)
+            return changed if changed.dtype == tensor.dtype else tensor.to(changed.device)
+
+        self._matrix = None
+        return super()._apply(moved, recurse)  # type: ignore[no-any-return]
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any

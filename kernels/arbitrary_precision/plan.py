@@ -26,6 +26,7 @@ _REGISTERS = 65536
 _SHARED_KIB = {(8, 0): 163, (8, 7): 163, (9, 0): 227, (10, 0): 227, (10, 3): 227}
 _SMALLEST_SHARED_KIB = 99
 _WINDOW_BYTES = 12  # where a token's window of an image begins
+_PACKER_REGISTERS = 56  # of a thread that makes planes
 _SPARE_BYTES = 3 << 10  # what kernels have in fixed places
 
 
@@ -43,6 +44,7 @@ class Tile:
         cluster: blocks with neighbouring tokens that share what they read of the weights (wgmma).
         pingpong: whether warpgroups take tiles in turn, so that one finishes its outputs while
             another multiplies; else they share each tile (wgmma).
+        packs: whether one more warpgroup makes the activations' planes from real numbers (wgmma).
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Tile:
     stages: int
     cluster: int = 1
     pingpong: bool = False
+    packs: bool = False
 
     @property
     def tokens(self) -> int:
@@ -64,7 +67,7 @@ class Tile:
     def threads(self) -> int:
         """Of a block."""
         if self.path == "wgmma":
-            return 128 * (1 + self.groups)
+            return 128 * (1 + self.groups + self.packs)
         return 32 * self.groups * self.across
 
     def passes(self, precision: Precision) -> int:
@@ -110,7 +113,7 @@ class Tile:
         columns = self.features * self.planes(precision)
         if self.path == "wgmma" and columns > 256:
             return f"a product has at most 256 columns, not {columns}"
-        most = 192 if self.path == "wgmma" else 160
+        most = 192 if self.path == "wgmma" and not self.packs else 160
         if self.accumulators(precision) > most:
             return f"{self.accumulators(precision)} registers of sums a thread, {most} fit"
         limit = _SHARED_KIB.get(capability, _SMALLEST_SHARED_KIB) << 10
@@ -132,14 +135,18 @@ class Tile:
             own = {"BLOCKS": self.strips, "TOKEN_WARPS": self.groups, "FEATURE_WARPS": self.across}
             return {**common, **own}
         taken = 40 if self.groups == 2 else 56
-        left = (_REGISTERS // 128 - taken) // self.groups // 8 * 8
+        packers = _PACKER_REGISTERS if self.packs else 0
+        left = (_REGISTERS // 128 - taken - packers) // self.groups // 8 * 8
         own = {
             "HOPPER": 1,
             "TOKEN_STRIPS": self.strips,
             "WARPGROUPS": self.groups,
             "CLUSTER": self.cluster,
             "PINGPONG": int(self.pingpong),
+            "PACKERS": int(self.packs),
+            "INPUT": 2,
             "PRODUCER_REGISTERS": taken,
+            "PACKER_REGISTERS": _PACKER_REGISTERS,
             "CONSUMER_REGISTERS": min(left, 240),
         }
         return {**common, **own}

@@ -1,0 +1,144 @@
+r"""Accuracy of CIFAR-10 networks of few bits: one recipe of training for all precisions.
+
+A ResNet is fine-tuned in float32 from given weights. From there it is trained further with each
+precision, all with the same recipe, float32 among them; first and last layer keep float32. The
+packed network, which runs on codes, is then judged beside the one that was trained.
+
+    python examples/quantise_cifar.py cifar10_jpeg.npz --weights cifar10_resnet20.npz \
+        --layers 20 --out resnet20.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import torch
+from cifar import Data, ResNet, accuracy, guesses, load, say
+from torch import nn
+from torch.nn import functional as F
+
+from kernels.arbitrary_precision.convert import calibrate, pack, to_arbitrary_precision
+
+State = dict[str, torch.Tensor]
+Row = dict[str, float | str]
+
+BATCH = 256
+REAL = "fp32"
+
+
+def train(model: nn.Module, data: Data, epochs: int, rate: float, name: str) -> None:
+    """Train with Adam and one cycle of the rate; steps move a fiftieth as far as weights."""
+    named = dict(model.named_parameters())
+    steps = [p for key, p in named.items() if key.endswith("_step")]
+    plain = [p for key, p in named.items() if p.dim() <= 1 and not key.endswith("_step")]
+    weights = [p for key, p in named.items() if p.dim() > 1 and not key.endswith("_step")]
+    groups = [
+        {"params": weights, "weight_decay": 1e-2},
+        {"params": plain, "weight_decay": 0.0},
+        {"params": steps, "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, fused=data.device == "cuda")
+    size = min(BATCH, len(data.x))
+    count = epochs * (len(data.x) // size)
+    rates = [rate, rate, rate / 50]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, count + 1, pct_start=0.1)
+    generator = torch.Generator().manual_seed(0)
+    start = time.perf_counter()
+    for epoch in range(epochs):
+        model.train()
+        for x, y in data.batches(size, generator):
+            loss = F.cross_entropy(model(x), y)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+        seconds = time.perf_counter() - start
+        say(f"{name} epoch {epoch + 1}: loss {loss.item():.3f}, {seconds:.0f} s")
+
+
+def network(layers: int, state: State | None, device: str) -> nn.Module:
+    """Return a network on a device, with weights where they are given."""
+    made = ResNet(layers)
+    if state is not None:
+        made.load_state_dict(state)
+    return made.to(device, memory_format=torch.channels_last)
+
+
+def whole_numbers(precise: bool) -> None:
+    """Let convolutions in float32 round their factors (TF32), or not."""
+    torch.backends.cudnn.allow_tf32 = not precise
+    torch.backends.cuda.matmul.allow_tf32 = not precise
+
+
+def trained(bits: str, given: argparse.Namespace, state: State) -> Row:
+    """Train a copy of the network with a precision; return its row of the table."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    data = Data(given.data, given.device, given.train, given.test)
+    model = network(given.layers, state, given.device)
+    row: Row = {"bits": bits}
+    if bits != REAL:
+        to_arbitrary_precision(model, bits)
+        sample = data.normal(data.x[:1024])
+        calibrate(model, sample.split(256))
+        row["calibrated"] = accuracy(model, data)
+    whole_numbers(precise=False)
+    train(model, data, given.epochs, given.rate, bits)
+    whole_numbers(precise=True)
+    row["trained"] = accuracy(model, data)
+    if bits != REAL:
+        before = guesses(model, data)
+        packed = pack(model)
+        row["packed"] = accuracy(packed, data)
+        row["same answers"] = 100 * float((guesses(packed, data) == before).double().mean())
+        if given.device == "cuda":  # kernels on planes of bits read 16-bit numbers
+            found = guesses(packed.half(), data, torch.float16)
+            row["packed, fp16"] = 100 * float((found == data.test[1]).double().mean())
+    return row
+
+
+def main() -> None:
+    """Tune the network in float32, train it with each precision, and print a row for each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--layers", type=int, default=20)
+    parser.add_argument("--bits", nargs="+", default=[REAL, "w8a8", "w4a4", "w2a2", "w1a2"])
+    parser.add_argument("--tune", type=int, default=10, help="epochs in float32 before")
+    parser.add_argument("--epochs", type=int, default=30, help="with rounding")
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--train", type=int, help="training images")
+    parser.add_argument("--test", type=int, help="test images")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    given.device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    start = time.perf_counter()
+    data = Data(given.data, given.device, given.train, given.test)
+    model = ResNet(given.layers)
+    load(model, given.weights)
+    model = model.to(given.device, memory_format=torch.channels_last)
+    rows: list[Row] = [{"bits": "as given", "trained": accuracy(model, data)}]
+    whole_numbers(precise=False)
+    train(model, data, given.tune, given.rate, "tuning")
+    whole_numbers(precise=True)
+    rows.append({"bits": "fp32, tuned", "trained": accuracy(model, data)})
+    state = {key: value.cpu() for key, value in model.state_dict().items()}
+    say("\n".join(map(str, rows)))
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(given.bits), mp_context=spawned) as pool:
+        jobs = [pool.submit(trained, bits, given, state) for bits in given.bits]
+        for job in as_completed(jobs):
+            rows.append(job.result())
+            say(f"{rows[-1]}  ({time.perf_counter() - start:.0f} s)")
+            if given.out is not None:
+                given.out.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
