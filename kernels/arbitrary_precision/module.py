@@ -116,7 +116,7 @@ class _Packed(nn.Module):
             return changed if changed.dtype == tensor.dtype else tensor.to(changed.device)
 
         self._matrix = None
-        return super()._apply(moved, recurse)  # type: ignore[no-any-return]
+        return super()._apply(moved, recurse)  # type: ignore[no-untyped-call, no-any-return]
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any

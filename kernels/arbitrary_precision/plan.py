@@ -190,6 +190,7 @@ def choose(
     capability: tuple[int, int],
     path: Path | None = None,
     output_bytes: int = 2,
+    packs: bool = False,
 ) -> Tile | None:
     """Return the tile that an estimate prefers; None where no tile runs.
 
@@ -202,10 +203,14 @@ def choose(
         capability: of the device.
         path: instructions to use; None takes the better.
         output_bytes: of an output, as it is written.
+        packs: whether the tile also packs its rows.
     """
     best, least = None, float("inf")
-    for tile in tiles(precision, capability):
+    for shape in tiles(precision, capability):
+        tile = replace(shape, packs=packs)
         if tile.path != (path or ("wgmma" if capability == (9, 0) else "mma")):
+            continue
+        if packs and tile.problem(precision, capability) is not None:
             continue
         if tokens <= tile.tokens * (tile.cluster - 1):  # a block of the cluster has nothing to do
             continue
