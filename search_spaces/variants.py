@@ -83,6 +83,7 @@ class VariantSystem(Protocol):
 VARIANTS: Registry[VariantSystem] = Registry("variant")
 """By ``Variant.kind``."""
 SYSTEMS: tuple[str, ...] = (
+    "search_spaces.systems.arbitrary_precision",
     "search_spaces.systems.extended_precision",
     "search_spaces.systems.shfl_bw",
 )
@@ -121,12 +122,20 @@ def system_of(region: Region) -> VariantSystem:
     """
     found = systems()
     if region.variant.kind not in found:
-        known = ", ".join(found.names()) or "none yet"
         raise NasError(
             f"This network has {region}, and nothing here executes that; variants that are: "
-            f"{known}. Use its dense form: Architecture.dense()."
+            f"{_known(found)}. Use its dense form: Architecture.dense()."
         )
     return found.get(region.variant.kind)
+
+
+def _known(found: Registry[VariantSystem]) -> str:
+    """Return the kinds of all systems, those of one that has many as a range."""
+    kinds: dict[VariantSystem, list[str]] = {}
+    for kind, system in found:
+        kinds.setdefault(system, []).append(kind)
+    texts = [f"{k[0]} to {k[-1]}" if len(k) > 2 else ", ".join(k) for k in kinds.values()]
+    return ", ".join(texts) or "none yet"
 
 
 def place_of(architecture: Architecture, region: Region) -> Place:
