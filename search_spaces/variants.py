@@ -9,9 +9,9 @@ touches none of them. Nothing here imports torch.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from kernels.errors import NasError
 from kernels.registry import Registry
@@ -20,7 +20,7 @@ from search_spaces.architecture.node import Node, Region, Variant
 from search_spaces.ops import Op, Shape
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Form = Literal["packed", "plain"]
 """``packed`` runs on the system's kernels, ``plain`` on torch alone."""
@@ -76,6 +76,26 @@ class VariantSystem(Protocol):
             place: the region.
             form: which form they are for.
             trained: those of the region's nodes, as ``<position in the region>.<role>.<tensor>``.
+        """
+        ...
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """What a system adds whose variants learn something from inputs before they are packed."""
+
+    def prepare(
+        self, architecture: Architecture, module: nn.Module, batches: Iterable[Tensor]
+    ) -> nn.Module:
+        """Return a copy of a trained module whose state also holds what ``weights`` then takes.
+
+        Args:
+            architecture: the network, with its variants; those of other systems are left alone.
+            module: a trained module of it.
+            batches: inputs of the network.
+
+        Raises:
+            NasError: a variant does not fit its layer, or the inputs do not serve.
         """
         ...
 

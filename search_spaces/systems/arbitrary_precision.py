@@ -1,8 +1,8 @@
 """The variants ``w1a1`` to ``w8a8``: a layer of p bits of weights times q bits of activations.
 
 Each executes one fully connected layer or one convolution. What inputs are rounded to is learned,
-so a network is prepared by :func:`quantised` before it is packed: calibrated, and trained further
-if that is wanted. The plain form rounds as the packed one does and counts the same whole numbers.
+so a network is prepared before it is packed (:func:`search_spaces.pack.prepare`): calibrated, and
+trained further if that is wanted. The plain form rounds as the packed one does and counts the same whole numbers.
 """
 
 from __future__ import annotations
@@ -127,13 +127,33 @@ class ArbitraryPrecision:
         """See :class:`search_spaces.variants.VariantSystem`."""
         return LowBitLayer(_layer(place), Precision.parse(place.variant.kind), form)
 
+    def prepare(
+        self, architecture: Architecture, module: nn.Module, batches: Iterable[Tensor]
+    ) -> nn.Module:
+        """See :class:`search_spaces.variants.Preparing`; what comes back can be trained further."""
+        import copy
+
+        from kernels.arbitrary_precision.convert import calibrate, to_arbitrary_precision
+
+        prefixes = weight_prefixes(architecture)
+        bits = {}
+        for region in architecture.regions:
+            if system_of(region) is self:
+                layer = architecture.nodes[region.nodes[0]].op
+                role = "linear" if isinstance(layer, Linear) else "conv"
+                name = prefixes[region.nodes[0]][role].removesuffix(".")
+                bits[name] = region.variant.kind
+        made = to_arbitrary_precision(copy.deepcopy(module), bits)
+        calibrate(made, batches)
+        return made
+
     def weights(
         self, place: Place, form: Form, trained: Mapping[str, Tensor]
     ) -> Mapping[str, Tensor]:
         """See :class:`search_spaces.variants.VariantSystem`.
 
         Raises:
-            NasError: the layer was never given the steps of :func:`quantised`.
+            NasError: the layer has no steps, which :meth:`prepare` gives it.
         """
         role = "linear" if isinstance(_layer(place), Linear) else "conv"
         found = {name.removeprefix("0."): tensor for name, tensor in trained.items()}
@@ -144,37 +164,6 @@ class ArbitraryPrecision:
         return {**found, **_plain(layer, role)}
 
 
-def quantised(
-    architecture: Architecture, module: nn.Module, batches: Iterable[Tensor]
-) -> nn.Module:
-    """Return a copy of a trained network whose low-bit layers round, ready to be trained further.
-
-    Args:
-        architecture: the network, with its variants; layers that others execute stay as they are.
-        module: a trained module of it, as :func:`search_spaces.build.build` makes.
-        batches: inputs, from which the steps of activations are chosen.
-
-    Raises:
-        NasError: a variant does not fit its layer, there is no batch, or an input is not finite.
-    """
-    import copy
-
-    from kernels.arbitrary_precision.convert import calibrate, to_arbitrary_precision
-
-    prefixes = weight_prefixes(architecture)
-    bits = {}
-    for region in architecture.regions:
-        system = system_of(region)
-        if isinstance(system, ArbitraryPrecision):
-            (prefix,) = (
-                at for role, at in prefixes[region.nodes[-1]].items() if role in ("linear", "conv")
-            )
-            bits[prefix.removesuffix(".")] = region.variant.kind
-    made = to_arbitrary_precision(copy.deepcopy(module), bits)
-    calibrate(made, batches)
-    return made
-
-
 def _packed(place: Place, weights: Mapping[str, Tensor]) -> APLinear | APConv2d:
     """Return the layer on codes of a trained one's tensors."""
     from kernels.arbitrary_precision.training import QuantConv2d, QuantLinear
@@ -182,8 +171,8 @@ def _packed(place: Place, weights: Mapping[str, Tensor]) -> APLinear | APConv2d:
     layer, precision = _layer(place), Precision.parse(place.variant.kind)
     if "activation_step" not in weights:
         raise NasError(
-            f"{place.variant} has no steps to round inputs to; prepare the trained network with "
-            "search_spaces.systems.arbitrary_precision.quantised."
+            f"{place.variant} has no steps to round inputs to; give the trained network to "
+            "search_spaces.pack.prepare first."
         )
     made: QuantLinear | QuantConv2d
     if isinstance(layer, Linear):

@@ -17,8 +17,7 @@ from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from search_spaces.export.load import load
 from search_spaces.export.write import Order, export_network
-from search_spaces.pack import pack
-from search_spaces.systems.arbitrary_precision import quantised
+from search_spaces.pack import pack, prepare
 from search_spaces.variants import realise, system_of, tolerance_of
 from tests.exporting import trained
 
@@ -37,7 +36,7 @@ X = torch.randn(9, 3, 8, 8, generator=torch.Generator().manual_seed(5))
 
 
 def prepared() -> nn.Module:
-    return quantised(FEW, trained(NET), [X, X + 1])
+    return prepare(FEW, trained(NET), [X, X + 1])
 
 
 def outputs(module: nn.Module, x: torch.Tensor = X) -> torch.Tensor:
@@ -127,6 +126,14 @@ def test_settings_and_layers_that_cannot_be_are_one_line(
     grouped = Architecture.parse("input 8x4x4; conv 8 k3 g2").with_variant([1], "w1a2")
     with pytest.raises(NasError, match="convolutions of one group"):
         realise(grouped, "plain")
+
+
+def test_a_network_without_low_bit_layers_needs_no_preparation() -> None:
+    module = trained(NET)
+    assert prepare(NET, module, []) is module
+    assert prepare(NET.with_variant([6], "fp32_emulated"), module, []) is module
+    with pytest.raises(NasError, match="at least one batch"):
+        prepare(FEW, module, [])
 
 
 def test_every_pair_of_bits_is_a_variant() -> None:
