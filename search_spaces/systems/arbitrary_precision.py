@@ -2,7 +2,8 @@
 
 Each executes one fully connected layer or one convolution. What inputs are rounded to is learned,
 so a network is prepared before it is packed (:func:`search_spaces.pack.prepare`): calibrated, and
-trained further if that is wanted. The plain form rounds as the packed one does and counts the same whole numbers.
+trained further if that is wanted. The plain form rounds as the packed one does, and counts the same
+whole numbers.
 """
 
 from __future__ import annotations
