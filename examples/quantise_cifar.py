@@ -1,8 +1,9 @@
 r"""Accuracy of CIFAR-10 networks of few bits: one recipe of training for all precisions.
 
 A ResNet is fine-tuned in float32 from given weights. From there it is trained further with each
-precision, all with the same recipe, float32 among them; first and last layer keep float32. The
-packed network, which runs on codes, is then judged beside the one that was trained.
+precision, all with the same recipe, float32 among them: labels and the answers of the float32
+network count half each, and first and last layer keep float32. The packed network, which runs on
+codes, is then judged beside the one that was trained.
 
     python examples/quantise_cifar.py cifar10_jpeg.npz --weights cifar10_resnet20.npz \
         --layers 20 --out resnet20.json
@@ -28,10 +29,27 @@ State = dict[str, torch.Tensor]
 Row = dict[str, float | str]
 
 BATCH = 256
+SOFTNESS = 2.0  # of the answers that a network learns from
 REAL = "fp32"
 
 
-def train(model: nn.Module, data: Data, epochs: int, rate: float, name: str) -> None:
+def loss_of(y: torch.Tensor, labels: torch.Tensor, taught: torch.Tensor | None) -> torch.Tensor:
+    """Return the loss of outputs, from labels and from what a teacher put out."""
+    hard = F.cross_entropy(y, labels)
+    if taught is None:
+        return hard
+    soft = F.cross_entropy(y / SOFTNESS, (taught / SOFTNESS).softmax(1))
+    return (hard + SOFTNESS**2 * soft) / 2
+
+
+def train(
+    model: nn.Module,
+    data: Data,
+    epochs: int,
+    rate: float,
+    name: str,
+    teacher: nn.Module | None = None,
+) -> None:
     """Train with Adam and one cycle of the rate; steps move a fiftieth as far as weights."""
     named = dict(model.named_parameters())
     steps = [p for key, p in named.items() if key.endswith("_step")]
@@ -52,7 +70,9 @@ def train(model: nn.Module, data: Data, epochs: int, rate: float, name: str) -> 
     for epoch in range(epochs):
         model.train()
         for x, y in data.batches(size, generator):
-            loss = F.cross_entropy(model(x), y)
+            with torch.no_grad():
+                taught = None if teacher is None else teacher(x)
+            loss = loss_of(model(x), y, taught)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
@@ -88,7 +108,8 @@ def trained(bits: str, given: argparse.Namespace, state: State) -> Row:
         calibrate(model, sample.split(256))
         row["calibrated"] = accuracy(model, data)
     whole_numbers(precise=False)
-    train(model, data, given.epochs, given.rate, bits)
+    teacher = network(given.layers, state, given.device).eval()
+    train(model, data, given.epochs, given.rate, bits, teacher)
     whole_numbers(precise=True)
     row["trained"] = accuracy(model, data)
     if bits != REAL:
