@@ -18,6 +18,10 @@ class RoundedInput(nn.Module):
     NaN becomes the lowest one.
     """
 
+    step: torch.Tensor
+    lowest: torch.Tensor
+    highest: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("step", torch.ones(()))
@@ -33,15 +37,23 @@ class RoundedInput(nn.Module):
 class WholeConv2d(nn.Conv2d):
     """A convolution of whole numbers by whole numbers; ``wide`` where float32 cannot count them."""
 
-    def __init__(self, *sizes: object, wide: bool = False, **settings: object) -> None:
-        super().__init__(*sizes, bias=False, **settings)
-        self.wide = wide
+    def __init__(
+        self,
+        channels: int,
+        outputs: int,
+        kernel: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        wide: bool = False,
+    ) -> None:
+        super().__init__(channels, outputs, kernel, stride, padding, dilation, bias=False)
+        self.dtype = torch.float64 if wide else torch.float32
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map x (b, c, h, w) to (b, m, h', w'); a transform that rounds is rounded back."""
-        if self.wide:
-            return self._conv_forward(x.double(), self.weight.double(), None).round()
-        return self._conv_forward(x, self.weight, None).round()
+        """Map x (b, c, h, w) to (b, m, h', w'); what a transform rounds is rounded back."""
+        weight = self.weight.to(self.dtype)
+        return torch.round(self._conv_forward(x.to(self.dtype), weight, None))
 
 
 class WholeLinear(nn.Linear):
@@ -49,17 +61,18 @@ class WholeLinear(nn.Linear):
 
     def __init__(self, features: int, outputs: int, wide: bool = False) -> None:
         super().__init__(features, outputs, bias=False)
-        self.wide = wide
+        self.dtype = torch.float64 if wide else torch.float32
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map x (..., k) to (..., m)."""
-        if self.wide:
-            return nn.functional.linear(x.double(), self.weight.double())
-        return nn.functional.linear(x, self.weight)
+        return torch.matmul(x.to(self.dtype), self.weight.to(self.dtype).t())
 
 
 class Worth(nn.Module):
     """What whole numbers are worth: a factor and a bias for each output."""
+
+    factor: torch.Tensor
+    bias: torch.Tensor
 
     def __init__(self, outputs: int, axis: int) -> None:
         super().__init__()
@@ -69,4 +82,4 @@ class Worth(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map x, whose outputs are along the axis, to real numbers."""
-        return (x * self.factor + self.bias).float()
+        return (x * self.factor + self.bias).to(self.factor.dtype)
