@@ -77,7 +77,7 @@ def low_bit_conv2d(workload: Workload, implementation: Implementation, device: D
     padding the least that gives the output.
     """
     (_, channels, *image), (_, outputs, *size) = workload.inputs[0], workload.output
-    attrs = dict(workload.attrs)
+    attrs = {name: str(value) for name, value in workload.attrs}
     kernel = (int(attrs["kernel_height"]), int(attrs["kernel_width"]))
     strides = [max(1, round(whole / part)) for whole, part in zip(image, size, strict=True)]
     pads = [
