@@ -73,23 +73,6 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reals:
-    """Real numbers whose codes a product makes on the way, into its rows' planes and sums.
-
-    Attributes:
-        numbers: (count, k), float16 or bfloat16 as the outputs are, contiguous.
-        step: () float32.
-        zero: code of the real zero.
-        counters: (1 + count / 64,), int32 zeros.
-    """
-
-    numbers: torch.Tensor
-    step: torch.Tensor
-    zero: int
-    counters: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Outputs:
     """What a product writes.
 
@@ -158,7 +141,6 @@ def product_launch(
     *,
     geometry: Geometry | None = None,
     outside: torch.Tensor | None = None,
-    reals: Reals | None = None,
     sms: int = 132,
 ) -> Launch:
     """Return the launch of a product.
@@ -170,7 +152,6 @@ def product_launch(
         tile: of the plan.
         geometry: of a convolution.
         outside: planes (q, bytes) of the code of zero, which lies outside images.
-        reals: what ``rows`` are made from, for tiles that pack.
         sms: multiprocessors, for kernels whose blocks stay.
     """
     plane_bytes = rows.planes.shape[2]
@@ -209,16 +190,7 @@ def product_launch(
     blocks = tile.cluster * (min(tiles, resident) if tile.path == "wgmma" else tiles)
     shared = tile.shared_bytes(weights.precision)
     block = (tile.threads,)
-    more = _packing(reals) if tile.path == "wgmma" else ()
-    arguments = (*tensors, *numbers, *more)
-    return Launch(file, "low_bit_product", defines, (blocks,), block, shared, arguments)
-
-
-def _packing(reals: Reals | None) -> Sequence[Argument]:
-    if reals is None:
-        return (None, None, None, np.int32(0), np.int32(0))
-    numbers = (np.int32(reals.numbers.shape[1]), np.int32(reals.zero))
-    return (reals.numbers, reals.step, reals.counters, *numbers)
+    return Launch(file, "low_bit_product", defines, (blocks,), block, shared, (*tensors, *numbers))
 
 
 def _row_numbers(rows: Rows, weights: Weights, plane_bytes: int, taps: int) -> list[np.generic]:

@@ -26,7 +26,6 @@ _REGISTERS = 65536
 _SHARED_KIB = {(8, 0): 163, (8, 7): 163, (9, 0): 227, (10, 0): 227, (10, 3): 227}
 _SMALLEST_SHARED_KIB = 99
 _WINDOW_BYTES = 12  # where a token's window of an image begins
-_PACKER_REGISTERS = 56  # of a thread that makes planes
 _SPARE_BYTES = 3 << 10  # what kernels have in fixed places
 
 
@@ -44,7 +43,6 @@ class Tile:
         cluster: blocks with neighbouring tokens that share what they read of the weights (wgmma).
         pingpong: whether warpgroups take tiles in turn, so that one finishes its outputs while
             another multiplies; else they share each tile (wgmma).
-        packs: whether one more warpgroup makes the activations' planes from real numbers (wgmma).
     """
 
     path: Path
@@ -55,7 +53,6 @@ class Tile:
     stages: int
     cluster: int = 1
     pingpong: bool = False
-    packs: bool = False
 
     @property
     def tokens(self) -> int:
@@ -67,7 +64,7 @@ class Tile:
     def threads(self) -> int:
         """Of a block."""
         if self.path == "wgmma":
-            return 128 * (1 + self.groups + self.packs)
+            return 128 * (1 + self.groups)
         return 32 * self.groups * self.across
 
     def passes(self, precision: Precision) -> int:
@@ -113,7 +110,7 @@ class Tile:
         columns = self.features * self.planes(precision)
         if self.path == "wgmma" and columns > 256:
             return f"a product has at most 256 columns, not {columns}"
-        most = 192 if self.path == "wgmma" and not self.packs else 160
+        most = 192 if self.path == "wgmma" else 160
         if self.accumulators(precision) > most:
             return f"{self.accumulators(precision)} registers of sums a thread, {most} fit"
         limit = _SHARED_KIB.get(capability, _SMALLEST_SHARED_KIB) << 10
@@ -135,18 +132,14 @@ class Tile:
             own = {"BLOCKS": self.strips, "TOKEN_WARPS": self.groups, "FEATURE_WARPS": self.across}
             return {**common, **own}
         taken = 40 if self.groups == 2 else 56
-        packers = _PACKER_REGISTERS if self.packs else 0
-        left = (_REGISTERS // 128 - taken - packers) // self.groups // 8 * 8
+        left = (_REGISTERS // 128 - taken) // self.groups // 8 * 8
         own = {
             "HOPPER": 1,
             "TOKEN_STRIPS": self.strips,
             "WARPGROUPS": self.groups,
             "CLUSTER": self.cluster,
             "PINGPONG": int(self.pingpong),
-            "PACKERS": int(self.packs),
-            "INPUT": 2,
             "PRODUCER_REGISTERS": taken,
-            "PACKER_REGISTERS": _PACKER_REGISTERS,
             "CONSUMER_REGISTERS": min(left, 240),
         }
         return {**common, **own}
@@ -190,7 +183,6 @@ def choose(
     capability: tuple[int, int],
     path: Path | None = None,
     output_bytes: int = 2,
-    packs: bool = False,
 ) -> Tile | None:
     """Return the tile that an estimate prefers; None where no tile runs.
 
@@ -203,14 +195,10 @@ def choose(
         capability: of the device.
         path: instructions to use; None takes the better.
         output_bytes: of an output, as it is written.
-        packs: whether the tile also packs its rows.
     """
     best, least = None, float("inf")
-    for shape in tiles(precision, capability):
-        tile = replace(shape, packs=packs)
+    for tile in tiles(precision, capability):
         if tile.path != (path or ("wgmma" if capability == (9, 0) else "mma")):
-            continue
-        if packs and tile.problem(precision, capability) is not None:
             continue
         if tokens <= tile.tokens * (tile.cluster - 1):  # a block of the cluster has nothing to do
             continue

@@ -17,8 +17,7 @@ from kernels.arbitrary_precision.precision import Precision
 from kernels.errors import NasError
 
 _READ = (torch.float32, torch.float16, torch.bfloat16)
-_HALVES = (torch.float16, torch.bfloat16)
-_TOGETHER_ROWS = 1024  # from here on a product packs its own rows
+_ALIGNMENT = 16  # bytes that are read at once
 _KINDS = {(True, True): "both", (True, False): "real", (False, True): "codes"}
 
 
@@ -30,40 +29,21 @@ def pack(x: torch.Tensor, weights: Weights) -> LowBit:
         weights: of the layer.
     """
     images = x.dim() == 4 and x.shape[1] == weights.features
-    flat = _flat(x.permute(0, 2, 3, 1) if images else x, weights)
-    codes = _unpacked(flat, tuple(x.shape), weights)
+    rows = x.permute(0, 2, 3, 1) if images else x
+    rows = rows.to(rows.dtype if rows.dtype in _READ else torch.float32)
+    flat = rows.reshape(-1, weights.features).contiguous()
+    flat = flat.clone() if flat.data_ptr() % _ALIGNMENT else flat
+    bits = weights.precision.activation_bits
+    planes = flat.new_empty(len(flat), bits, padded(weights.features) // 8, dtype=torch.uint8)
+    sums = flat.new_empty(1, len(flat), dtype=torch.int32)
     if len(flat):
-        bits, zero = weights.precision.activation_bits, weights.zero
-        launch.pack_launch(flat, weights.step, bits, zero, codes.planes, codes.sums).run()
-    return codes
+        launch.pack_launch(flat, weights.step, bits, weights.zero, planes, sums).run()
+    shape = tuple(x.shape)
+    return LowBit(planes, sums, shape, weights.features, weights.inputs, weights.step)
 
 
-def linear(
-    x: torch.Tensor | LowBit,
-    weights: Weights,
-    *,
-    path: plan.Path,
-    together: bool | None = None,
-) -> torch.Tensor:
-    """Return the layer's output (..., m), float16 or bfloat16.
-
-    Args:
-        x: (..., k), or its codes.
-        weights: of the layer.
-        path: instructions.
-        together: whether the product packs ``x`` itself, where it can; None where that pays.
-    """
-    if (
-        not isinstance(x, LowBit)
-        and x.dtype in _HALVES
-        and path == "wgmma"
-        and together is not False
-    ):
-        flat = _flat(x, weights)
-        if together or len(flat) >= _TOGETHER_ROWS:
-            found = _packed_product(flat, weights)
-            if found is not None:
-                return found.view(*x.shape[:-1], weights.outputs)
+def linear(x: torch.Tensor | LowBit, weights: Weights, *, path: plan.Path) -> torch.Tensor:
+    """Return the layer's output (..., m), float16 or bfloat16."""
     codes = _codes(x, weights)
     rows = launch.Rows(codes.planes, codes.sums, len(codes.planes))
     out = _real(x, codes, len(codes.planes), weights.outputs)
@@ -83,37 +63,6 @@ def conv2d(
     out = _real(x, codes, count, weights.outputs)
     _run(rows, weights, launch.Outputs("real", out), path, geometry)
     return out.view(b, *size, weights.outputs).permute(0, 3, 1, 2)
-
-
-def _packed_product(flat: torch.Tensor, weights: Weights) -> torch.Tensor | None:
-    """Return the output of one launch that packs and multiplies; None where no tile does."""
-    count = len(flat)
-    codes = _unpacked(flat, tuple(flat.shape), weights)
-    rows = launch.Rows(codes.planes, codes.sums, count)
-    tile = _tile_or_none(rows, weights, "wgmma", None, packs=True) if count else None
-    if tile is None:
-        return None
-    counters = torch.zeros(1 + -(-count // 64), dtype=torch.int32, device=flat.device)
-    reals = launch.Reals(flat, weights.step, weights.zero, counters)
-    out = flat.new_empty(count, weights.outputs)
-    outputs, sms = launch.Outputs("real", out), _sms(flat.device)
-    launch.product_launch(rows, weights, outputs, tile, reals=reals, sms=sms).run()
-    return out
-
-
-def _flat(x: torch.Tensor, weights: Weights) -> torch.Tensor:
-    """Return real numbers as kernels read them: rows that begin at a multiple of 16 bytes."""
-    kept = x if x.dtype in _READ else x.float()
-    flat = kept.reshape(-1, weights.features).contiguous()
-    return flat.clone() if flat.data_ptr() % 16 else flat
-
-
-def _unpacked(flat: torch.Tensor, shape: tuple[int, ...], weights: Weights) -> LowBit:
-    """Return room for the codes of rows."""
-    bits = weights.precision.activation_bits
-    planes = flat.new_empty(len(flat), bits, padded(weights.features) // 8, dtype=torch.uint8)
-    sums = flat.new_empty(1, len(flat), dtype=torch.int32)
-    return LowBit(planes, sums, shape, weights.features, weights.inputs, weights.step)
 
 
 linear_wgmma = partial(linear, path="wgmma")
@@ -221,38 +170,27 @@ def _launch(
 
 
 def _tile(rows: launch.Rows, weights: Weights, path: plan.Path, geometry: Geometry | None) -> Tile:
-    tile = _tile_or_none(rows, weights, path, geometry)
-    if tile is None:
-        device = rows.planes.device
-        raise NasError(f"No tile of {path} runs {weights.precision} on {device}.")
-    return tile
-
-
-def _tile_or_none(
-    rows: launch.Rows,
-    weights: Weights,
-    path: plan.Path,
-    geometry: Geometry | None,
-    *,
-    packs: bool = False,
-) -> Tile | None:
     taps = 1 if geometry is None else geometry.taps
     depth = -(-rows.planes.shape[2] * taps * 8 // plan.TILE_BITS)
-    size = (rows.count, weights.outputs, depth)
-    return _chosen(weights.precision, size, rows.planes.device, path, packs)
+    device = rows.planes.device
+    tile = _chosen(weights.precision, rows.count, weights.outputs, depth, device, path)
+    if tile is None:
+        raise NasError(f"No tile of {path} runs {weights.precision} on {device}.")
+    return tile
 
 
 @lru_cache(maxsize=4096)
 def _chosen(
     precision: Precision,
-    size: tuple[int, int, int],
+    count: int,
+    outputs: int,
+    depth: int,
     device: torch.device,
     path: plan.Path,
-    packs: bool,
 ) -> Tile | None:
     capability = torch.cuda.get_device_capability(device)
-    settings = {"sms": _sms(device), "capability": capability, "path": path, "packs": packs}
-    return plan.choose(precision, *size, **settings)  # type: ignore[arg-type]
+    sms = _sms(device)
+    return plan.choose(precision, count, outputs, depth, sms=sms, capability=capability, path=path)
 
 
 @lru_cache(maxsize=256)

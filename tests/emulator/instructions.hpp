@@ -148,12 +148,6 @@ inline void pause() { machine::yield(); }
 
 #ifdef HOPPER
 
-inline int take_one(unsigned* counter) { return static_cast<int>(atomicAdd(counter, 1u)); }
-inline void count_one(unsigned* counter) { ++*counter, ++machine::progress; }
-inline void wait_for_count(const unsigned* counter, unsigned least) {
-  machine::wait_until([=] { return *counter >= least; });
-}
-
 struct Barrier {
   int expected = 0, came = 0, bytes = 0;
   int coming = 0;  // arrivals that copies bring

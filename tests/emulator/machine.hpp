@@ -298,6 +298,8 @@ inline int __clz(unsigned x) { return x ? __builtin_clz(x) : 32; }
 
 template <class T>
 T __ldg(const T* at) { return *at; }
+template <class T>
+T __ldcs(const T* at) { return *at; }
 
 template <class To, class From>
 To same_bits(From from) {

@@ -110,23 +110,6 @@ def test_two_runs_are_equal_and_nothing_of_before_shows() -> None:
         assert torch.equal(planes_path.linear(x, layer.weights(), path="wgmma"), first)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("bits", ["w1a1", "w1a2", "w2a2", "w1a4", "w3a3", "w4a4"])
-@pytest.mark.parametrize(
-    "size", [(1, 8, 8), (63, 72, 65), (1000, 136, 2056), (4096, 512, 4096)], ids=str
-)
-def test_a_product_that_packs_its_own_rows(
-    size: tuple[int, int, int], bits: str, dtype: torch.dtype
-) -> None:
-    n, m, k = size
-    layer = layer_of(bits, m, k, zero=1)
-    weights = layer.weights()
-    for _ in range(10):
-        x = (torch.randn(n, k, device="cuda") * 2).to(dtype)
-        apart = planes_path.linear(x, weights, path="wgmma", together=False)
-        assert torch.equal(planes_path.linear(x, weights, path="wgmma", together=True), apart)
-
-
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_packing_rounds_as_the_definition_does(dtype: torch.dtype, path: plan.Path) -> None:

@@ -56,26 +56,6 @@ DEVICE void multiply(int* c, const unsigned (&a)[4], unsigned b0, unsigned b1) {
 
 #ifdef HOPPER
 
-// Counters that all blocks share. What a thread (and, before a __syncwarp, its warp) wrote before it
-// counts is seen by who waited for the count.
-DEVICE int take_one(unsigned* counter) { return static_cast<int>(atomicAdd(counter, 1u)); }
-
-DEVICE void count_one(unsigned* counter) {
-  asm volatile("red.add.release.gpu.global.u32 [%0], 1;" ::"l"(counter) : "memory");
-}
-
-DEVICE void wait_for_count(const unsigned* counter, unsigned least) {
-  asm volatile(
-      "{\n.reg .pred p;\n.reg .u32 seen;\n"
-      "again:\n"
-      "ld.acquire.gpu.global.u32 seen, [%0];\n"
-      "setp.ge.u32 p, seen, %1;\n"
-      "@p bra done;\n"
-      "nanosleep.u32 20;\n"
-      "bra again;\n"
-      "done:\n}" ::"l"(counter), "r"(least) : "memory");
-}
-
 DEVICE void start_barrier(unsigned barrier, int count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
 }

@@ -1,7 +1,4 @@
 #include "arguments.cuh"
-#if PACKERS
-#include "numbers.cuh"
-#endif
 
 // Low-bit product on Hopper's tensor cores: wgmma on single bits, AND and population count.
 //
@@ -13,10 +10,6 @@
 // walk over tiles. CLUSTER blocks take tiles of neighbouring tokens at a time, so that they need
 // the same weights: each brings in a part of them, for all.
 //
-// With PACKERS, activations come as real numbers: one more warpgroup of every block rounds rows to
-// planes, in order, whichever block is first to take a row; the others wait for the rows that they
-// need. So no block waits for one that has not begun. A row is packed once, for all of its tiles.
-//
 // Where this text ends, wgmma.py's follows: multiply_bits, one product of 64 x COLUMNS x 256 bits.
 
 constexpr int STRIPS = TOKEN_STRIPS * Q;            // of 64 rows, a warpgroup's
@@ -26,7 +19,7 @@ constexpr int COLUMNS = P * FEATURES;
 constexpr int A_BYTES = 64 * STRIPS * SHARERS * TILE_BYTES;
 constexpr int B_BYTES = COLUMNS * TILE_BYTES;
 constexpr int STAGE_BYTES = A_BYTES + B_BYTES;
-constexpr int THREADS = 128 * (1 + WARPGROUPS + PACKERS);
+constexpr int THREADS = 128 * (1 + WARPGROUPS);
 constexpr unsigned short EVERY_BLOCK = (1 << CLUSTER) - 1;
 
 static_assert(STAGES >= 2 && FEATURES % 32 == 0 && (PASSES == 1 || P == 1), "what plan.py gives");
@@ -56,45 +49,6 @@ struct Walk {
   }
 };
 
-// Activations that are packed on the way; nothing without PACKERS.
-struct Packing {
-  const Element* from;  // [row][k]
-  const float* step;
-  unsigned* counters;   // rows that were taken; then, of each 64 rows, how many are packed
-  int k, zero;
-
-  // Waits until the rows of a tile are packed.
-  DEVICE void wait_for_tile(int first, int count) const {
-    if constexpr (PACKERS)
-#pragma unroll
-      for (int begin = 0; begin < TOKENS; begin += 64)
-        if (first + begin < count)
-          wait_for_count(counters + 1 + (first + begin) / 64, min(64, count - first - begin));
-  }
-};
-
-#if PACKERS
-// Packs rows until none is left, a warp a row.
-DEVICE void pack_rows(unsigned char* planes, int* sums, const Rows& rows, const Packing& packing) {
-  const int lane = threadIdx.x % 32;
-  const float inverse = __fdiv_rn(1.0f, *packing.step);
-  int row = of_first_lane(lane == 0 ? take_one(packing.counters) : 0);
-  while (row < rows.count) {
-    const int taken = lane == 0 ? take_one(packing.counters) : 0;  // comes while this row is packed
-    int total = pack_row<32>(planes + static_cast<long long>(row) * Q * rows.plane_bytes,
-                             rows.plane_bytes,
-                             packing.from + static_cast<long long>(row) * packing.k, packing.k,
-                             inverse, packing.zero, lane);
-#pragma unroll
-    for (int far = 16; far > 0; far /= 2) total += __shfl_xor_sync(~0u, total, far);
-    if (lane == 0) sums[row] = total;
-    __syncwarp();
-    if (lane == 0) count_one(packing.counters + 1 + row / 64);
-    row = of_first_lane(taken);
-  }
-}
-#endif
-
 // Copies this block's part of a tile of one plane of weights, `rows` of 128 bytes, for its cluster.
 DEVICE void fetch_weights(unsigned to, const unsigned char* from, int rows, unsigned full) {
   if constexpr (CLUSTER == 1) {
@@ -108,7 +62,7 @@ DEVICE void fetch_weights(unsigned to, const unsigned char* from, int rows, unsi
 
 DEVICE void produce(unsigned stages, unsigned full, unsigned empty, Corner* corners,
                     const Rows& rows, const Images& images, const Weights& weights,
-                    const Tiles& tiles, const Packing& packing) {
+                    const Tiles& tiles) {
   const int thread = threadIdx.x;
   int turn = 0;
   for (Walk walk{tiles}; walk.more(); walk.skip(1)) {
@@ -119,7 +73,6 @@ DEVICE void produce(unsigned stages, unsigned full, unsigned empty, Corner* corn
         corners[t] = corner_of(min(first + t, rows.count - 1), images);
       wait_for_group<1, 128>();
     }
-    packing.wait_for_tile(first, rows.count);
     const int weight_rows = min(FEATURES, weights.rows - feature);
     for (int pass = 0; pass < PASSES; ++pass)
       for (int k = 0; k < tiles.depth; ++k, ++turn) {
@@ -189,8 +142,7 @@ DEVICE void release(unsigned empty, int turn) {
 }
 
 DEVICE void consume(unsigned stages, unsigned full, unsigned empty, unsigned begun, const Rows& rows,
-                    const Images& images, const Tiles& tiles, const Packing& packing,
-                    const Finish& f) {
+                    const Images& images, const Tiles& tiles, const Finish& f) {
   const int group = of_first_lane(threadIdx.x / 128 - 1);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const int sharer = PINGPONG ? 0 : group, turns = PASSES * tiles.depth;
@@ -202,7 +154,6 @@ DEVICE void consume(unsigned stages, unsigned full, unsigned empty, unsigned beg
                       ++round) {
     const int first = walk.token() + sharer * TOKEN_STRIPS * 64 + 16 * warp;
     int code_sums[TOKEN_STRIPS][2] = {};
-    packing.wait_for_tile(walk.token(), rows.count);
     if (f.times_sum != 0)
 #pragma unroll
       for (int s = 0; s < TOKEN_STRIPS; ++s)
@@ -252,19 +203,14 @@ DEVICE void consume(unsigned stages, unsigned full, unsigned empty, unsigned beg
   }
 }
 
-#define PACKING_ARGUMENTS \
-  const Element *reals, const float *step, unsigned *counters, int k, int zero_code
-
 #if CLUSTER > 1
 #define IN_CLUSTERS __cluster_dims__(CLUSTER, 1, 1)
 #else
 #define IN_CLUSTERS
 #endif
 
-extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, 1)
-    low_bit_product(ARGUMENTS, PACKING_ARGUMENTS) {
+extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, 1) low_bit_product(ARGUMENTS) {
   READ_ARGUMENTS;
-  const Packing packing{reals, step, counters, k, zero_code};
   extern __shared__ unsigned char memory[];
   __shared__ __align__(8) unsigned long long barriers[2 * STAGES + WARPGROUPS];
   const unsigned stages = (shared_address(memory) + 1023) & ~1023u;
@@ -288,15 +234,10 @@ extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, 1)
   }
   if (threadIdx.x < 128) {
     give_registers<PRODUCER_REGISTERS>();
-    produce(stages, full, empty, corners, rows, images, weights, all, packing);
-#if PACKERS
-  } else if (threadIdx.x >= 128 * (1 + WARPGROUPS)) {
-    give_registers<PACKER_REGISTERS>();
-    pack_rows(const_cast<unsigned char*>(planes), const_cast<int*>(sums), rows, packing);
-#endif
+    produce(stages, full, empty, corners, rows, images, weights, all);
   } else {
     take_registers<CONSUMER_REGISTERS>();
-    consume(stages, full, empty, begun, rows, images, all, packing, finish_with);
+    consume(stages, full, empty, begun, rows, images, all, finish_with);
   }
   if constexpr (CLUSTER > 1) {
     __syncwarp();

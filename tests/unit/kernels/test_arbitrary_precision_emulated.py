@@ -14,7 +14,6 @@ from kernels.arbitrary_precision.launch import (
     SOURCES,
     Launch,
     Outputs,
-    Reals,
     Rows,
     pack_launch,
     product_launch,
@@ -128,42 +127,6 @@ def test_whole_numbers(
     emulate(launch, folder)
     expected = from_codes(codes, layer.inputs) @ layer.integers().squeeze(2).T
     assert torch.equal(out.long(), expected)
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize(
-    ("tile", "bits", "tokens", "m", "k"),
-    [
-        (Tile("wgmma", 64, 1, 2, 1, 3, 2, True, True), "w1a2", 300, 136, 1096),
-        (Tile("wgmma", 64, 1, 2, 1, 3, 2, packs=True), "w1a2", 200, 72, 301),
-        (Tile("wgmma", 32, 1, 1, 1, 2, packs=True), "w2a3", 70, 40, 520),
-    ],
-    ids=str,
-)
-def test_numbers_packed_by_the_product_itself(
-    tile: Tile, bits: str, tokens: int, m: int, k: int, seed: int, folder: Path
-) -> None:
-    rng = np.random.default_rng(m + k)
-    layer = linear_layer(rng, m, k, bits, 1)
-    q = layer.precision.activation_bits
-    x = torch.from_numpy(rng.normal(0, 2, (tokens, k)).astype(np.float32)).half()
-    rows = Rows(
-        poisoned(tokens, q, padded(k) // 8, dtype=torch.uint8),
-        poisoned(1, tokens, dtype=torch.int32),
-        tokens,
-    )
-    reals = Reals(x, layer.step, 1, torch.zeros(1 + -(-tokens // 64), dtype=torch.int32))
-    out = poisoned(tokens, m, dtype=torch.float16)
-    weights = layer.weights()
-    launch = product_launch(rows, weights, Outputs("real", out), tile, reals=reals, sms=4)
-    emulate(launch, folder, seed)
-    whole = integers(x, layer.step, layer.inputs).long()
-    planes, sums = pack_rows((whole + 1).to(torch.uint8), q)
-    assert torch.equal(rows.planes, planes)
-    assert torch.equal(rows.sums, sums)
-    expected = (whole @ layer.integers().squeeze(2).T).float()
-    number = expected.double() * weights.factor.double() + weights.offset.double()
-    torch.testing.assert_close(out.double(), number, rtol=1e-3, atol=1e-3)
 
 
 FAULTS = {
