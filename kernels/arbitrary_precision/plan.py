@@ -26,7 +26,8 @@ _REGISTERS = 65536
 _SHARED_KIB = {(8, 0): 163, (8, 7): 163, (9, 0): 227, (10, 0): 227, (10, 3): 227}
 _SMALLEST_SHARED_KIB = 99
 _WINDOW_BYTES = 12  # where a token's window of an image begins
-_SPARE_BYTES = 3 << 10  # what kernels have in fixed places
+_STAGED_ROWS = 8  # of a warp
+_SPARE_BYTES = {"wgmma": 256, "mma": 3 << 10}  # what kernels have in fixed places
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Tile:
         cluster: blocks with neighbouring tokens that share what they read of the weights (wgmma).
         pingpong: whether warpgroups take tiles in turn, so that one finishes its outputs while
             another multiplies; else they share each tile (wgmma).
+        staged: whether outputs go to memory by way of shared memory, in whole rows (wgmma).
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Tile:
     stages: int
     cluster: int = 1
     pingpong: bool = False
+    staged: bool = False
 
     @property
     def tokens(self) -> int:
@@ -84,7 +87,10 @@ class Tile:
     def shared_bytes(self, precision: Precision) -> int:
         """Return dynamic shared memory of a block."""
         stages = self.stages * self.stage_bytes(precision) + 1024
-        return stages + (self.tokens * _WINDOW_BYTES if self.path == "wgmma" else 0)
+        if self.path == "mma":
+            return stages
+        staging = 4 * self.groups * _STAGED_ROWS * (4 * self.features + 16) if self.staged else 0
+        return stages + staging + self.tokens * _WINDOW_BYTES
 
     def accumulators(self, precision: Precision) -> int:
         """Return registers of a thread that hold sums."""
@@ -114,7 +120,7 @@ class Tile:
         if self.accumulators(precision) > most:
             return f"{self.accumulators(precision)} registers of sums a thread, {most} fit"
         limit = _SHARED_KIB.get(capability, _SMALLEST_SHARED_KIB) << 10
-        if self.shared_bytes(precision) + _SPARE_BYTES > limit:
+        if self.shared_bytes(precision) + _SPARE_BYTES[self.path] > limit:
             return f"{self.shared_bytes(precision) >> 10} KiB of shared memory, {limit >> 10} exist"
         return None
 
@@ -164,6 +170,7 @@ def _wgmma_shapes() -> Iterator[Tile]:
         if features < 256:  # wider or longer ones won nowhere
             for cluster in (2, 1):
                 yield Tile("wgmma", features, 1, 2, 1, 0, cluster, pingpong=True)
+            yield Tile("wgmma", features, 1, 2, 1, 0, 2, pingpong=True, staged=True)
 
 
 def _mma_shapes() -> Iterator[Tile]:
@@ -196,16 +203,40 @@ def choose(
         path: instructions to use; None takes the better.
         output_bytes: of an output, as it is written.
     """
-    best, least = None, float("inf")
-    for tile in tiles(precision, capability):
-        if tile.path != (path or ("wgmma" if capability == (9, 0) else "mma")):
-            continue
-        if tokens <= tile.tokens * (tile.cluster - 1):  # a block of the cluster has nothing to do
-            continue
-        time = estimate(tile, precision, (tokens, features, depth), output_bytes, sms)
-        if time < least:
-            best, least = tile, time
-    return best
+    size = (tokens, features, depth)
+    found = ranked(
+        precision, size, sms=sms, capability=capability, path=path, output_bytes=output_bytes
+    )
+    return next((tile for tile in found if not tile.staged), None)
+
+
+def ranked(
+    precision: Precision,
+    size: tuple[int, int, int],
+    *,
+    sms: int,
+    capability: tuple[int, int],
+    path: Path | None = None,
+    output_bytes: int = 2,
+) -> list[Tile]:
+    """Return the tiles that run, the one that an estimate prefers first; see :func:`choose`.
+
+    Args:
+        precision: bits of the operands.
+        size: tokens, outputs, tiles along k.
+        sms: multiprocessors.
+        capability: of the device.
+        path: instructions to use; None takes the better.
+        output_bytes: of an output, as it is written.
+    """
+    wanted = path or ("wgmma" if capability == (9, 0) else "mma")
+    times = {
+        tile: estimate(tile, precision, size, output_bytes, sms)
+        for tile in tiles(precision, capability)
+        # A block of the cluster would have nothing to do where tokens are few.
+        if tile.path == wanted and size[0] > tile.tokens * (tile.cluster - 1)
+    }
+    return sorted(times, key=times.__getitem__)
 
 
 _CLOCKS = 1755.0  # a microsecond

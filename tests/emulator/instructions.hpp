@@ -225,6 +225,23 @@ inline void copy_block(unsigned to, const void* from, int bytes, unsigned barrie
   copy_block_to(to, from, bytes, barrier, static_cast<unsigned short>(1 << machine::rank()));
 }
 
+inline void store_shared(unsigned to, const unsigned* words) {
+  if (to % 16 != 0) machine::fail("store_shared is not aligned");
+  std::memcpy(at_shared(to), words, 16);
+}
+
+// What is copied out is read as late as can be: where the thread waits for it.
+inline void copy_out(void* to, unsigned from, int bytes) {
+  if (from % 16 != 0 || bytes % 16 != 0 || reinterpret_cast<uintptr_t>(to) % 16 != 0)
+    machine::fail("copy_out is not aligned");
+  machine::current->out.push_back([=] { std::memcpy(to, at_shared(from), bytes); });
+}
+
+inline void wait_copied_out() {
+  for (; !machine::current->out.empty(); machine::current->out.pop_front())
+    machine::current->out.front()();
+}
+
 inline void wait_barrier(unsigned barrier, unsigned parity) {
   Barrier& b = barrier_of(machine::rank(), barrier);
   machine::wait_until([&b, parity] {
