@@ -23,6 +23,7 @@ from cifar import Data, ResNet, accuracy, guesses, load, say
 from torch import nn
 from torch.nn import functional as F
 
+from evaluators.accuracy.graphed import GraphedGradients
 from kernels.arbitrary_precision.convert import calibrate, pack, to_arbitrary_precision
 
 State = dict[str, torch.Tensor]
@@ -60,25 +61,33 @@ def train(
         {"params": plain, "weight_decay": 0.0},
         {"params": steps, "weight_decay": 0.0},
     ]
-    optimiser = torch.optim.AdamW(groups, fused=data.device == "cuda")
+    device = torch.device(data.device)
+    optimiser = torch.optim.AdamW(groups, fused=device.type == "cuda")
     size = min(BATCH, len(data.x))
     count = epochs * (len(data.x) // size)
     rates = [rate, rate, rate / 50]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, count + 1, pct_start=0.1)
+
+    def gradients(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            with torch.no_grad():
+                taught = None if teacher is None else teacher(x).float()
+            loss = loss_of(model(x).float(), y, taught)
+        optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        return loss.detach()
+
+    fill = GraphedGradients(gradients, device) if device.type == "cuda" else gradients
     generator = torch.Generator().manual_seed(0)
     start = time.perf_counter()
     for epoch in range(epochs):
         model.train()
         for x, y in data.batches(size, generator):
-            with torch.no_grad():
-                taught = None if teacher is None else teacher(x)
-            loss = loss_of(model(x), y, taught)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss = fill(x, y)
             optimiser.step()
             schedule.step()
         seconds = time.perf_counter() - start
-        say(f"{name} epoch {epoch + 1}: loss {loss.item():.3f}, {seconds:.0f} s")
+        say(f"{name} epoch {epoch + 1}: loss {float(loss):.3f}, {seconds:.0f} s")
 
 
 def network(layers: int, state: State | None, device: str) -> nn.Module:
@@ -89,16 +98,11 @@ def network(layers: int, state: State | None, device: str) -> nn.Module:
     return made.to(device, memory_format=torch.channels_last)
 
 
-def whole_numbers(precise: bool) -> None:
-    """Let convolutions in float32 round their factors (TF32), or not."""
-    torch.backends.cudnn.allow_tf32 = not precise
-    torch.backends.cuda.matmul.allow_tf32 = not precise
-
-
 def trained(bits: str, given: argparse.Namespace, state: State) -> Row:
     """Train a copy of the network with a precision; return its row of the table."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False  # whole numbers stay whole
     data = Data(given.data, given.device, given.train, given.test)
     model = network(given.layers, state, given.device)
     row: Row = {"bits": bits}
@@ -107,10 +111,8 @@ def trained(bits: str, given: argparse.Namespace, state: State) -> Row:
         sample = data.normal(data.x[:1024])
         calibrate(model, sample.split(256))
         row["calibrated"] = accuracy(model, data)
-    whole_numbers(precise=False)
     teacher = network(given.layers, state, given.device).eval()
     train(model, data, given.epochs, given.rate, bits, teacher)
-    whole_numbers(precise=True)
     row["trained"] = accuracy(model, data)
     if bits != REAL:
         before = guesses(model, data)
@@ -129,9 +131,10 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--layers", type=int, default=20)
-    parser.add_argument("--bits", nargs="+", default=[REAL, "w8a8", "w4a4", "w2a2", "w1a2"])
+    parser.add_argument("--bits", nargs="+", default=["w4a4", "w2a2", REAL, "w1a2", "w8a8"])
+    parser.add_argument("--together", type=int, default=2, help="trainings at a time")
     parser.add_argument("--tune", type=int, default=10, help="epochs in float32 before")
-    parser.add_argument("--epochs", type=int, default=30, help="with rounding")
+    parser.add_argument("--epochs", type=int, default=25, help="with rounding")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--train", type=int, help="training images")
     parser.add_argument("--test", type=int, help="test images")
@@ -145,14 +148,12 @@ def main() -> None:
     load(model, given.weights)
     model = model.to(given.device, memory_format=torch.channels_last)
     rows: list[Row] = [{"bits": "as given", "trained": accuracy(model, data)}]
-    whole_numbers(precise=False)
     train(model, data, given.tune, given.rate, "tuning")
-    whole_numbers(precise=True)
     rows.append({"bits": "fp32, tuned", "trained": accuracy(model, data)})
     state = {key: value.cpu() for key, value in model.state_dict().items()}
     say("\n".join(map(str, rows)))
     spawned = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(len(given.bits), mp_context=spawned) as pool:
+    with ProcessPoolExecutor(given.together, mp_context=spawned) as pool:
         jobs = [pool.submit(trained, bits, given, state) for bits in given.bits]
         for job in as_completed(jobs):
             rows.append(job.result())
