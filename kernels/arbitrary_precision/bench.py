@@ -7,7 +7,7 @@ with float16.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -72,13 +72,13 @@ def _whole(case: str, m: int, n: int, k: int) -> Comparison:
     weights = _weights("w1a1", m, k)
     inputs = [_codes(weights, n, k) for _ in range(cold_sets(n * (k // 8 + m * 4)))]
     baselines = _cublas(m, n, k)
-    calls, figures = _fastest(weights, inputs, "integers", baselines)
+    ours = _fastest(weights, inputs, "integers", baselines)
 
     def error() -> float:
-        return relative_error(_found(calls)[:_CHECKED], _expected(weights, inputs[0]))
+        return relative_error(ours.first()[:_CHECKED], _expected(weights, inputs[0]))
 
     moved = (m + n) * k // 8 + m * n * 4
-    return Comparison(case, "cuBLAS fp16", calls, baselines, moved, error, figures=figures)
+    return ours.beside(Comparison(case, "cuBLAS fp16", ours.calls, baselines, moved, error))
 
 
 def _packed(
@@ -89,10 +89,10 @@ def _packed(
     sets = cold_sets(n * (k // 4 + m * 2)) if cold else 1
     inputs = [_codes(weights, n, k) for _ in range(sets)]
     baselines = _cublas(m, n, k, cold=cold) if against == "fp16" else _int8(m, n, k)
-    calls, figures = _fastest(weights, inputs, "real", baselines, cold=cold)
+    ours = _fastest(weights, inputs, "real", baselines, cold=cold)
 
     def error() -> float:
-        return relative_error(_found(calls)[:_CHECKED], _real(weights, inputs[0]))
+        return relative_error(ours.first()[:_CHECKED], _real(weights, inputs[0]))
 
     p = weights.precision
     moved = (m * p.weight_bits + n * p.activation_bits) * k // 8 + m * n * 2
@@ -100,7 +100,9 @@ def _packed(
         baseline, beside = "cuBLAS fp16", {**_int8(m, n, k), **_fp8(m, n, k)}
     else:
         baseline, beside = "fastest int8 GEMM torch offers", None
-    return Comparison(case, baseline, calls, baselines, moved, error, cold, beside, figures)
+    return ours.beside(
+        Comparison(case, baseline, ours.calls, baselines, moved, error, cold, beside)
+    )
 
 
 def _from_half(case: str) -> Comparison:
@@ -108,20 +110,14 @@ def _from_half(case: str) -> Comparison:
     weights = _weights("w1a2", m, k)
     xs = [torch.rand(n, k, device="cuda", dtype=_HALF) * 4 for _ in range(cold_sets(n * k * 4))]
     baselines = _cublas(m, n, k)
-    calls, figures = _fastest(weights, xs, "real", baselines)
+    ours = _fastest(weights, xs, "real", baselines)
 
     def error() -> float:
         codes = planes_path.pack(xs[0], weights)
-        return relative_error(_found(calls)[:_CHECKED], _real(weights, codes))
+        return relative_error(ours.first()[:_CHECKED], _real(weights, codes))
 
     moved = n * k * 2 + m * k // 8 + m * n * 2
-    return Comparison(case, "cuBLAS fp16", calls, baselines, moved, error, figures=figures)
-
-
-def _found(calls: Sequence[Call]) -> torch.Tensor:
-    found = calls[0]()
-    assert isinstance(found, torch.Tensor)
-    return found
+    return ours.beside(Comparison(case, "cuBLAS fp16", ours.calls, baselines, moved, error))
 
 
 def _network(case: str, batch: int) -> Comparison:
@@ -146,6 +142,37 @@ def _codes(weights: Weights, n: int, k: int) -> LowBit:
     return planes_path.pack(torch.rand(n, k, device="cuda") * highest, weights)
 
 
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """Calls of the fastest tile.
+
+    Attributes:
+        calls: one for each buffer set.
+        tile: in words.
+        took: microseconds of each tile that was tried.
+        sample_us: of a graph of the fastest baseline.
+    """
+
+    calls: list[Call]
+    tile: str
+    took: dict[str, JsonValue]
+    sample_us: float
+
+    def first(self) -> torch.Tensor:
+        """Return the outputs for the first inputs."""
+        found = self.calls[0]()
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    def beside(self, compared: Comparison) -> Comparison:
+        """Return a comparison in which all samples last as long as the baseline's."""
+
+        def figures() -> dict[str, JsonValue]:
+            return {"plan": self.tile, "plans_us": self.took}
+
+        return replace(compared, figures=figures, sample_us=self.sample_us)
+
+
 def _fastest(
     weights: Weights,
     inputs: Sequence[LowBit | torch.Tensor],
@@ -153,8 +180,8 @@ def _fastest(
     baselines: Turns,
     *,
     cold: bool = True,
-) -> tuple[list[Call], Callable[[], dict[str, JsonValue]]]:
-    """Return calls of the fastest tile, tried beside the baselines, and what the tiles took."""
+) -> _Tried:
+    """Try the tiles that the plan prefers beside the baselines."""
     n, k = inputs[0].shape
     dtype = torch.int32 if kind == "integers" else _HALF
     outs = [torch.empty(n, weights.outputs, device="cuda", dtype=dtype) for _ in inputs]
@@ -174,9 +201,10 @@ def _fastest(
     policy = SCOUTING if cold else replace(SCOUTING, cache="warm")
     with torch.no_grad():
         times = time_interleaved({**tried, **baselines}, device="cuda", policy=policy)
-    took: dict[str, JsonValue] = {name: times[name].median_us for name in tried}
-    best = min(tried, key=lambda name: times[name].median_us)
-    return [*tried[best]], lambda: {"plan": best, "plans_us": took}
+    took = {name: times[name].median_us for name in tried}
+    best = min(took, key=took.__getitem__)
+    graph_us = min(times[name].median_us for name in baselines) * POLICY.calls_per_graph
+    return _Tried([*tried[best]], best, {**took}, graph_us)
 
 
 def _product(
