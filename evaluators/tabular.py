@@ -177,7 +177,7 @@ class TabularEvaluator:
         found: dict[str, int] = {}
         for row, answers in enumerate(self._table.answers):
             try:
-                candidate = self._space.run(_TextDecider(answers), self._data)
+                candidate = self._space.run(TextDecider(answers), self._data)
             except SpaceError as problem:
                 raise NasError(
                     f"Row {self._table.columns[INDEX][row]} of the table: {problem}"
@@ -186,7 +186,7 @@ class TabularEvaluator:
         return found
 
 
-class _TextDecider:
+class TextDecider:
     """Gives answers that are known as text."""
 
     def __init__(self, answers: Mapping[str, str]) -> None:

@@ -22,7 +22,7 @@ except ImportError as problem:
         "that name: use a virtual environment for paretonas alone."
     )
 
-from nas.commands import bench, describe, pages, run, studies
+from nas.commands import bench, describe, pages, proxies, run, studies
 from nas.commands.search import SearchCommand, search
 
 INTERRUPTED = 130
@@ -46,6 +46,7 @@ app.command(short_help="Serve a run's pages to the browser.")(pages.dashboard)
 app.command(short_help="Write a study's pages into one file.")(pages.report)
 app.command(short_help="List spaces and their sizes.")(describe.spaces)
 app.add_typer(bench.app, name="bench", short_help="Measure candidates, records, samplers, kernels.")
+app.add_typer(proxies.app, name="proxies", short_help="Rank and improve without training.")
 app.command(short_help="Check this machine and installation.")(describe.doctor)
 
 

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 _TORCHVISION, _TRANSFORMERS = "torchvision:", "transformers:"
 
 
-def load_model(reference: str) -> nn.Module:
+def load_model(reference: str, *, trained: bool = True) -> nn.Module:
     """Return a model with its weights.
 
     Args:
+        trained: whether a model of torchvision's is wanted with weights; others are as they come.
         reference: ``torchvision:NAME`` (with its best weights, downloaded where they are not at
             hand), ``transformers:FOLDER`` (as ``save_pretrained`` writes it; needs the package
             transformers), or ``FILE.py:FUNCTION`` or ``module:FUNCTION``, which returns one.
@@ -29,7 +30,7 @@ def load_model(reference: str) -> nn.Module:
         NasError: it cannot be found or loaded; says why.
     """
     if reference.startswith(_TORCHVISION):
-        return _torchvision(reference.removeprefix(_TORCHVISION))
+        return _torchvision(reference.removeprefix(_TORCHVISION), trained=trained)
     if reference.startswith(_TRANSFORMERS):
         return _transformers(Path(reference.removeprefix(_TRANSFORMERS)).expanduser())
     from torch import nn
@@ -46,14 +47,14 @@ def load_model(reference: str) -> nn.Module:
     return made
 
 
-def _torchvision(name: str) -> nn.Module:
+def _torchvision(name: str, *, trained: bool) -> nn.Module:
     from torchvision import models
 
     known = models.list_models(module=models)
     if name not in known:
         raise UnknownNameError("torchvision model", name, known)
     try:
-        module: nn.Module = models.get_model(name, weights="DEFAULT")
+        module: nn.Module = models.get_model(name, weights="DEFAULT" if trained else None)
     except (OSError, RuntimeError) as problem:
         raise NasError(
             f"The weights of torchvision's {name} cannot be downloaded: {_line(problem)}. Name a "

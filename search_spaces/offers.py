@@ -1,6 +1,6 @@
 """Which variants a space offers for a layer: those that a kernel system says suit it.
 
-A system that executes variants (``variants.py``) may say so by a method ``offers``. As long as none
+A system that executes variants (``variants.py``) may say so by a method ``offers``. Where none
 does, a space asks no question about variants, and its candidates are dense.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from kernels.errors import UnknownNameError
 from search_spaces.architecture import Architecture
 from search_spaces.architecture.graph import Value, assign_variant, in_order, share_parameters
 from search_spaces.architecture.node import Variant
@@ -42,16 +43,35 @@ DENSE = "dense"
 """The answer that leaves a layer as it is."""
 
 
-def offered(op: Op, inputs: tuple[Shape, ...]) -> list[str]:
-    """Return the variants that systems offer for an operator at input shapes."""
-    return [variant for system in _offering() for variant in system.offers(op, inputs)]
+def offered(op: Op, inputs: tuple[Shape, ...], kinds: Sequence[str] = ()) -> list[str]:
+    """Return the variants that systems offer for an operator at input shapes.
+
+    Args:
+        op: the operator.
+        inputs: shapes of what it reads.
+        kinds: of variants; empty for all.
+    """
+    return _offers(_offering(kinds), op, inputs)
 
 
-def _offering() -> list[Offering]:
-    return [system for _, system in systems() if isinstance(system, Offering)]
+def _offers(offering: Sequence[Offering], op: Op, inputs: tuple[Shape, ...]) -> list[str]:
+    return [variant for system in offering for variant in system.offers(op, inputs)]
 
 
-def choose_variants(choose: Chooser, output: Value) -> Value:
+def _offering(kinds: Sequence[str]) -> list[Offering]:
+    """Return the systems of some kinds that offer anything.
+
+    Raises:
+        UnknownNameError: a kind is none of theirs.
+    """
+    found = {kind: system for kind, system in systems() if isinstance(system, Offering)}
+    for kind in kinds:
+        if kind not in found:
+            raise UnknownNameError("variant", kind, found)
+    return [system for kind, system in found.items() if not kinds or kind in kinds]
+
+
+def choose_variants(choose: Chooser, output: Value, kinds: Sequence[str] = ()) -> Value:
     """Ask, for each role in each block of a network, by which variant its layers are executed.
 
     The question is ``<block>/<role>``; it is asked only where something is offered for every layer
@@ -60,14 +80,19 @@ def choose_variants(choose: Chooser, output: Value) -> Value:
     Args:
         choose: asked at the top of a space, after the network is written.
         output: of the network.
+        kinds: of variants; empty for all.
 
     Returns:
         the output.
+
+    Raises:
+        UnknownNameError: nothing offers variants of a kind.
     """
-    if not _offering():
+    offering = _offering(kinds)
+    if not offering:
         return output
     for name, layers in _roles(output).items():
-        choices = [offered(item.op, tuple(i.shape for i in item.inputs)) for item in layers]
+        choices = [_offers(offering, x.op, tuple(i.shape for i in x.inputs)) for x in layers]
         common = [variant for variant in choices[0] if all(variant in some for some in choices)]
         if common:
             answer = choose(f"{name}/variant", [DENSE, *common])
@@ -77,15 +102,20 @@ def choose_variants(choose: Chooser, output: Value) -> Value:
     return output
 
 
-def variant_space(name: str, architecture: Architecture) -> Space:
+def variant_space(name: str, architecture: Architecture, kinds: Sequence[str] = ()) -> Space:
     """Return the space of the variants of a network, such as a trained one that was traced.
 
     Its candidates have no weights of their own: they share those of the network, by node number.
+
+    Args:
+        name: of the space.
+        architecture: the network.
+        kinds: of variants; empty for all.
     """
     ids = any(isinstance(node.op, Input) and node.op.vocabulary for node in architecture.inputs)
 
     def variants(choose: Chooser, data: DataSpec) -> Value:
-        return choose_variants(choose, _values(architecture))
+        return choose_variants(choose, _values(architecture), kinds)
 
     return Space(name, 1, variants, "text" if ids else "images")
 

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from evaluators.accuracy.recipe_reference import check_name
+from evaluators.proxies.fusion import FUSED
 from kernels.errors import NasError, UnknownNameError
 from studies.metrics import Constraint, Objective, parse_constraint, parse_metric, parse_objective
 from studies.samplers import SAMPLERS
@@ -37,7 +38,8 @@ class GateConfig(BaseModel):
     """A stage of the funnel: of the candidates that reach it, the better share goes on.
 
     Attributes:
-        by: metric that the stage judges by, beside the objectives that are known by then.
+        by: metric that the stage judges by, beside the objectives that are known by then; the
+            joint rank by the description where only a share is given.
         keep: share of the candidates that goes on, in (0, 1].
         after: candidates that go on unjudged first.
         limit: how many candidates may go on in all; then the study ends.
@@ -45,7 +47,7 @@ class GateConfig(BaseModel):
 
     model_config = _STRICT
 
-    by: str
+    by: str = FUSED
     keep: float = Field(gt=0, le=1, strict=False)
     after: int = Field(default=10, ge=1)
     limit: int | None = Field(default=None, ge=1)
@@ -55,11 +57,13 @@ class GateConfig(BaseModel):
     def _from_text(cls, given: Any) -> Any:
         if not isinstance(given, str):
             return given
-        by, colon, keep = given.rpartition(":")
+        by, _, keep = given.rpartition(":")
         try:
-            return {"by": by.strip(), "keep": float(keep)} if colon else {"by": given}
+            return {"by": by.strip() or FUSED, "keep": float(keep)}
         except ValueError:
-            raise NasError(f"Setting 'funnel': write METRIC:SHARE, got {given!r}.") from None
+            raise NasError(
+                f"Setting 'funnel': write SHARE or METRIC:SHARE, got {given!r}."
+            ) from None
 
 
 class RungConfig(BaseModel):
@@ -117,12 +121,14 @@ class StudyConfig(BaseModel):
         space: name of a search space, or ``path/to/file.py[:name]``.
         from_model: a trained model whose variants are searched, in place of a space:
             ``torchvision:NAME``, ``transformers:FOLDER`` or ``FILE.py:FUNCTION``.
+        variants: kinds of variants to search of it; none named: all that something offers.
         data: name of a data set, ``npz:PATH``, ``folder:PATH``, ``text:PATH`` or
             ``FILE.py:FUNCTION``, perhaps with ``?train=5000&validation=1000``.
         objectives: metrics to search for, at least one, in the metric grammar; the batch of a
             latency is part of its name: ``latency_ms[batch=256]``. On a text: ``loss,latency_ms``.
         constraints: bounds that candidates must keep: ``latency_ms<=2.5``.
-        funnel: stages that judge candidates before the dearer ones: ``rf_gain:0.5``.
+        funnel: stages that judge candidates before the dearer ones: ``0.5`` keeps the better half
+            by the joint rank, ``rf_gain:0.5`` by a metric.
         rungs: stop trainings early: after an epoch, of the candidates that got there, the better
             share goes on, by Pareto rank: ``5:0.5``; ``halving`` alone chooses them.
         control: share of the candidates to be stopped that is trained to the end all the same, to
@@ -167,6 +173,7 @@ class StudyConfig(BaseModel):
     name: str
     space: str = Field(min_length=1)
     from_model: str | None = Field(default=None, min_length=1)
+    variants: tuple[str, ...] = Field(default=(), strict=False)
     data: str = Field(min_length=1)
     objectives: tuple[str, ...] = Field(default=("accuracy", "latency_ms"), strict=False)
     constraints: tuple[str, ...] = Field(default=(), strict=False)

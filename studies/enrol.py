@@ -110,12 +110,12 @@ def prepare(
     dataset = load_dataset(config.data)
     start = None
     if config.from_model is not None:
-        trained = trained_model(config.from_model, dataset.spec, place)
+        trained = trained_model(config.from_model, dataset.spec, place, config.variants)
         space, start = trained.space, trained.start
     elif space is None:
         space = load_space(config.space)
     if evaluators is None:
-        evaluators = default_evaluators(Means(config, dataset, device, place, start))
+        evaluators = default_evaluators(Means(config, dataset, device, place, start, space))
     check_coverage(config, evaluators)
     evaluators, rungs, gates = with_rungs(config, evaluators)
     stages = make_stages(config, evaluators, gates=gates, rungs=rungs)

@@ -11,14 +11,18 @@ from evaluators.accuracy.recipe_reference import find_recipe
 from evaluators.accuracy.tasks import metrics_of
 from evaluators.analytic import AnalyticEvaluator
 from evaluators.energy import EnergyEvaluator
+from evaluators.joint import JointEvaluator, ProbedJointEvaluator
 from evaluators.latency.latency import LatencyEvaluator
 from evaluators.memory import PeakMemoryEvaluator
 from evaluators.protocol import Evaluator
+from evaluators.proxies.fusion import FUSED, FUSED_PROBED
 from kernels.device import Device
 from kernels.errors import NasError
+from search_spaces.space import Space
+from search_spaces.zoo import load_space
 from studies.config import StudyConfig
 from studies.executors.files import send
-from studies.metrics import QUALITIES, Metric, parse_metric
+from studies.metrics import QUALITIES, UNTRAINED, Metric, parse_metric
 from studies.own import load_own_evaluators
 from studies.repeat import RepeatedEvaluator
 from studies.workspace import Workspace
@@ -33,6 +37,7 @@ class Means:
     device: Device
     place: Workspace
     start: Start | None = None
+    space: Space | None = None
 
 
 def default_evaluators(means: Means) -> list[Evaluator]:
@@ -108,6 +113,7 @@ def _quality(means: Means, metric: Metric, index: int) -> Evaluator:
         metric=names[0] + str(metric.after(0)).removeprefix(metric.name),
         start=means.start,
         send=send,
+        load=means.place.weights.load,
     )
     epoch = int(metric.qualifier("epoch"))
     if epoch > evaluator.steps:
@@ -118,10 +124,36 @@ def _quality(means: Means, metric: Metric, index: int) -> Evaluator:
     return evaluator.until(epoch, tuple(map(str, moments)))
 
 
+def _untrained(means: Means, _: Metric, index: int) -> Evaluator:
+    from evaluators.proxies.untrained import UntrainedEvaluator
+
+    wanted = tuple(name for name in wanted_metrics(means.config) if name in UNTRAINED)
+    return UntrainedEvaluator(
+        wanted, seed=means.config.seed + index, device=means.device.torch_name
+    )
+
+
+def _joint(means: Means, _: Metric, __: int) -> Evaluator:
+    space = means.space or load_space(means.config.space)
+    return JointEvaluator(space, means.dataset.spec)
+
+
+def _probed(means: Means, _: Metric, index: int) -> Evaluator:
+    return ProbedJointEvaluator(
+        means.config.space,
+        means.dataset.spec,
+        seed=means.config.seed + index,
+        device=means.device.torch_name,
+    )
+
+
 _FAMILIES: dict[str, Callable[[Means, Metric, int], Evaluator]] = {
     "latency_ms": _latency,
     "energy_mj": _energy,
     "peak_memory_mb": _memory,
+    FUSED: _joint,
+    FUSED_PROBED: _probed,
+    **dict.fromkeys(UNTRAINED, _untrained),
     **dict.fromkeys(QUALITIES, _quality),
 }
 """What makes the evaluator of a metric that costs something, by the metric's name."""

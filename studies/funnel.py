@@ -5,15 +5,17 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isnan
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from evaluators.protocol import Evaluator
+from evaluators.proxies.agreement import kendall
+from evaluators.proxies.fusion import FUSED_PROBED
 from kernels.errors import NasError
 from studies.config import GateConfig, StudyConfig
-from studies.metrics import Constraint, Direction, parse_metric
+from studies.metrics import UNTRAINED, Constraint, Direction, parse_metric
 from studies.rungs import Rung
 from studies.samplers.ranking import crowding
 
@@ -22,9 +24,11 @@ _WINDOW = 500
 _PEERS = 50
 """The same of a rung: a search gets better, and is stopped by what it finds now. With all 500 the
 table of NAS-Bench-201 lost the same and saved a sixth less."""
-_TRAINED_ENOUGH = 20
+TRAINED_ENOUGH = 20
 """Trained candidates from which the use of a proxy is judged."""
 _RANK = {"latency_ms": 1, "peak_memory_mb": 2, "energy_mj": 4, "accuracy": 5}
+_UNTRAINED_RANK = 0.5
+"""Of scores of fresh networks: half a second each, before what must be measured alone."""
 _SLOT_RANK = {"inline": 0, "measurement": 2, "training": 5}
 
 
@@ -179,6 +183,8 @@ def _price(evaluator: Evaluator, final: set[str], position: int) -> float:
     if evaluator.slot == "inline":
         return 0.0
     metric = parse_metric(evaluator.metrics[0], own=True)
+    if metric.name in UNTRAINED or metric.name == FUSED_PROBED:
+        return _UNTRAINED_RANK
     rank = _RANK.get(metric.name, _SLOT_RANK[evaluator.slot])
     if evaluator.slot == "training":
         ends = (str(parse_metric(name, own=True).after(0)) for name in evaluator.metrics)
@@ -216,23 +222,16 @@ def misleads(
         accuracy: their accuracies.
 
     Returns:
-        The two rank correlations in a sentence; None while the proxy is the better one or fewer
+        Kendall's tau-b of the two in a sentence; None while the proxy is the better one or fewer
         than 20 candidates are trained.
     """
-    if len(accuracy) < _TRAINED_ENOUGH:
+    if len(accuracy) < TRAINED_ENOUGH:
         return None
-    mine, plain = _spearman(proxy, accuracy), _spearman(params, accuracy)
-    if mine >= plain:
+    truth = np.asarray(accuracy)
+    mine, plain = (kendall(np.asarray(item), truth) for item in (proxy, params))
+    if isnan(plain) or mine >= plain:
         return None
     return (
         f"rank correlation with accuracy {mine:.2f} on {len(accuracy)} trained candidates, "
         f"that of params {plain:.2f}"
     )
-
-
-def _spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return the rank correlation; 0 where one of the two is constant."""
-    ranks = np.vstack([rankdata(a), rankdata(b)])
-    if (np.ptp(ranks, axis=1) == 0).any():
-        return 0.0
-    return float(np.corrcoef(ranks)[0, 1])

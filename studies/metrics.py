@@ -42,6 +42,20 @@ _EPOCH: Qualifiers = (("epoch", 0),)
 _TRAINED: Qualifiers = (*_EPOCH, ("recipe", ""), ("seeds", 1))
 _RUN: Qualifiers = (*_SIZE, ("cache", "warm"), ("mode", ""), ("phase", ""), ("tokens", 0))
 
+UNTRAINED = (
+    "jacob_cov",
+    "naswot",
+    "synflow",
+    "zico",
+    "expressivity",
+    "narrowest",
+    "progressivity",
+    "trainability",
+    "vkdnw",
+    "dss",
+)
+"""Scores of fresh networks; :mod:`evaluators.proxies.untrained` says what they are."""
+
 METRICS: dict[str, MetricKind] = {
     "accuracy": MetricKind("share of the validation split", "max", defaults=_TRAINED),
     "test_accuracy": MetricKind("share of the test split", "max", False, _TRAINED),
@@ -50,6 +64,7 @@ METRICS: dict[str, MetricKind] = {
     "bits_per_byte": MetricKind("bits a byte of the validation split", "min", defaults=_TRAINED),
     "test_bits_per_byte": MetricKind("bits a byte of the test split", "min", False, _TRAINED),
     "latency_ms": MetricKind("ms a batch", "min", defaults=_RUN),
+    "trained_latency_ms": MetricKind("ms a batch, with the trained weights", "min", False, _RUN),
     "energy_mj": MetricKind("mJ a batch", "min", defaults=_SIZE),
     "peak_memory_mb": MetricKind("MB a batch", "min", defaults=_SIZE),
     "params": MetricKind("", "min"),
@@ -63,6 +78,14 @@ METRICS: dict[str, MetricKind] = {
     "rf_gain": MetricKind("nats", "max"),
     "rf_volume": MetricKind("nats", "max"),
     "rf_local": MetricKind("nats", "max"),
+    "path_local": MetricKind("nats", "max"),
+    "path_spatial": MetricKind("nats", "max"),
+    "shortest_path": MetricKind("layers", "min"),
+    "path_pools": MetricKind("layers", "min"),
+    "bottlenecks": MetricKind("", "min"),
+    "joint_rank": MetricKind("ln of shares", "max"),
+    "joint_probe": MetricKind("ln of shares", "max"),
+    **{name: MetricKind("", "max") for name in UNTRAINED},
 }
 """Every metric of the tool by name; a user's evaluator may give others."""
 

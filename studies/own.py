@@ -19,6 +19,7 @@ from kernels.errors import NasError
 from kernels.references import load_reference
 from search_spaces.architecture import Architecture
 from search_spaces.build import build
+from search_spaces.pack import pack
 
 ENTRY_POINTS = "paretonas.evaluators"
 """The entry-point group under which other distributions offer evaluators."""
@@ -29,7 +30,7 @@ OwnFunction = Callable[[nn.Module, AnyDataset], Mapping[str, float] | float]
 
 @dataclass(frozen=True)
 class FunctionEvaluator:
-    """Evaluates a fresh network, or one of a trained model, by a user's function.
+    """Evaluates a fresh network, or a variant of a trained model, by a user's function.
 
     Its results are reused as long as the function's source, data and seed are the same; those of
     a function without source text never are.
@@ -68,7 +69,7 @@ class FunctionEvaluator:
         return blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
     def evaluate(self, architecture: Architecture) -> list[Measured]:
-        """Build, initialise by seed, and call the function.
+        """Build, initialise by seed, have variants run on their kernels, and call the function.
 
         Raises:
             EvaluationError: it returned something else than the figures it should.
@@ -78,6 +79,7 @@ class FunctionEvaluator:
             initialise(module, self.seed)
         else:
             self.start.give(module, architecture)
+        module = pack(architecture, module)
         found: Any = self.function(module, self.dataset)
         if not isinstance(found, Mapping):
             found = {self.metrics[0]: found} if len(self.metrics) == 1 else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
@@ -34,20 +35,23 @@ class Trained:
     start: Start
 
 
-def trained_model(reference: str, data: DataSpec, place: Workspace) -> Trained:
+def trained_model(
+    reference: str, data: DataSpec, place: Workspace, kinds: Sequence[str] = ()
+) -> Trained:
     """Trace a model, and keep its weights where every worker finds them.
 
     Args:
         reference: see :func:`search_spaces.models.load_model`.
         data: whose samples it reads.
         place: where the study is recorded.
+        kinds: of variants to search; empty for all.
 
     Raises:
-        NasError: it cannot be loaded or traced, or none of its layers has a variant that can run
-            here.
+        NasError: it cannot be loaded or traced, a kind of variants is unknown, or none of its
+            layers has a variant that can run here.
     """
     architecture = trace(load_model(reference), data.input_shape)
-    space = variant_space(f"variants of {reference}", architecture)
+    space = variant_space(f"variants of {reference}", architecture, kinds)
     if not space.sample(Random(0), data).decisions:
         raise NasError(
             f"{reference} was read ({architecture.params:,} parameters), but no variant of its "

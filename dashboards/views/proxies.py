@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import atanh, sqrt, tanh
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from dashboards.columns import StudyColumns
 from dashboards.record import Floats, Reading, loads
 from dashboards.views.pack import pack
 from dashboards.words import study_metric
+from evaluators.proxies.agreement import kendall
+from evaluators.proxies.fusion import DESCRIPTION, FUSED, fuse, ranks
 from studies.metrics import quality_of
 
 FEWEST = 10
@@ -35,19 +39,11 @@ def rank_correlation(a: Floats, b: Floats) -> Correlation | None:
     """
     if len(a) < FEWEST or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
-    value = float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
+    value = float(np.corrcoef(ranks(a), ranks(b))[0, 1])
     if abs(value) > 1 - 1e-12:
         return Correlation(round(value), round(value), round(value))
     half = _Z * sqrt((1 + value**2 / 2) / (len(a) - 3))
     return Correlation(value, tanh(atanh(value) - half), tanh(atanh(value) + half))
-
-
-def _ranks(values: Floats) -> Floats:
-    """Return each value's rank from 1; equal ones share the mean of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks: Floats = (last - (counts - 1) / 2)[place]
-    return ranks
 
 
 def proxies_view(columns: StudyColumns, connection: Reading) -> dict[str, Any]:
@@ -62,18 +58,22 @@ def proxies_view(columns: StudyColumns, connection: Reading) -> dict[str, Any]:
     kept = columns.complete() & np.isfinite(columns.values(target))
     truth = columns.values(target)
     rows: list[dict[str, Any]] = []
-    for name in known:
+    ranked = {name: columns.values(name) for name in known}
+    if FUSED not in ranked and ranked.keys() >= DESCRIPTION.keys():
+        ranked[FUSED] = _joint(ranked, kept)
+    for name, figures in ranked.items():
         if name in (target, f"test_{target}"):
             continue
-        figures = columns.values(name)
         both = kept & np.isfinite(figures)
         found = rank_correlation(figures[both], truth[both])
+        tau = kendall(figures[both], truth[both]) if found else None
         shown = np.flatnonzero(both)[-_DRAWN:]
         rows.append(
             {
                 "metric": study_metric(name, config).to_json(),
                 "count": int(both.sum()),
                 "correlation": found._asdict() if found else None,
+                "tau": tau,
                 "numbers": pack(columns.number[shown]),
                 "x": pack(figures[shown]),
                 "y": pack(truth[shown]),
@@ -87,6 +87,15 @@ def proxies_view(columns: StudyColumns, connection: Reading) -> dict[str, Any]:
         "off": _switched_off(columns, connection),
         "rows": rows,
     }
+
+
+def _joint(ranked: Mapping[str, Floats], kept: npt.NDArray[np.bool_]) -> Floats:
+    """Return the joint rank of the candidates that were evaluated in full; nan of the others."""
+    for name in DESCRIPTION:
+        kept = kept & np.isfinite(ranked[name])
+    joint = np.full(len(kept), np.nan)
+    joint[kept] = fuse({name: ranked[name][kept] for name in DESCRIPTION})
+    return joint
 
 
 def _switched_off(columns: StudyColumns, connection: Reading) -> list[str]:

@@ -22,8 +22,10 @@ from evaluators.accuracy.tasks import metrics_of, score_split
 from evaluators.accuracy.training import Epoch, TrainingResult, TrainingStatus, train
 from evaluators.keys import accuracy_key, dense_key
 from evaluators.protocol import EvaluationError, Measured, Slot
+from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from search_spaces.build import build, load_weights, weights_by_node
+from search_spaces.pack import pack
 
 Weights = Mapping[str, torch.Tensor]
 """A trained network's state on the CPU, by canonical node number: no scope name enters."""
@@ -58,6 +60,7 @@ class AccuracyEvaluator:
     Of images this is ``accuracy``; of a text ``loss``, in nats a token, and ``bits_per_byte``. Low
     and high are the ends of the 95 % interval. The weights depend on topology, recipe,
     data and seed only, so they are handed to ``save`` under the :func:`~evaluators.keys.dense_key`.
+    A network with variants is trained without them, and judged as it then runs, on their kernels.
     It can be pickled if ``save`` can; a data set that is loaded by name travels as its name and
     fingerprint, and is loaded where it is first used.
 
@@ -75,6 +78,8 @@ class AccuracyEvaluator:
         on_epoch: told of every epoch; one that is to be pickled has none.
         start: weights that every training begins from; None: fresh ones by the seed.
         send: told of the state that a training leaves which was to go :meth:`until` an epoch.
+        load: returns weights that were saved under a key, or raises NasError: variants of a network
+            share its trained weights. None: each trains it anew.
     """
 
     slot: Slot = "training"
@@ -93,6 +98,7 @@ class AccuracyEvaluator:
         on_epoch: Callable[[Epoch], None] | None = None,
         start: Start | None = None,
         send: Callable[[Path], None] | None = None,
+        load: Callable[[str], Weights] | None = None,
     ) -> None:
         self._dataset: AnyDataset | bytes = dataset
         self.recipe, self.seed = recipe, seed
@@ -104,7 +110,7 @@ class AccuracyEvaluator:
             *(f"{name}{bracket}{conditions}" for name in others),
         )
         self._save, self._checkpoints, self._on_epoch = save, checkpoints, on_epoch
-        self._start, self._send = start, send
+        self._start, self._send, self._load = start, send, load
         self._until: int | None = None
 
     @property
@@ -167,9 +173,11 @@ class AccuracyEvaluator:
             EvaluationError: the training failed, as with a loss that is not finite or a device
                 out of memory.
         """
-        _refuse_variants(architecture)
         key = self.dense_key(architecture)
         module = build(architecture)
+        if architecture.regions and self._is_known(key, module, architecture):
+            kept = self._kept(key, module, architecture)
+            return self._judged(module, architecture, {**self._about, **kept})
         if self._start is None:
             initialise(module, self.seed)
         else:
@@ -190,17 +198,41 @@ class AccuracyEvaluator:
         failed = result.status is TrainingStatus.FAILED
         if self._until is not None and not failed:
             return self._on_the_way(result, self._until, file)
-        detail: dict[str, Any] = {"dense_key": key}
-        if self._save is not None and not failed:
-            state = weights_by_node(module, architecture)
-            digest = self._save(key, {name: item.detach().cpu() for name, item in state.items()})
-            if digest is not None:
-                detail["weights"] = digest
+        detail = self._detail(result)
+        if not failed:
+            detail |= self._kept(key, module, architecture)
         if file is not None:  # not before the weights are safe
             remove(file)
         if result.validation is None:
             raise EvaluationError(f"The training failed: {result.reason}")
-        return _measured(self.metrics, result.validation, {**self._detail(result), **detail})
+        if architecture.regions:
+            return self._judged(module, architecture, detail)
+        return _measured(self.metrics, result.validation, detail)
+
+    def _is_known(self, key: str, module: nn.Module, architecture: Architecture) -> bool:
+        """Give a module the weights that were trained under a key, if there are any."""
+        if self._load is None or self._until is not None:
+            return False
+        try:
+            load_weights(module, architecture, self._load(key))
+        except NasError:
+            return False
+        return True
+
+    def _kept(self, key: str, module: nn.Module, architecture: Architecture) -> dict[str, Any]:
+        """Save trained weights, and return what names them."""
+        if self._save is None:
+            return {"dense_key": key}
+        state = weights_by_node(module, architecture)
+        digest = self._save(key, {name: item.detach().cpu() for name, item in state.items()})
+        return {"dense_key": key} | ({} if digest is None else {"weights": digest})
+
+    def _judged(
+        self, module: nn.Module, architecture: Architecture, detail: Mapping[str, Any]
+    ) -> list[Measured]:
+        """Return the figures of trained weights in the form in which the network runs."""
+        packed = pack(architecture, module).to(self.device)
+        return _measured(self.metrics, score_split(packed, self.dataset, "validation"), detail)
 
     def _on_the_way(self, result: TrainingResult, epoch: int, state: Path | None) -> list[Measured]:
         """Return the figures after an epoch; the training may be further than that already."""
@@ -208,7 +240,9 @@ class AccuracyEvaluator:
             self._send(state)
         return _measured(self.metrics, result.history[epoch - 1].validation, self._detail(result))
 
-    def _detail(self, result: TrainingResult) -> dict[str, Any]:
+    @property
+    def _about(self) -> dict[str, Any]:
+        """What is known of a figure without a training."""
         return {
             "split": "validation",
             "total": len(self.dataset.validation),
@@ -216,10 +250,15 @@ class AccuracyEvaluator:
             "data_fingerprint": self.dataset.fingerprint,
             "recipe": self.recipe.name,
             "recipe_digest": self.recipe.digest,
-            "seed": result.seed,
-            "device": result.device,
-            "threads": result.threads,
+            "seed": self.seed,
+            "device": self.device,
+            "threads": self.threads,
             "torch": torch.__version__,
+        }
+
+    def _detail(self, result: TrainingResult) -> dict[str, Any]:
+        return {
+            **self._about,
             "seconds": result.wall_seconds,
             "resumed": result.resumed,
             "history": [
@@ -249,11 +288,10 @@ def measure_test(
     Raises:
         ArchitectureError: the weights are not those of this network.
     """
-    _refuse_variants(architecture)
     start = time.perf_counter()
     module = build(architecture)
     load_weights(module, architecture, weights)
-    score = score_split(module.to(device), dataset, "test")
+    score = score_split(pack(architecture, module).to(device), dataset, "test")
     detail = {
         "split": "test",
         "total": len(dataset.test),
@@ -271,11 +309,3 @@ def _measured(names: Sequence[str], score: Score, detail: Mapping[str, Any]) -> 
         Measured(name, figure.value, figure.low, figure.high, {**detail, **score.counts})
         for name, figure in zip(names, score.figures, strict=True)
     ]
-
-
-def _refuse_variants(architecture: Architecture) -> None:
-    """An accuracy of a variant is that of its packed form, never of the dense one."""
-    if architecture.regions:
-        raise EvaluationError(
-            f"Variants cannot be trained yet; this network has {architecture.regions[0]}."
-        )

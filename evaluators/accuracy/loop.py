@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from evaluators.accuracy.evaluation import in_mode
+from evaluators.accuracy.graphed import GraphedGradients
 from evaluators.accuracy.recipe import Recipe
 from evaluators.accuracy.tasks import Task
 from kernels.errors import NasError
@@ -40,6 +41,8 @@ class Loop:
         self._forward: Callable[..., torch.Tensor] = (
             torch.compile(module) if recipe.compile else module
         )
+        graphed = device.type == "cuda" and not recipe.compile
+        self._gradients = GraphedGradients(self._fill, device) if graphed else self._fill
 
     @property
     def judged(self) -> nn.Module:
@@ -64,6 +67,16 @@ class Loop:
         progress = self.step / (self.steps_an_epoch * recipe.epochs)
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.learning_rate_at(progress)
+        loss = self._gradients(inputs, targets)
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update_parameters(self.module)
+        self.step += 1
+        return loss
+
+    def _fill(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Fill the gradients of a batch, clipped, and return its loss."""
+        recipe = self.recipe
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=recipe.mixed_precision == "bf16"
         ):
@@ -75,10 +88,6 @@ class Loop:
         torch.autograd.backward(loss)
         if recipe.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), recipe.gradient_clip)
-        self.optimiser.step()
-        if self.average is not None:
-            self.average.update_parameters(self.module)
-        self.step += 1
         return loss.detach()
 
     def state_is_finite(self) -> bool:

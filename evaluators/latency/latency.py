@@ -132,7 +132,21 @@ class LatencyEvaluator:
         )
 
     def evaluate(self, architecture: Architecture) -> list[Measured]:
+        """Build the network with random weights and time it, alone on the device.
+
+        Raises:
+            EvaluationError: it cannot be built, run or measured; the message is the reason.
+        """
+        return [self.measure(architecture)]
+
+    def measure(
+        self, architecture: Architecture, weights: Mapping[str, torch.Tensor] | None = None
+    ) -> Measured:
         """Build the network and time it, alone on the device.
+
+        Args:
+            architecture: the network.
+            weights: trained ones, see :func:`evaluators.latency.subject.prepare`.
 
         Raises:
             EvaluationError: it cannot be built, run or measured; the message is the reason.
@@ -145,11 +159,12 @@ class LatencyEvaluator:
                 dtype=self.dtype,
                 phase=self.phase,
                 tokens=self.tokens,
+                weights=weights,
             )
             run, prepared = self._made_ready(subject)
             timings, watch = self._timed({_NETWORK: run})
             about = {**prepared, "layout": subject.layout, "input": list(subject.inputs.shape)}
-        return [self._measured(timings[_NETWORK], watch, about)]
+        return self._measured(timings[_NETWORK], watch, about)
 
     def _made_ready(self, subject: Subject) -> tuple[Callable[[], object], dict[str, float]]:
         """Return what is timed, and the seconds that compiling took."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +14,10 @@ from evaluators.protocol import EvaluationError
 from kernels.device import Device
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
-from search_spaces.build import build
+from search_spaces.build import build, load_weights
 from search_spaces.ops.layers import Cache
+from search_spaces.pack import pack
+from search_spaces.variants import realise
 
 _INPUT_SEED = 0
 PHASES = ("", "prefill", "decode")
@@ -77,16 +79,19 @@ def prepare(
     dtype: str = "float32",
     phase: str = "",
     tokens: int = 0,
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> Subject:
-    """Build a network for a measurement and see that it runs.
+    """Build a network for a measurement, its variants on their kernels, and see that it runs.
 
     Args:
-        architecture: of one input, without variants.
+        architecture: of one input.
         device: where it will run.
         batch: images or sequences a forward pass.
         dtype: a key of :data:`DTYPES`.
         phase: one of :data:`PHASES`.
         tokens: of a sequence, for a decoder; 0: as many as its input has.
+        weights: trained ones by canonical node number, packed as its variants say; None: random
+            ones, of a variant's declared density and balance.
 
     Raises:
         EvaluationError: it cannot be measured; the message is the reason.
@@ -95,16 +100,12 @@ def prepare(
         raise EvaluationError(
             f"A measurement needs a network of one input, got {len(architecture.inputs)}."
         )
-    if architecture.regions:
-        raise EvaluationError(
-            f"Variants cannot be measured yet; this network has {architecture.regions[0]}."
-        )
     if dtype not in DTYPES:
         raise EvaluationError(f"Cannot measure in {dtype!r}; known: {', '.join(DTYPES)}.")
     _check_phase(architecture, phase, tokens)
     layout = layout_of(device, dtype)
     with faults(device):
-        module = build(architecture).eval().to(device.torch_name, DTYPES[dtype])
+        module = _network(architecture, weights).eval().to(device.torch_name, DTYPES[dtype])
         if layout == "channels_last":
             module = module.to(memory_format=torch.channels_last)
         (inputs,) = random_inputs(architecture, device, batch=batch, dtype=dtype, tokens=tokens)
@@ -115,6 +116,15 @@ def prepare(
     if not finite:
         raise EvaluationError("The network's outputs are not finite with random weights.")
     return subject
+
+
+def _network(architecture: Architecture, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
+    """Return the network in the form in which it runs."""
+    if weights is None:
+        return build(realise(architecture, "packed").architecture)
+    module = build(architecture)
+    load_weights(module, architecture, weights)
+    return pack(architecture, module)
 
 
 def _check_phase(architecture: Architecture, phase: str, tokens: int) -> None:

@@ -65,7 +65,7 @@ def _forward(case: str, shape: tuple[int, int, int, int], cg: int) -> Comparison
     moved = 2 * batch * size * size * (c_in + c_out)
     xs = [_images(batch, c_in, size) for _ in range(cold_sets(moved))]
     weight = _weights(c_out, s.width)
-    prepared, _ = prepare(weight, s, training=False)
+    prepared, _ = prepare(weight, s, xs[0], training=False)
     dense = _last(_weights(c_out, c_in)[:, :, None, None])
 
     def error() -> float:
@@ -90,7 +90,7 @@ def _backward(case: str, shape: tuple[int, int, int, int], cg: int) -> Compariso
         (_images(batch, c_out, size), _images(batch, c_in, size)) for _ in range(cold_sets(moved))
     ]
     weight = _weights(c_out, s.width)
-    _, packed = prepare(weight, s, training=True)
+    _, packed = prepare(weight, s, sets[0][1], training=True)
     assert packed is not None
     dense = _last(_weights(c_out, c_in)[:, :, None, None])
 

@@ -53,7 +53,7 @@ def sliding_channel(
 ) -> torch.Tensor:
     """Return the product as an operator that tracing sees whole; see the function above."""
     s = _structure(x, weight, shift)
-    return product(x, prepare(weight, s, training=False)[0], bias, s)
+    return product(x, prepare(weight, s, x, training=False)[0], bias, s)
 
 
 @sliding_channel.register_fake
@@ -67,7 +67,7 @@ def sliding_channel_backward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the gradients of input and weights."""
     s = _structure(x, weight, shift)
-    _, prepared = prepare(weight, s, training=True)
+    _, prepared = prepare(weight, s, x, training=True)
     assert prepared is not None
     dx, dw = gradients(dy, x, prepared, s)
     assert dx is not None
@@ -106,7 +106,7 @@ class _Eager(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(x)
         ctx.structure = s = _structure(x, weight, shift)
-        prepared, ctx.prepared = prepare(weight, s, training=any(ctx.needs_input_grad[:2]))
+        prepared, ctx.prepared = prepare(weight, s, x, training=any(ctx.needs_input_grad[:2]))
         return product(x, prepared, bias, s)
 
     @staticmethod

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy
@@ -12,6 +11,7 @@ import torch
 from kernels.errors import NasError
 from kernels.jit import Kernel, compile_cuda, load, read_source
 from kernels.sliding_channel import plan as plans
+from kernels.sliding_channel import plan_hopper
 from kernels.sliding_channel.plan import Plan, Structure
 
 SOURCES = Path(__file__).parent / "cuda"
@@ -23,25 +23,26 @@ def run_forward(
     packed: torch.Tensor,
     bias: torch.Tensor | None,
     s: Structure,
+    kernel: str = "forward.cu",
     plan: Plan | None = None,
 ) -> torch.Tensor:
     """Return the product of x (b, c_in, h, w), channels-last; y is channels-last.
 
     Args:
         x: fp16 or bf16 on a GPU, channels-last.
-        packed: the weights by ``pack_forward``.
+        packed: the weights as the kernel reads them, see ``packing``.
         bias: (c_out,), float32.
         s: the windows.
-        plan: None takes the rule's.
+        kernel: the CUDA source.
+        plan: of that kernel; None takes the rule's.
     """
     batch, _, height, width = x.shape
     y = empty_images(x, s.c_out)
     pixels = batch * height * width
     if pixels == 0:
         return y
-    plan = plan or _plan("forward" if bias is None else "forward_bias", s, pixels, x.device)
-    kernel = _kernel(plan, "sliding_forward", x.dtype, torch.cuda.get_device_capability(x.device))
-    kernel(
+    plan = plan or _plan(kernel, s, pixels, x.device, bias is not None)
+    _kernel(plan, "sliding_forward", x.dtype, torch.cuda.get_device_capability(x.device))(
         (_blocks(plan, pixels, x.device), plan.split),
         (plan.threads,),
         (x, packed, bias, y, _int64(pixels)),
@@ -54,6 +55,7 @@ def run_input_gradient(
     dy: torch.Tensor,
     packed: torch.Tensor,
     s: Structure,
+    kernel: str = "input_gradient.cu",
     plan: Plan | None = None,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -61,9 +63,10 @@ def run_input_gradient(
 
     Args:
         dy: fp16 or bf16 on a GPU, channels-last.
-        packed: the weights by ``pack_input_gradient``.
+        packed: the weights as the kernel reads them, see ``packing``.
         s: the windows.
-        plan: None takes the rule's.
+        kernel: the CUDA source.
+        plan: of that kernel; None takes the rule's.
         out: what to write and return; None takes new memory.
     """
     batch, _, height, width = dy.shape
@@ -71,10 +74,9 @@ def run_input_gradient(
     pixels = batch * height * width
     if pixels == 0:
         return dx
-    plan = plan or _plan("input_gradient", s, pixels, dy.device)
+    plan = plan or _plan(kernel, s, pixels, dy.device)
     capability = torch.cuda.get_device_capability(dy.device)
-    kernel = _kernel(plan, "sliding_input_gradient", dy.dtype, capability)
-    kernel(
+    _kernel(plan, "sliding_input_gradient", dy.dtype, capability)(
         (_blocks(plan, pixels, dy.device), plan.split),
         (plan.threads,),
         (dy, packed, dx, _int64(pixels)),
@@ -91,7 +93,7 @@ def run_weight_gradient(
     dw = torch.empty(s.c_out, s.width, dtype=x.dtype, device=x.device)
     if pixels == 0:
         return dw.zero_()
-    plan = plan or _plan("weight_gradient", s, pixels, x.device)
+    plan = plan or _plan("weight_gradient.cu", s, pixels, x.device)
     capability = torch.cuda.get_device_capability(x.device)
     blocks = _blocks(plan, pixels, x.device)
     slots = blocks * plans.slots_per_block(plan)
@@ -182,17 +184,17 @@ def _blocks(plan: Plan, pixels: int, device: torch.device) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _plan(kind: str, s: Structure, pixels: int, device: torch.device) -> Plan:
-    capability = torch.cuda.get_device_capability(device)
-    return _PLANS[kind](s, pixels, sms=_sms(device), capability=capability)
-
-
-_PLANS: dict[str, Callable[..., Plan]] = {
-    "forward": plans.forward_plan,
-    "forward_bias": partial(plans.forward_plan, bias=True),
-    "input_gradient": plans.input_gradient_plan,
-    "weight_gradient": plans.weight_gradient_plan,
-}
+def _plan(kernel: str, s: Structure, pixels: int, device: torch.device, bias: bool = False) -> Plan:
+    if kernel == "forward_hopper.cu":
+        return plan_hopper.forward_plan(s, bias=bias)
+    if kernel == "input_gradient_hopper.cu":
+        return plan_hopper.input_gradient_plan(s)
+    sms, capability = _sms(device), torch.cuda.get_device_capability(device)
+    if kernel == "forward.cu":
+        return plans.forward_plan(s, pixels, bias=bias, sms=sms, capability=capability)
+    if kernel == "input_gradient.cu":
+        return plans.input_gradient_plan(s, pixels, sms=sms, capability=capability)
+    return plans.weight_gradient_plan(s, pixels, sms=sms, capability=capability)
 
 
 @cache

@@ -6,34 +6,44 @@ are exact: no product reads a channel outside its window.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import torch
 
 from kernels.sliding_channel.launch import gather
 from kernels.sliding_channel.plan import Structure
+from kernels.sliding_channel.plan_hopper import forward_plan
+
+DENSE = "dense"
+"""In the place of a CUDA source: the product with one matrix, by torch's libraries."""
+
+
+def pack(weight: torch.Tensor, s: Structure, kernels: Sequence[str]) -> tuple[torch.Tensor, ...]:
+    """Return the weights as some kernels read them, by one gather.
+
+    Args:
+        weight: (c_out, width).
+        s: the windows.
+        kernels: CUDA sources, among the keys of ``TABLES``.
+
+    Returns:
+        for each of them flat weights; for the dense product a matrix (c_out, c_in).
+    """
+    counts = [len(TABLES[name](s, weight.device)) for name in kernels]
+    table = _tables(s, tuple(kernels), weight.device)
+    parts = zip(kernels, torch.split(_gather(weight, table), counts), strict=True)
+    return tuple(part.view(s.c_out, s.c_in) if name == DENSE else part for name, part in parts)
 
 
 def pack_forward(weight: torch.Tensor, s: Structure) -> torch.Tensor:
     """Return the weights (c_out, width) as ``forward.cu`` and ``fused.cu`` read them, flat."""
-    return _gather(weight, _forward_table(s, weight.device))
-
-
-def pack_input_gradient(weight: torch.Tensor, s: Structure) -> torch.Tensor:
-    """Return the weights (c_out, width) as ``input_gradient.cu`` reads them, flat."""
-    return _gather(weight, _input_gradient_table(s, weight.device))
-
-
-def pack_both(weight: torch.Tensor, s: Structure) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what the two functions above return, by one gather."""
-    count = len(_forward_table(s, weight.device))
-    packed = _gather(weight, _both_tables(s, weight.device))
-    return packed[:count], packed[count:]
+    return pack(weight, s, ("forward.cu",))[0]
 
 
 def dense_matrix(weight: torch.Tensor, s: Structure) -> torch.Tensor:
     """Return the weights (c_out, width) as a matrix (c_out, c_in), 0 outside the windows."""
-    return _gather(weight, _dense_table(s, weight.device)).view(s.c_out, s.c_in)
+    return pack(weight, s, (DENSE,))[0]
 
 
 def window_entries(matrix: torch.Tensor, s: Structure) -> torch.Tensor:
@@ -50,8 +60,8 @@ def _gather(source: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 
 
 @lru_cache(maxsize=64)
-def _both_tables(s: Structure, device: torch.device) -> torch.Tensor:
-    return torch.cat([_forward_table(s, device), _input_gradient_table(s, device)])
+def _tables(s: Structure, kernels: tuple[str, ...], device: torch.device) -> torch.Tensor:
+    return torch.cat([TABLES[name](s, device) for name in kernels])
 
 
 @lru_cache(maxsize=64)
@@ -116,3 +126,71 @@ def _input_gradient_table(s: Structure, device: torch.device) -> torch.Tensor:
     output = s.period * (16 * step + row) + window
     offset = (channel - window * s.shift) % s.c_in
     return _table(output * s.width + offset, device)
+
+
+def _swizzled(rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (row, column) of each place of a matrix as the warpgroup products read it.
+
+    64 columns after another, each row 128 bytes, their 16-byte units turned by the row. Both are
+    (columns / 64, rows, 64).
+    """
+    row = torch.arange(rows).view(1, -1, 1)
+    place = torch.arange(64)
+    column = torch.arange(0, columns, 64).view(-1, 1, 1)
+    column = column + ((place // 8) ^ (row % 8)) * 8 + place % 8
+    return row.expand_as(column), column
+
+
+@lru_cache(maxsize=64)
+def _hopper_forward_table(s: Structure, device: torch.device) -> torch.Tensor:
+    """Index of each packed weight: (split, columns / 64, outputs of a window, 64).
+
+    Columns are the windows' channels, window by window.
+    """
+    split = forward_plan(s).split
+    rows = s.per_window // split
+    row, column = _swizzled(rows, s.period * s.width)
+    # Rows 2t and 2t + 1 of each eight are one thread's, which holds 8 neighbouring outputs.
+    thread, pair = row % 8 // 2, row % 2
+    if s.period == 8:
+        q = row // 8 * 8 + 4 * pair + thread
+    else:
+        eights = 4 // s.period  # whose pairs make up a unit
+        q = (row // 8 // eights * 4 + thread) * 2 * eights + row // 8 % eights * 2 + pair
+    q = q + rows * torch.arange(split).view(-1, 1, 1, 1)
+    output = s.period * q + column // s.width
+    return _table(output * s.width + column % s.width, device)
+
+
+@lru_cache(maxsize=64)
+def _hopper_input_gradient_table(s: Structure, device: torch.device) -> torch.Tensor:
+    """Index of each packed weight: (chunks, columns / 64, channels of a chunk, 64).
+
+    Columns are the outputs of the windows that read the chunk, window by window.
+    """
+    row, column = _swizzled(s.chunk, s.members * s.per_window)
+    member, k = column // s.per_window, column % s.per_window
+    # Of 16 columns 2t, 2t + 1 and those 8 on are one thread's, which reads whole units of dy.
+    thread, fourth = k % 8 // 2, k % 16 // 8 * 2 + k % 2
+    at_once = 8 // s.period  # outputs of a window in a unit
+    q = k // 16 * 16 + (fourth // at_once * 4 + thread) * at_once + fourth % at_once
+    chunk = torch.arange(s.c_in // s.chunk).view(-1, 1, 1, 1)
+    window = (chunk - member) % s.period * _inverse(s) % s.period
+    # Rows 2t and 2t + 1 of four eights are one thread's: 8 neighbouring channels.
+    channel = row // 32 * 32 + row % 8 // 2 * 8 + row % 32 // 8 * 2 + row % 2
+    return _table((s.period * q + window) * s.width + member * s.chunk + channel, device)
+
+
+def _inverse(s: Structure) -> int:
+    """Return what makes a chunk, times it, the window that starts there, modulo the period."""
+    return pow(s.shift // s.chunk, -1, s.period) if s.period > 1 else 0
+
+
+TABLES: Mapping[str, Callable[[Structure, torch.device], torch.Tensor]] = {
+    DENSE: _dense_table,
+    "forward.cu": _forward_table,
+    "forward_hopper.cu": _hopper_forward_table,
+    "input_gradient.cu": _input_gradient_table,
+    "input_gradient_hopper.cu": _hopper_input_gradient_table,
+}
+"""Of each kernel: the index of each packed weight in (c_out, width), -1 for a zero."""

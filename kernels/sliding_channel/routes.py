@@ -6,17 +6,13 @@ All images are channels-last, so that their pixels are the rows of a matrix.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 
-from kernels.sliding_channel import launch
-from kernels.sliding_channel.packing import (
-    dense_matrix,
-    pack_both,
-    pack_forward,
-    window_entries,
-)
+from kernels.sliding_channel import launch, plan_hopper
+from kernels.sliding_channel.packing import DENSE, pack, window_entries
 from kernels.sliding_channel.plan import (
     FEW_PIXELS,
     Structure,
@@ -27,43 +23,78 @@ from kernels.sliding_channel.plan import (
 )
 
 
+class Route(NamedTuple):
+    """Which kernels run a layer: CUDA sources, or ``packing.DENSE``."""
+
+    forward: str
+    input_gradient: str
+
+
+class Packed(NamedTuple):
+    """Weights as a kernel reads them."""
+
+    kernel: str
+    weights: torch.Tensor
+
+
+@lru_cache(maxsize=1024)
+def route(s: Structure, capability: tuple[int, int] | None, few: bool) -> Route:
+    """Return which kernels run a layer.
+
+    Args:
+        s: the windows.
+        capability: of a GPU that runs halves; None for anything else.
+        few: whether there are :data:`FEW_PIXELS` or fewer: too little work for Hopper's kernels,
+            which first bring all weights into shared memory.
+    """
+    if capability is None:
+        return Route(DENSE, DENSE)
+    found = Route("forward.cu", "input_gradient.cu")
+    if refuses_structure(s) or refuses_input_gradient(s) or loses_to_dense(s):
+        found = Route(DENSE, DENSE)
+    if capability == plan_hopper.CAPABILITY and not few:
+        if plan_hopper.refuses_forward(s) is None:
+            found = found._replace(forward="forward_hopper.cu")
+        if plan_hopper.refuses_input_gradient(s) is None:
+            found = found._replace(input_gradient="input_gradient_hopper.cu")
+    return found
+
+
 def prepare(
-    weight: torch.Tensor, s: Structure, *, training: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+    weight: torch.Tensor, s: Structure, x: torch.Tensor, *, training: bool
+) -> tuple[Packed, Packed | None]:
     """Return the weights as ``product`` and as ``gradients`` take them.
 
     Args:
         weight: (c_out, gw).
         s: the windows.
+        x: the input (b, c_in, h, w), of which only type, device and size matter.
         training: whether gradients will be asked for; without them the second is None.
-
-    Returns:
-        Packed weights, flat, or twice the dense matrix (c_out, c_in).
     """
-    refusal = refuses_structure(s)
-    if training:
-        refusal = refusal or refuses_input_gradient(s)
-    if refusal or loses_to_dense(s) or not on_kernels(weight):
-        matrix = dense_matrix(weight, s)
-        return matrix, matrix
-    return pack_both(weight, s) if training else (pack_forward(weight, s), None)
+    chosen = _route(x, s)
+    kernels = chosen if training else chosen[:1]
+    different = tuple(dict.fromkeys(kernels))
+    found = dict(zip(different, pack(weight, s, different), strict=True))
+    forward, *backward = (Packed(kernel, found[kernel]) for kernel in kernels)
+    return forward, backward[0] if training else None
 
 
 def product(
-    x: torch.Tensor, prepared: torch.Tensor, bias: torch.Tensor | None, s: Structure
+    x: torch.Tensor, prepared: Packed, bias: torch.Tensor | None, s: Structure
 ) -> torch.Tensor:
     """Return the product of x (b, c_in, h, w) with prepared weights, channels-last."""
     x = aligned(x)
-    if prepared.dim() == 2:
-        return F.linear(_rows(x), prepared, bias).permute(0, 3, 1, 2)
+    if prepared.kernel == DENSE:
+        return F.linear(_rows(x), prepared.weights, bias).permute(0, 3, 1, 2)
+    added = None if bias is None else bias.float()
     with torch.cuda.device(x.device):
-        return launch.run_forward(x, prepared, None if bias is None else bias.float(), s)
+        return launch.run_forward(x, prepared.weights, added, s, prepared.kernel)
 
 
 def gradients(
     dy: torch.Tensor,
     x: torch.Tensor,
-    prepared: torch.Tensor,
+    prepared: Packed,
     s: Structure,
     wants: tuple[bool, bool] = (True, True),
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
@@ -77,30 +108,37 @@ def gradients(
         wants: whether the input's gradient is wanted, and the weights'.
     """
     dy, x = aligned(dy), aligned(x)
-    few = dy.shape[0] * dy.shape[2] * dy.shape[3] <= FEW_PIXELS
     dx = launch.empty_images(dy, s.c_in) if wants[0] else None
-    if not (few and dy.is_cuda and dx is not None and wants[1]):
+    if not (_is_few(dy) and dy.is_cuda and dx is not None and wants[1]):
         if dx is not None:
             _input_gradient(dy, prepared, s, dx)
-        return dx, _weight_gradient(x, dy, prepared, s) if wants[1] else None
+        return dx, _weight_gradient(x, dy, s) if wants[1] else None
     # Each leaves the GPU half empty: side by side.
     with torch.cuda.device(dy.device):
         current, side = torch.cuda.current_stream(), _side_stream(dy.device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
             _input_gradient(dy, prepared, s, dx)
-        dw = _weight_gradient(x, dy, prepared, s)
+        dw = _weight_gradient(x, dy, s)
         current.wait_stream(side)
     return dx, dw
 
 
-def on_kernels(tensor: torch.Tensor) -> bool:
-    """Whether type and device are those of the kernels."""
-    return (
-        tensor.is_cuda
-        and tensor.dtype in (torch.float16, torch.bfloat16)
-        and torch.cuda.get_device_capability(tensor.device) >= (8, 0)
-    )
+def _route(images: torch.Tensor, s: Structure) -> Route:
+    """Return the route of a layer whose images (b, channels, h, w) are like these."""
+    return route(s, _capability(images), _is_few(images))
+
+
+def _is_few(images: torch.Tensor) -> bool:
+    return images.shape[0] * images.shape[2] * images.shape[3] <= FEW_PIXELS
+
+
+def _capability(tensor: torch.Tensor) -> tuple[int, int] | None:
+    """Return the compute capability of the device, None where it or the type has no kernels."""
+    if not tensor.is_cuda or tensor.dtype not in (torch.float16, torch.bfloat16):
+        return None
+    found = torch.cuda.get_device_capability(tensor.device)
+    return found if found >= (8, 0) else None
 
 
 def aligned(images: torch.Tensor) -> torch.Tensor:
@@ -111,24 +149,19 @@ def aligned(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
-def _input_gradient(
-    dy: torch.Tensor, prepared: torch.Tensor, s: Structure, out: torch.Tensor
-) -> None:
-    if prepared.dim() == 2:
-        torch.mm(_rows(dy).flatten(0, 2), prepared, out=_rows(out).flatten(0, 2))
+def _input_gradient(dy: torch.Tensor, prepared: Packed, s: Structure, out: torch.Tensor) -> None:
+    if prepared.kernel == DENSE:
+        torch.mm(_rows(dy).flatten(0, 2), prepared.weights, out=_rows(out).flatten(0, 2))
         return
     with torch.cuda.device(dy.device):
-        launch.run_input_gradient(dy, prepared, s, out=out)
+        launch.run_input_gradient(dy, prepared.weights, s, prepared.kernel, out=out)
 
 
-def _weight_gradient(
-    x: torch.Tensor, dy: torch.Tensor, prepared: torch.Tensor, s: Structure
-) -> torch.Tensor:
-    few = x.shape[0] * x.shape[2] * x.shape[3] <= FEW_PIXELS
-    refusal = refuses_structure(s) or refuses_weight_gradient(s)
-    if few and (refusal or prepared.dim() == 2):
+def _weight_gradient(x: torch.Tensor, dy: torch.Tensor, s: Structure) -> torch.Tensor:
+    none = _capability(x) is None or refuses_structure(s) or refuses_weight_gradient(s)
+    if _is_few(x) and (none or loses_to_dense(s)):
         return window_entries(_rows(dy).flatten(0, 2).T @ _rows(x).flatten(0, 2), s)
-    if refusal or not on_kernels(x):
+    if none:
         return window_entries(_dense_weight_gradient(x, dy, s), s)
     with torch.cuda.device(x.device):
         return launch.run_weight_gradient(x, dy, s)

@@ -116,11 +116,12 @@ def _scalar(annotation: Any) -> type:
 _METAVARS = {
     "objectives": "METRIC,...",
     "constraints": "METRIC<=NUMBER",
-    "funnel": "METRIC:SHARE",
+    "funnel": "[METRIC:]SHARE",
     "rungs": "EPOCH:SHARE|halving",
     "ray": "auto|local|HOST:PORT",
     "baselines": "torchvision:NAME",
     "from_model": "MODEL",
+    "variants": "KIND",
     "enqueue": "FILE.json",
     "evaluators": "FILE.py:NAME",
     "device": "cpu|cuda|cuda:N",

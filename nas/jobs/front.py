@@ -10,6 +10,7 @@ from nas.figures import number
 from nas.jobs.common import Json, chosen_study, front_table, point_json
 from nas.jobs.confirm import confirm_point
 from nas.tables import table
+from studies.again import SHOWN, gaps, measure_again
 from studies.config import StudyConfig
 from studies.front import FrontPoint, baselines, finish_front, write_front_csv
 from studies.front import front as read_points
@@ -32,7 +33,9 @@ def front(run: Path, study: str | None, *, confirm: int = 0) -> Json:
         name = chosen_study(repository, run, study)
         config = StudyConfig(**repository.study(name).config)
     trained = quality_of(config.names) is not None
-    points = finish_front(run, name) if trained else read_points(run, name)
+    if trained:
+        finish_front(run, name)
+    points = measure_again(run, name) if trained else read_points(run, name)
     write_front_csv(points, run / "front.csv")
     page = write_report(run, name, run / "front.html")
     result: Json = {
@@ -40,6 +43,7 @@ def front(run: Path, study: str | None, *, confirm: int = 0) -> Json:
         "objectives": list(config.names),
         "points": [point_json(point) for point in points],
         "baselines": [point_json(point) for point in baselines(run, name)],
+        "gaps": [str(gap) for gap in gaps(points)],
         "written": [str(run / "front.csv"), str(page)],
     }
     if confirm:
@@ -54,6 +58,9 @@ def front_text(result: Json) -> str:
         metrics.remove(f"test_{name}")
         metrics.insert(metrics.index(name) + 1, f"test_{name}")
     parts = [front_table(result["points"], metrics, result["baselines"])]
+    if result["gaps"]:
+        lines = "\n".join(result["gaps"])
+        parts.append(f"Latencies that training changed by more than {100 * SHOWN:.0f} %\n{lines}")
     if "confirmed" in result:
         parts.append(_confirmed_text(result["confirmed"]))
     parts.append(f"Written: {', '.join(result['written'])}")

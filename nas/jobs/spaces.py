@@ -63,16 +63,27 @@ def _example(reads: Reads, classes: int | None) -> DataSpec:
     return spec if classes is None else _spec("x".join(map(str, spec.input_shape)), classes)
 
 
-def _spec(input_shape: str, classes: int | None) -> DataSpec:
+def shape_of(text: str) -> tuple[int, ...]:
+    """Read the shape of one sample: ``CxHxW``, or a number of tokens.
+
+    Raises:
+        NasError: it is none.
+    """
     try:
-        shape = tuple(int(size) for size in input_shape.split("x"))
-        if len(shape) not in (1, 3) or min(shape) < 1 or (classes is not None and classes < 1):
+        shape = tuple(int(size) for size in text.split("x"))
+        if len(shape) not in (1, 3) or min(shape) < 1:
             raise ValueError
     except ValueError:
         raise NasError(
-            "Expected --input-shape CxHxW (or a number of tokens) and a positive number of "
-            f"--classes, got {input_shape!r} and {classes}."
+            f"Expected --input-shape CxHxW (or a number of tokens), got {text!r}."
         ) from None
+    return shape
+
+
+def _spec(input_shape: str, classes: int | None) -> DataSpec:
+    shape = shape_of(input_shape)
+    if classes is not None and classes < 1:
+        raise NasError(f"Expected a positive number of --classes, got {classes}.")
     text = len(shape) == 1
     number = classes or EXAMPLES["text" if text else "images"].classes
     return DataSpec(shape, number, number if text else 0)

@@ -6,7 +6,7 @@ and the plain form is the dense layer itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -25,6 +25,8 @@ KIND = "fp32_emulated"
 """Of the variant."""
 
 _MODULE = "kernels.extended_precision.module"
+_LEAST = 64
+"""Rows and columns of a weight below which the variant is not offered."""
 _LAYERS = {"nn.Linear": "Linear", "nn.Conv2d": "PointwiseConv2d"}
 
 
@@ -65,6 +67,16 @@ class ExtendedPrecision:
 
     tolerance = 1e-5  # of float32 sums in another order
 
+    def offers(self, op: Op, inputs: tuple[Shape, ...]) -> Sequence[str]:
+        """See :class:`search_spaces.offers.Offering`."""
+        if isinstance(op, Linear):
+            sizes = op.out_features, inputs[0][-1]
+        elif isinstance(op, Conv) and _is_pointwise(op):
+            sizes = op.out_channels, inputs[0][0]
+        else:
+            return ()
+        return [KIND] if min(sizes) >= _LEAST else ()
+
     def operator(self, place: Place, form: Form) -> Op:
         """See :class:`search_spaces.variants.VariantSystem`."""
         layer = _layer(place)
@@ -89,9 +101,14 @@ def _layer(place: Place) -> Linear | Conv:
     if len(place.nodes) > 1 or not isinstance(op, Linear | Conv):
         names = ", ".join(str(node.op) for node in place.nodes)
         raise NasError(f"{KIND} takes one linear layer or 1x1 convolution, not {names}.")
-    if isinstance(op, Conv) and ((op.kernel, op.padding, op.groups) != ((1, 1), (0, 0), 1)):
+    if isinstance(op, Conv) and not _is_pointwise(op):
         raise NasError(f"{KIND} takes 1x1 convolutions of one group without padding, not {op}.")
     return op
+
+
+def _is_pointwise(op: Conv) -> bool:
+    """Tell whether a convolution is a matrix product."""
+    return (op.kernel, op.padding, op.groups) == ((1, 1), (0, 0), 1)
 
 
 for _name in _LAYERS.values():

@@ -7,8 +7,10 @@ it is; any other is pruned by magnitude.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 from kernels.errors import NasError
@@ -24,11 +26,19 @@ from search_spaces.variants import VARIANTS, Form, Place
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kernels.shfl_bw.pattern import Pattern
+
 KIND = "shfl_bw"
 """Of the variant."""
 
 _FUSED = ("relu", "relu6", "silu", "hardswish", "gelu")  # of what the packed layers apply
 _MODULE = "kernels.shfl_bw.module"
+_OFFERED = ("V=32,density=0.5", "V=32,density=0.25", "V=64,density=0.5", "V=64,density=0.25")
+_LEAST = 128
+"""Rows and columns of a weight below which pruning it by groups is not offered."""
+_PATTERNS = 256
+"""Of so many weights the pattern is kept in a process."""
+_known: dict[bytes, Pattern] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +147,17 @@ class ShflBW:
 
     tolerance = 1e-4  # of float32 sums in another order
 
+    def offers(self, op: Op, inputs: tuple[Shape, ...]) -> Sequence[str]:
+        """See :class:`search_spaces.offers.Offering`."""
+        if isinstance(op, Linear):
+            rows, columns = op.out_features, inputs[0][-1]
+        elif isinstance(op, Conv) and op.groups == 1:
+            rows, columns = op.out_channels, prod(op.kernel) * inputs[0][0]
+        else:
+            return ()
+        wide = min(rows, columns) >= _LEAST
+        return [f"{KIND}({settings})" for settings in _OFFERED] if wide else ()
+
     def operator(self, place: Place, form: Form) -> Op:
         """See :class:`search_spaces.variants.VariantSystem`."""
         layer, settings = _layer(place), Settings.of(place.variant)
@@ -150,13 +171,12 @@ class ShflBW:
 
         from kernels.shfl_bw.packed import FORMAT_VERSION, pack
         from kernels.shfl_bw.pattern import like_weight
-        from kernels.shfl_bw.prune import pattern_for
 
         settings = Settings.of(place.variant)
         role = "linear" if isinstance(_layer(place), Linear) else "conv"
         found = {name.removeprefix("0."): tensor for name, tensor in trained.items()}
         weight = found.pop(f"{role}.weight")
-        pattern = pattern_for(weight, settings.v, settings.density)
+        pattern = _pattern_of(weight, settings)
         if form == "plain":
             mask = like_weight(pattern.mask, weight.shape)
             return {**found, f"{role}.weight": torch.where(mask, weight, 0)}
@@ -166,6 +186,19 @@ class ShflBW:
             found[f"{role}.{name}"] = tensor
         found[f"{role}.format_version"] = torch.tensor(FORMAT_VERSION)
         return found
+
+
+def _pattern_of(weight: Tensor, settings: Settings) -> Pattern:
+    """Return the pattern of a weight; variants of a trained model prune the same ones again."""
+    from kernels.shfl_bw.prune import pattern_for
+
+    content = weight.detach().contiguous().cpu().numpy()
+    key = sha256(f"{settings}{weight.shape}".encode() + content.tobytes()).digest()
+    found = _known.pop(key, None) or pattern_for(weight, settings.v, settings.density)
+    _known[key] = found
+    if len(_known) > _PATTERNS:
+        del _known[next(iter(_known))]
+    return found
 
 
 def _layer(place: Place) -> Linear | Conv:

@@ -15,11 +15,13 @@ from search_spaces.space import Space
 _SHIPPED = {
     "decoder-lm": "search_spaces.zoo.decoder_lm:decoder_lm",
     "decoder-lm-small": "search_spaces.zoo.decoder_lm:decoder_lm_small",
+    "decoder-lm-variants": "search_spaces.zoo.decoder_lm:decoder_lm_variants",
     "mobile-cnn": "search_spaces.zoo.mobile_cnn:mobile_cnn",
     "mobile-cnn-small": "search_spaces.zoo.mobile_cnn:mobile_cnn_small",
     "nas-bench-201": "search_spaces.zoo.nas_bench_201:nas_bench_201",
     "vit": "search_spaces.zoo.vit:vit",
     "vit-small": "search_spaces.zoo.vit:vit_small",
+    "vit-variants": "search_spaces.zoo.vit:vit_variants",
 }
 ENTRY_POINTS = "paretonas.spaces"
 """The entry-point group under which other distributions offer spaces."""

@@ -58,11 +58,14 @@ SMALL = Settings(
 
 
 @space("decoder-lm", version=1, reads="text")
-def decoder_lm(choose: Chooser, data: DataSpec, settings: Settings = BASE) -> Value:
+def decoder_lm(
+    choose: Chooser, data: DataSpec, settings: Settings = BASE, variants: bool = False
+) -> Value:
     """Embedding, blocks of causal attention and MLP with the norm first, logits of each next token.
 
     Choices for the whole: width, norm, learned or rotary positions, kind of MLP, tied embeddings;
-    for each block: heads, their size, how many share keys and values, window, MLP width.
+    for each block: heads, their size, how many share keys and values, window, MLP width; with
+    ``variants`` also by which variant the layers of each role are executed.
     """
     width = choose("width", settings.widths)
     norm = choose("norm", ("ln", "rms"))
@@ -92,8 +95,11 @@ def decoder_lm(choose: Chooser, data: DataSpec, settings: Settings = BASE) -> Va
         x = net.add(x, net.mlp(net.norm(x, norm, name="norm2"), hidden, kind=kind, bias=bias))
     x = net.norm(x, norm)
     if tied:
-        return choose_variants(choose, net.unembedding(x, embedding))
-    return choose_variants(choose, net.linear(x, data.classes, bias=False, name="head"))
+        x = net.unembedding(x, embedding)
+    else:
+        x = net.linear(x, data.classes, bias=False, name="head")
+    return choose_variants(choose, x) if variants else x
 
 
+decoder_lm_variants = decoder_lm.preset("decoder-lm-variants", variants=True)
 decoder_lm_small = decoder_lm.preset("decoder-lm-small", settings=SMALL)

@@ -58,7 +58,9 @@ SMALL = Settings(
 
 
 @space("vit", version=1)
-def vit(choose: Chooser, data: DataSpec, settings: Settings = BASE) -> Value:
+def vit(
+    choose: Chooser, data: DataSpec, settings: Settings = BASE, variants: bool = False
+) -> Value:
     """Patches, a stem or stages of convolutions, then blocks of attention and MLP, norm first.
 
     Dosovitskiy et al. (ICLR 2021); the convolutional stem of Xiao et al. (NeurIPS 2021). Patches
@@ -85,7 +87,8 @@ def vit(choose: Chooser, data: DataSpec, settings: Settings = BASE) -> Value:
         x = net.add(x, net.self_attention(net.norm(x, "ln", name="norm1"), heads=heads))
         x = net.add(x, net.mlp(net.norm(x, "ln", name="norm2"), hidden))
     x = net.pool_tokens(net.norm(x, "ln"), pool)
-    return choose_variants(choose, net.linear(x, data.classes, name="classifier"))
+    x = net.linear(x, data.classes, name="classifier")
+    return choose_variants(choose, x) if variants else x
 
 
 def _patches(data: DataSpec, settings: Settings) -> list[int]:
@@ -127,4 +130,5 @@ def _hybrid_stem(
     return net.tokens(net.conv(x, width, norm=None, act=None, bias=True, name="project"))
 
 
+vit_variants = vit.preset("vit-variants", variants=True)
 vit_small = vit.preset("vit-small", settings=SMALL)

@@ -90,6 +90,15 @@ inline float2 to_floats(unsigned both) {
           half_at(reinterpret_cast<const unsigned char*>(&high))};
 }
 
+inline void read_unit(unsigned* words, unsigned address) {
+  if (address % 16 != 0) machine::fail("read_unit is not aligned");
+  std::memcpy(words, at_shared(address), 16);
+}
+
+inline unsigned halves_of(unsigned first, unsigned second, bool upper) {
+  return upper ? first >> 16 | (second & 0xffff0000u) : (first & 0xffffu) | second << 16;
+}
+
 // How Hopper's tensor cores add: 16 exact products and the sum are cut to 25 bits below the largest
 // exponent among them (a product's is the sum of its factors'), added, and cut to a float.
 inline float add_products(const unsigned char* a, const unsigned char* b, float sum) {
@@ -391,6 +400,32 @@ void warpgroup_product(float (&sums)[TILES][4], unsigned long long rows,
     unsigned char a[2][32], b[32];
     for (int half = 0; half < 2; ++half)
       read_row(a[half], rows, thread / 32 * 16 + lane / 4 + 8 * half);
+    for (int i = 0; i < TILES; ++i)
+      for (int e = 0; e < 2; ++e) {
+        read_row(b, columns, 8 * i + lane % 4 * 2 + e);
+        for (int half = 0; half < 2; ++half) {
+          float& sum = sums[i][2 * half + e];
+          sum = add_products(a[half], b, keep ? sum : 0.0f);
+        }
+      }
+  });
+}
+
+// The same with the rows in registers, which must hold them until the product is waited for: two
+// columns of a row and of that 8 rows on, then the same 8 columns on.
+template <int TILES>
+void warpgroup_product(float (&sums)[TILES][4], const unsigned (&rows)[4],
+                       unsigned long long columns, bool keep) {
+  machine::current->begun.push_back([=, &sums, &rows] {
+    const int lane = machine::lane();
+    unsigned char a[2][32], b[32];
+    machine::Exchange all[4];
+    for (int i = 0; i < 4; ++i) all[i] = machine::show(rows[i]);
+    for (int i = 0; i < 4; ++i)
+      for (int t = 0; t < 4; ++t) {
+        const unsigned word = static_cast<unsigned>(all[i].shown[lane / 4 * 4 + t]);
+        std::memcpy(a[i % 2] + i / 2 * 16 + t * 4, &word, 4);
+      }
     for (int i = 0; i < TILES; ++i)
       for (int e = 0; e < 2; ++e) {
         read_row(b, columns, 8 * i + lane % 4 * 2 + e);

@@ -125,6 +125,12 @@
               : "",
         },
         {
+          title: "Kendall's tau-b",
+          number: true,
+          value: (r) => r.tau ?? NaN,
+          text: (r) => (r.correlation ? r.tau.toFixed(2) : ""),
+        },
+        {
           title: "Candidates",
           number: true,
           value: (r) => r.count,
@@ -148,9 +154,10 @@
             "Rank correlation",
             known.length ? chart : nas.note(`From ${view.fewest} candidates on.`),
             nas.note(
-              "Spearman's, with a 95 % interval (Bonett and Wright). Only candidates that came " +
-                "through the funnel are counted, so a proxy that already dropped the poor ones " +
-                "looks weaker than it is.",
+              "Spearman's, with a 95 % interval (Bonett and Wright). A gate by a proxy whose " +
+                "tau-b is below that of the parameters is switched off. Only candidates that " +
+                "came through the funnel are counted, so a proxy that already dropped the poor " +
+                "ones looks weaker than it is.",
             ),
           ),
           nas.card(

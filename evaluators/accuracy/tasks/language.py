@@ -54,7 +54,8 @@ class LanguageModelling:
         context, ids = self._train.context, self._train.ids
         shift = torch.randint(0, context, index.shape, generator=generator)
         starts = (index * context + shift).clamp(max=len(ids) - 1 - context)
-        return self._train.windows(starts.to(ids.device))
+        # Not waited for: the copy is behind what the GPU has yet to do.
+        return self._train.windows(starts.to(ids.device, non_blocking=True))
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the mean cross-entropy of a token in nats, in float32."""

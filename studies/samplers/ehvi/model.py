@@ -54,9 +54,9 @@ class Known:
         return {f"objective {number}": column for number, column in enumerate(columns)}
 
     def constraints(self) -> dict[str, Array]:
-        """Return violations between -1 and 1, (n,) each, of constraints that were violated."""
+        """Return violations on their scale, (n,) each, of constraints that were violated."""
         return {
-            name: column / (1.0 + np.abs(column))
+            name: _near_bound(column)
             for name, column in self.violations.items()
             if (column > 0).any()
         }
@@ -67,6 +67,16 @@ class Known:
         for column in self.violations.values():
             kept &= ~(column > 0)
         return scale.apply(self.values[kept])
+
+
+def _near_bound(violations: Array) -> Array:
+    """Take violations (n,) to a scale on which differences near the bound count most.
+
+    It is linear up to a usual violation and logarithmic beyond: were the largest its unit, all
+    points near the bound would look alike.
+    """
+    usual = float(np.nanmedian(np.abs(violations)))
+    return np.arcsinh(violations / (usual or 1.0))
 
 
 def find_parameters(domain: Domain, known: Known) -> dict[str, Array]:

@@ -9,13 +9,14 @@ from math import atanh, sqrt, tanh
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import kendalltau, spearmanr
 
 from dashboards.source import Source
 from dashboards.views import front as front_module
 from dashboards.views.proxies import rank_correlation
 from dashboards.views.space import explained_share
 from evaluators.analytic import AnalyticEvaluator
+from evaluators.proxies.fusion import DESCRIPTION, fuse
 from evaluators.proxies.receptive_field import receptive_field
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
@@ -172,6 +173,14 @@ def test_the_page_of_proxies_judges_by_accuracy_and_says_what_was_switched_off(p
     )
     assert view["target"]["name"] == "accuracy"
     assert row["correlation"]["value"] == pytest.approx(expected.statistic)
+    tau = kendalltau(
+        [t.values["params"].value for t in complete], [t.values["accuracy"].value for t in complete]
+    )
+    assert row["tau"] == pytest.approx(tau.statistic)
+    joint = next(row for row in view["rows"] if row["metric"]["name"] == "joint_rank")
+    columns = {name: [t.values[name].value for t in complete] for name in DESCRIPTION}
+    tau = kendalltau(fuse(columns), [t.values["accuracy"].value for t in complete])
+    assert joint["tau"] == pytest.approx(tau.statistic)
     assert view["off"][0].startswith("rf_gain was switched off: rank correlation with accuracy")
     assert view["off"][1] == "depth was switched off: ranks worse than params"
 

@@ -83,9 +83,20 @@ def test_it_runs_alone_and_leaves_torch_as_it_was():
     assert not torch.is_inference_mode_enabled()
 
 
-def test_variants_are_refused():
-    with pytest.raises(EvaluationError, match="w1a2"):
-        LatencyEvaluator(CPU, policy=FAST).evaluate(NET.with_variant([1], "w1a2"))
+def test_variants_that_nothing_executes_are_refused():
+    with pytest.raises(EvaluationError, match="unheard_of"):
+        LatencyEvaluator(CPU, policy=FAST).evaluate(NET.with_variant([1], "unheard_of"))
+
+
+def test_a_variant_is_measured_on_its_kernels():
+    net = Architecture.parse("input 64x4x4; gap; flatten; linear 256; linear 256; linear 10")
+    variant = net.with_variant([4], "shfl_bw(V=32,density=0.25)")
+    made = subject.prepare(variant, CPU)
+    assert [type(m).__name__ for m in made.module.modules()].count("ShflBWLinear") == 1
+    evaluator = LatencyEvaluator(CPU, policy=FAST)
+    assert evaluator.cache_key(variant) != evaluator.cache_key(net)
+    (measured,) = evaluator.evaluate(variant)
+    assert measured.value > 0
 
 
 @pytest.fixture(autouse=True)

@@ -22,13 +22,7 @@ from kernels.sliding_channel.fused import FusedSlidingBlock, fuse
 from kernels.sliding_channel.grouped import read_shift, sliding_channel_conv2d_grouped
 from kernels.sliding_channel.implementations import sliding_channel_workload
 from kernels.sliding_channel.module import SlidingChannelConv2d
-from kernels.sliding_channel.packing import (
-    dense_matrix,
-    pack_both,
-    pack_forward,
-    pack_input_gradient,
-    window_entries,
-)
+from kernels.sliding_channel.packing import dense_matrix, pack, pack_forward, window_entries
 from kernels.sliding_channel.plan import Plan, Structure
 from kernels.sliding_channel.windows import period, window_starts
 
@@ -159,7 +153,7 @@ def test_input_gradient_weights_give_the_transposed_product(s: Structure) -> Non
     dy, weight = normal(5, s.c_out), normal(s.c_out, s.width, seed=1)
     parts = max(1, 32 // s.chunk)
     tiles, steps = 4 // parts, s.per_window // 16
-    packed = pack_input_gradient(weight, s)
+    packed = pack(weight, s, ("input_gradient.cu",))[0]
     b = _columns(packed.view(-1, parts, s.members, steps, tiles, 32, 2, 2))
     sorted_dy = dy.view(5, s.per_window, s.period).transpose(1, 2)  # window-major
     starts = [r * s.shift % s.c_in for r in range(s.period)]
@@ -179,10 +173,10 @@ def test_input_gradient_weights_give_the_transposed_product(s: Structure) -> Non
 def test_tables_of_both_and_of_the_dense_matrix() -> None:
     s = Structure(64, 128, 32, 16)
     weight = normal(128, 32)
-    forward, backward = pack_both(weight, s)
+    forward, matrix = pack(weight, s, ("forward.cu", "dense"))
     assert torch.equal(forward, pack_forward(weight, s))
-    assert torch.equal(backward, pack_input_gradient(weight, s))
-    assert torch.equal(dense_matrix(weight, s), matrix_of(weight, s))
+    assert torch.equal(matrix, matrix_of(weight, s))
+    assert torch.equal(dense_matrix(weight, s), matrix)
     assert torch.equal(window_entries(matrix_of(weight, s), s), weight)
 
 

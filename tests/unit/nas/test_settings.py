@@ -66,7 +66,7 @@ _GIVEN = {
 
 
 def test_flags_give_the_settings_a_file_gives(tmp_path) -> None:
-    both = _GIVEN.keys() | {"from_model"}  # which stands in place of a space
+    both = _GIVEN.keys() | {"from_model", "variants"}  # which stand in place of a space
     assert both == StudyConfig.model_fields.keys(), "a new setting needs a row above"
     lines = [
         f"{key} = {_toml(value)}" for key, value in _GIVEN.items() if key not in ("objectives",)
@@ -76,7 +76,7 @@ def test_flags_give_the_settings_a_file_gives(tmp_path) -> None:
     from_file = StudyConfig.from_toml(tmp_path / "study.toml")
     assert StudyConfig(**given_settings(_GIVEN)) == from_file
     assert from_file.names == ("params", "latency_ms[batch=8,cache=cold]", "macs")
-    model = {"from_model": "torchvision:resnet18"}
+    model = {"from_model": "torchvision:resnet18", "variants": ["shfl_bw"]}
     rest = {key: value for key, value in _GIVEN.items() if key != "space"} | model
     assert StudyConfig(**given_settings(rest)).from_model == model["from_model"]
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import random
 
 import pytest
+import torch
 import torchvision
 
+from kernels.errors import UnknownNameError
 from kernels.registry import Registry
 from search_spaces import offers as offering
 from search_spaces import variants
 from search_spaces.architecture import Architecture
+from search_spaces.build import build
 from search_spaces.offers import DENSE, offered, variant_space
-from search_spaces.ops import Op, Shape
+from search_spaces.ops import Op, Shape, parse_op
 from search_spaces.space import EXAMPLES, DataSpec
 from search_spaces.trace import trace
+from search_spaces.variants import realise
 from search_spaces.zoo import load_space
 from tests.networks import gpt2
 
@@ -45,14 +49,26 @@ def network(width: int = 32) -> Architecture:
     return gpt2(16, width=width, depth=2, heads=2, words=50)
 
 
-def test_nothing_is_offered_yet() -> None:
-    """No system can run its variant from training to export; the day one can, it says so."""
-    node = network().nodes[4]
-    assert offered(node.op, ((16, 32),)) == []
-    space = variant_space("variants of it", network())
-    found = [*space.enumerate(TEXT)]
-    assert [item.decisions for item in found] == [{}]
-    assert found[0].architecture == network()
+def test_systems_offer_what_suits_the_size_of_a_weight() -> None:
+    def kinds(text: str, *shape: int) -> set[str]:
+        return {item.partition("(")[0] for item in offered(parse_op(text), (shape,))}
+
+    assert {"shfl_bw", "fp32_emulated"} <= kinds("linear 384", 16, 384)
+    assert "shfl_bw" in kinds("conv 128 k3", 128, 8, 8)
+    assert "shfl_bw" not in kinds("conv 128 k3 g2", 128, 8, 8)
+    assert "fp32_emulated" not in kinds("conv 128 k3", 128, 8, 8)
+    assert not {"shfl_bw", "fp32_emulated"} & kinds("linear 10", 384)
+    layer = parse_op("linear 384")
+    assert offered(layer, ((16, 384),), ["fp32_emulated"]) == ["fp32_emulated"]
+    with pytest.raises(UnknownNameError, match=r"'shfl'.*shfl_bw"):
+        offered(layer, ((16, 384),), ["shfl"])
+
+
+@pytest.mark.parametrize("text", offered(parse_op("linear 384"), ((16, 384),)))
+def test_what_is_offered_can_be_built(text: str) -> None:
+    net = Architecture.parse("input 384; linear 384; linear 10").with_variant([1], text)
+    module = build(realise(net, "packed").architecture).eval()
+    assert module(torch.zeros(2, 384)).shape == (2, 10)
 
 
 @pytest.mark.usefixtures("offers")
@@ -85,10 +101,12 @@ def test_what_is_offered_depends_on_the_shape_of_every_layer_of_a_role() -> None
 
 
 @pytest.mark.usefixtures("offers")
-@pytest.mark.parametrize("name", ["vit-small", "decoder-lm-small"])
-def test_spaces_offer_them_too(name: str) -> None:
-    space = load_space(name)
-    found = space.sample(random.Random(0), EXAMPLES[space.reads])
+@pytest.mark.parametrize("name", ["vit", "decoder-lm"])
+def test_spaces_offer_them_too_where_that_is_asked_for(name: str) -> None:
+    plain, space = load_space(name), load_space(f"{name}-variants")
+    data = EXAMPLES[space.reads]
+    assert not any("/variant" in item for item in plain.sample(random.Random(0), data).decisions)
+    found = space.sample(random.Random(0), data)
     asked = [item for item in found.decisions if item.endswith("/variant")]
     assert any("block0/attention/qkv" in item for item in asked)
     assert any("block0/mlp/down" in item for item in asked)

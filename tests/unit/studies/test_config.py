@@ -59,6 +59,7 @@ def test_unknown_settings_come_with_a_suggestion():
         ({"constraints": ["test_accuracy>=0.5"]}, "spoil"),
         ({"funnel": ["rf_gan:0.5"]}, "Did you mean 'rf_gain'"),
         ({"funnel": ["rf_gain:half"]}, "METRIC:SHARE"),
+        ({"funnel": ["rf_gain"]}, "METRIC:SHARE"),
         ({"funnel": [{"by": "rf_gain", "keep": 1.5}]}, "'funnel.0.keep'"),
         ({"funnel": [{"by": "rf_gain", "kep": 0.5}]}, "of funnel 'kep'.*Did you mean 'keep'"),
         ({"max_repeats": 0}, "'max_repeats'"),
@@ -68,6 +69,14 @@ def test_bad_values_give_one_clear_line(settings, message):
     with pytest.raises(NasError, match=message) as caught:
         StudyConfig(**{**GIVEN, **settings})
     assert "\n" not in str(caught.value)
+
+
+def test_a_share_alone_keeps_the_best_by_the_joint_rank():
+    config = StudyConfig(**{**GIVEN, "funnel": ["0.5", "rf_gain:0.25"]})
+    assert [(gate.by, gate.keep) for gate in config.funnel] == [
+        ("joint_rank", 0.5),
+        ("rf_gain", 0.25),
+    ]
 
 
 def test_a_missing_setting_is_named():

@@ -17,10 +17,11 @@ from kernels.errors import NasError, UnknownNameError
 from kernels.registry import Registry
 from search_spaces import variants
 from search_spaces.architecture import Architecture
-from search_spaces.build import build, weights_by_node
+from search_spaces.build import build, load_weights, weights_by_node
 from search_spaces.errors import ArchitectureError
 from search_spaces.models import load_model
 from search_spaces.ops import Op, Shape
+from search_spaces.pack import pack
 from studies.config import StudyConfig
 from studies.own import FunctionEvaluator
 from studies.search import run_study
@@ -36,6 +37,12 @@ def model():
     torch.manual_seed(0)
     body = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     return nn.Sequential(*body, nn.Linear(4, 10))
+
+
+def wide():
+    torch.manual_seed(0)
+    first, second, last = nn.Linear(64, 256), nn.Linear(256, 256), nn.Linear(256, 10)
+    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), last)
 
 
 def nothing():
@@ -111,6 +118,59 @@ def test_its_weights_are_kept_and_every_training_begins_from_them(
     assert own.cache_key(trained.architecture) != FunctionEvaluator(
         look, data, ("mine",), 0
     ).cache_key(trained.architecture)
+
+
+def test_variants_of_a_model_are_judged_in_the_form_in_which_they_run(
+    file: Path, tmp_path: Path
+) -> None:
+    data, place = load_dataset("digits"), Workspace.of(tmp_path / "run")
+    trained = trained_model(f"{file}:wide", data.spec, place, ("shfl_bw",))
+    found = [item.architecture for item in trained.space.enumerate(data.spec)]
+    assert len(found) == 5
+    assert sum(bool(item.regions) for item in found) == 4
+    store = place.weights
+    evaluator = AccuracyEvaluator(
+        data, STILL, seed=0, start=trained.start, save=store.save, load=store.load
+    )
+    keys = {evaluator.dense_key(item) for item in found}
+    assert len(keys) == 1, "variants share their weights"
+    sparse = next(item for item in found if "V=64,density=0.25" in item.text)
+    (first,) = evaluator.evaluate(sparse)
+    assert "history" in first.detail, "it was trained"
+    (second,) = evaluator.evaluate(sparse)
+    assert "history" not in second.detail, "its weights were there"
+    assert (second.value, second.detail["weights"]) == (first.value, first.detail["weights"])
+    module = build(sparse)
+    load_weights(module, sparse, store.load(keys.pop()))
+    packed = evaluate(pack(sparse, module), data.validation)
+    assert first.value == pytest.approx(packed.value)
+    assert first.value != evaluate(module, data.validation).value
+
+    kinds = []
+
+    def look(module: torch.nn.Module, _: object) -> float:
+        kinds.extend(type(item).__name__ for item in module.modules())
+        return 1.0
+
+    FunctionEvaluator(look, data, ("mine",), 0, start=trained.start).evaluate(sparse)
+    assert kinds.count("ShflBWLinear") == 1
+
+
+def test_a_study_of_the_variants_of_a_model(file: Path, tmp_path: Path) -> None:
+    config = StudyConfig(
+        name="s",
+        from_model=f"{file}:wide",
+        variants=("shfl_bw",),
+        data="digits",
+        objectives=("accuracy", "latency_ms"),
+        recipe="digits-short?epochs=2",
+        trials=3,
+        workers=0,
+        device="cpu",
+    )
+    summary = run_study(config, tmp_path / "run")
+    assert summary.complete == 3
+    assert summary.front
 
 
 def test_weights_of_another_network_are_refused() -> None:

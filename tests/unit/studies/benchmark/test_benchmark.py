@@ -1,8 +1,10 @@
 """The benchmark of samplers, on a table of twelve rows whose truth is arithmetic."""
 
 import json
+import runpy
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -24,6 +26,8 @@ def twelve(choose, data):
     x = net.conv(net.input, choose("width", [4, 6, 8, 10]), kernel=choose("kernel", [1, 3, 5]))
     return net.classifier(x, data.classes)
 """
+EXAMPLE = Path(__file__).parents[4] / "examples" / "gpt_table.py"
+SURROGATES = Path(__file__).parents[5] / "shared/data/nas/hwgpt_surrogates.npz"
 WIDTHS, KERNELS = (4, 6, 8, 10), (1, 3, 5)
 
 
@@ -156,3 +160,39 @@ def test_the_command_prints_what_the_best_of_optuna_misses(task, tmp_path, capsy
     assert all(row["curve"][-1] == 1.0 for row in result["scores"])  # all twelve rows
     text = benchmark.bench_text(result)
     assert "12 rows, 4 on the front; reference accuracy 70, ms 10" in text
+
+
+def test_the_example_of_a_table_of_ones_own_holds_its_whole_space(tmp_path):
+    rng = np.random.default_rng(0)
+    sizes = {"perplexity": [80, 128, 128, 128, 128, 1], "bfloat16_memory": [27, 8, 8, 8, 8, 1]}
+    weights = {}
+    for name, widths in sizes.items():
+        for layer in range(1, 6):
+            shape = widths[layer], widths[layer - 1]
+            weights[f"s.{name}.w{layer}"] = rng.standard_normal(shape) / shape[1] ** 0.5
+            weights[f"s.{name}.b{layer}"] = rng.random(shape[0])
+    np.savez(tmp_path / "surrogates.npz", **weights)
+    written = tmp_path / "gpt.csv.gz"
+    runpy.run_path(str(EXAMPLE))["main"](tmp_path / "surrogates.npz", written)
+    gpt = Task((str(written),), ("-perplexity", "memory"), str(EXAMPLE))
+    of, data = gpt.searched
+    assert len(gpt.table) == 3 * 3 * 2 * 3**3 * 3**3
+    for seed in range(5):
+        gpt.table.row(of.sample(Random(seed), data).decisions)  # fails where there is none
+
+
+@pytest.mark.skipif(not SURROGATES.exists(), reason="no ../shared/data/nas/hwgpt_surrogates.npz")
+def test_the_example_of_a_table_predicts_what_its_source_does(tmp_path):
+    """The smallest and the largest network of the space, as the data's own notes give them."""
+    example = runpy.run_path(str(EXAMPLE))
+    smallest = {"width": 192, "depth": 10, "bias": False}
+    largest = {"width": 768, "depth": 12, "bias": True}
+    for third in range(3):
+        smallest |= {f"third{third}/ratio": 2, f"third{third}/heads": 4}
+        largest |= {f"third{third}/ratio": 4, f"third{third}/heads": 12}
+    hot, scaled = map(np.array, zip(*map(example["describe"], (smallest, largest)), strict=True))
+    with np.load(SURROGATES) as weights:
+        perplexity = example["predict"](weights, "s.perplexity", hot)
+        memory = example["predict"](weights, "s.bfloat16_memory", scaled)
+    assert perplexity == pytest.approx([43.0, 21.3], abs=0.05)
+    assert memory == pytest.approx([93.6, 1041.0], abs=0.5)
