@@ -18,14 +18,14 @@ from evaluators.accuracy.data import AnyDataset
 from evaluators.accuracy.initialise import initialise
 from evaluators.accuracy.recipe import Recipe
 from evaluators.accuracy.score import Score
-from evaluators.accuracy.tasks import metrics_of, score_split
+from evaluators.accuracy.tasks import example_inputs, metrics_of, score_split
 from evaluators.accuracy.training import Epoch, TrainingResult, TrainingStatus, train
 from evaluators.keys import accuracy_key, dense_key
 from evaluators.protocol import EvaluationError, Measured, Slot
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from search_spaces.build import build, load_weights, weights_by_node
-from search_spaces.pack import pack
+from search_spaces.pack import pack, prepare
 
 Weights = Mapping[str, torch.Tensor]
 """A trained network's state on the CPU, by canonical node number: no scope name enters."""
@@ -231,7 +231,7 @@ class AccuracyEvaluator:
         self, module: nn.Module, architecture: Architecture, detail: Mapping[str, Any]
     ) -> list[Measured]:
         """Return the figures of trained weights in the form in which the network runs."""
-        packed = pack(architecture, module).to(self.device)
+        packed = _packed(module, architecture, self.dataset).to(self.device)
         return _measured(self.metrics, score_split(packed, self.dataset, "validation"), detail)
 
     def _on_the_way(self, result: TrainingResult, epoch: int, state: Path | None) -> list[Measured]:
@@ -282,7 +282,8 @@ def measure_test(
     Args:
         architecture: the network.
         weights: its trained state, by canonical node number.
-        dataset: the one it was trained on; only the test split is read.
+        dataset: the one it was trained on; the test split is read, and by variants that learn from
+            inputs the first ones of the training split.
         device: a torch device name.
 
     Raises:
@@ -291,7 +292,7 @@ def measure_test(
     start = time.perf_counter()
     module = build(architecture)
     load_weights(module, architecture, weights)
-    score = score_split(pack(architecture, module).to(device), dataset, "test")
+    score = score_split(_packed(module, architecture, dataset).to(device), dataset, "test")
     detail = {
         "split": "test",
         "total": len(dataset.test),
@@ -302,6 +303,15 @@ def measure_test(
         "seconds": time.perf_counter() - start,
     }
     return _measured([f"test_{name}" for name in metrics_of(dataset)], score, detail)
+
+
+def _packed(module: nn.Module, architecture: Architecture, dataset: AnyDataset) -> nn.Module:
+    """Return a trained network in the form in which it runs, itself without variants."""
+    if not architecture.regions:
+        return module
+    device = next(module.parameters()).device
+    shown = [x.to(device) for x in example_inputs(dataset)]
+    return pack(architecture, prepare(architecture, module, shown))
 
 
 def _measured(names: Sequence[str], score: Score, detail: Mapping[str, Any]) -> list[Measured]:
