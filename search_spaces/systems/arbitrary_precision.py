@@ -8,9 +8,10 @@ whole numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 from kernels.arbitrary_precision.precision import Precision
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from kernels.arbitrary_precision.module import APConv2d, APLinear
 
 _PACKAGE = "kernels.arbitrary_precision"
+_OFFERED = ("w8a8", "w4a4", "w2a2", "w1a2")
+_LEAST = 64
+"""Rows and columns of a weight below which few bits are not offered."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,16 @@ class ArbitraryPrecision:
     """The system."""
 
     tolerance = 1e-4  # where norm and activation round; the products are equal
+
+    def offers(self, op: Op, inputs: tuple[Shape, ...]) -> Sequence[str]:
+        """See :class:`search_spaces.offers.Offering`."""
+        if isinstance(op, Linear):
+            sizes = op.out_features, inputs[0][-1]
+        elif isinstance(op, Conv) and op.groups == 1:
+            sizes = op.out_channels, prod(op.kernel) * inputs[0][0]
+        else:
+            return ()
+        return _OFFERED if min(sizes) >= _LEAST else ()
 
     def operator(self, place: Place, form: Form) -> Op:
         """See :class:`search_spaces.variants.VariantSystem`."""
