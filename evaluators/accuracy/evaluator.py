@@ -16,16 +16,16 @@ from torch import nn
 from evaluators.accuracy.checkpoint import remove
 from evaluators.accuracy.data import AnyDataset
 from evaluators.accuracy.initialise import initialise
+from evaluators.accuracy.packed import packed
 from evaluators.accuracy.recipe import Recipe
 from evaluators.accuracy.score import Score
-from evaluators.accuracy.tasks import example_inputs, metrics_of, score_split
+from evaluators.accuracy.tasks import metrics_of, score_split
 from evaluators.accuracy.training import Epoch, TrainingResult, TrainingStatus, train
 from evaluators.keys import accuracy_key, dense_key
 from evaluators.protocol import EvaluationError, Measured, Slot
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from search_spaces.build import build, load_weights, weights_by_node
-from search_spaces.pack import pack, prepare
 
 Weights = Mapping[str, torch.Tensor]
 """A trained network's state on the CPU, by canonical node number: no scope name enters."""
@@ -231,8 +231,8 @@ class AccuracyEvaluator:
         self, module: nn.Module, architecture: Architecture, detail: Mapping[str, Any]
     ) -> list[Measured]:
         """Return the figures of trained weights in the form in which the network runs."""
-        packed = _packed(module, architecture, self.dataset).to(self.device)
-        return _measured(self.metrics, score_split(packed, self.dataset, "validation"), detail)
+        running = packed(architecture, module, self.dataset).to(self.device)
+        return _measured(self.metrics, score_split(running, self.dataset, "validation"), detail)
 
     def _on_the_way(self, result: TrainingResult, epoch: int, state: Path | None) -> list[Measured]:
         """Return the figures after an epoch; the training may be further than that already."""
@@ -292,7 +292,7 @@ def measure_test(
     start = time.perf_counter()
     module = build(architecture)
     load_weights(module, architecture, weights)
-    score = score_split(_packed(module, architecture, dataset).to(device), dataset, "test")
+    score = score_split(packed(architecture, module, dataset).to(device), dataset, "test")
     detail = {
         "split": "test",
         "total": len(dataset.test),
@@ -303,15 +303,6 @@ def measure_test(
         "seconds": time.perf_counter() - start,
     }
     return _measured([f"test_{name}" for name in metrics_of(dataset)], score, detail)
-
-
-def _packed(module: nn.Module, architecture: Architecture, dataset: AnyDataset) -> nn.Module:
-    """Return a trained network in the form in which it runs, itself without variants."""
-    if not architecture.regions:
-        return module
-    device = next(module.parameters()).device
-    shown = [x.to(device) for x in example_inputs(dataset)]
-    return pack(architecture, prepare(architecture, module, shown))
 
 
 def _measured(names: Sequence[str], score: Score, detail: Mapping[str, Any]) -> list[Measured]:
