@@ -173,7 +173,6 @@ def product_launch(
         **tile.defines(weights.precision),
         **_type_of(torch.float16 if outputs.out is None else outputs.out.dtype),
         "OUT": _OUT[outputs.kind],
-        "STAGED": int(tile.staged and outputs.out is not None),
         "Q_OUT": outputs.code_bits,
         "RESIDUAL": int(outputs.residual is not None),
         "RELU": int(outputs.relu),

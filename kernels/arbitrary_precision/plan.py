@@ -26,8 +26,7 @@ _REGISTERS = 65536
 _SHARED_KIB = {(8, 0): 163, (8, 7): 163, (9, 0): 227, (10, 0): 227, (10, 3): 227}
 _SMALLEST_SHARED_KIB = 99
 _WINDOW_BYTES = 12  # where a token's window of an image begins
-_STAGED_ROWS = 8  # of a warp
-_SPARE_BYTES = {"wgmma": 256, "mma": 3 << 10}  # what kernels have in fixed places
+_SPARE_BYTES = 3 << 10  # what kernels have in fixed places
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,6 @@ class Tile:
         cluster: blocks with neighbouring tokens that share what they read of the weights (wgmma).
         pingpong: whether warpgroups take tiles in turn, so that one finishes its outputs while
             another multiplies; else they share each tile (wgmma).
-        staged: whether outputs go to memory by way of shared memory, in whole rows (wgmma).
     """
 
     path: Path
@@ -55,7 +53,6 @@ class Tile:
     stages: int
     cluster: int = 1
     pingpong: bool = False
-    staged: bool = False
 
     @property
     def tokens(self) -> int:
@@ -87,10 +84,7 @@ class Tile:
     def shared_bytes(self, precision: Precision) -> int:
         """Return dynamic shared memory of a block."""
         stages = self.stages * self.stage_bytes(precision) + 1024
-        if self.path == "mma":
-            return stages
-        staging = 4 * self.groups * _STAGED_ROWS * (4 * self.features + 16) if self.staged else 0
-        return stages + staging + self.tokens * _WINDOW_BYTES
+        return stages + (self.tokens * _WINDOW_BYTES if self.path == "wgmma" else 0)
 
     def accumulators(self, precision: Precision) -> int:
         """Return registers of a thread that hold sums."""
@@ -120,7 +114,7 @@ class Tile:
         if self.accumulators(precision) > most:
             return f"{self.accumulators(precision)} registers of sums a thread, {most} fit"
         limit = _SHARED_KIB.get(capability, _SMALLEST_SHARED_KIB) << 10
-        if self.shared_bytes(precision) + _SPARE_BYTES[self.path] > limit:
+        if self.shared_bytes(precision) + _SPARE_BYTES > limit:
             return f"{self.shared_bytes(precision) >> 10} KiB of shared memory, {limit >> 10} exist"
         return None
 
@@ -170,7 +164,6 @@ def _wgmma_shapes() -> Iterator[Tile]:
         if features < 256:  # wider or longer ones won nowhere
             for cluster in (2, 1):
                 yield Tile("wgmma", features, 1, 2, 1, 0, cluster, pingpong=True)
-            yield Tile("wgmma", features, 1, 2, 1, 0, 2, pingpong=True, staged=True)
 
 
 def _mma_shapes() -> Iterator[Tile]:
@@ -207,7 +200,7 @@ def choose(
     found = ranked(
         precision, size, sms=sms, capability=capability, path=path, output_bytes=output_bytes
     )
-    return next((tile for tile in found if not tile.staged), None)
+    return found[0] if found else None
 
 
 def ranked(

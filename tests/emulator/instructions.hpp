@@ -4,14 +4,22 @@
 
 #define DEVICE inline
 
+// When copy_async last wrote a unit of 16 bytes that no fence of its thread covers, by block.
+inline std::map<std::pair<int, unsigned>, long> written;
+inline long now = 0;
+
 template <int BYTES>
 void copy_async(unsigned to, const void* from, bool valid) {
   if (to % BYTES != 0 || reinterpret_cast<uintptr_t>(from) % BYTES != 0)
     machine::fail("copy_async is not aligned");
-  machine::current->open.push_back([=, own = machine::rank()] {
+  machine::current->open.push_back([=, own = machine::rank(), writer = machine::current] {
     unsigned char* const there = machine::shared_of(machine::running[own]) + static_cast<int>(to);
     if (valid) std::memcpy(there, from, BYTES);
     else std::memset(there, 0, BYTES);
+#ifdef HOPPER
+    written[{own, to / 16}] = ++now;
+    writer->unfenced.push_back({to / 16, now});
+#endif
   });
 }
 
@@ -79,7 +87,11 @@ unsigned to_halves(float low, float high) {
 }
 
 inline float half_at(const unsigned char* at) {
+#ifdef BFLOAT
+  __nv_bfloat16 half;
+#else
   _Float16 half;
+#endif
   std::memcpy(&half, at, 2);
   return static_cast<float>(half);
 }
@@ -93,6 +105,30 @@ inline float2 to_floats(unsigned both) {
 inline void read_unit(unsigned* words, unsigned address) {
   if (address % 16 != 0) machine::fail("read_unit is not aligned");
   std::memcpy(words, at_shared(address), 16);
+}
+
+inline void write_unit(unsigned address, const unsigned* words) {
+  if (address % 16 != 0) machine::fail("write_unit is not aligned");
+  std::memcpy(at_shared(address), words, 16);
+}
+
+// Bulk copies to global memory read shared memory when they are waited for.
+inline void store_block(void* to, unsigned from, int bytes) {
+  if (from % 16 != 0 || bytes % 16 != 0 || reinterpret_cast<uintptr_t>(to) % 16 != 0)
+    machine::fail("store_block is not aligned");
+  machine::current->open_stores.push_back([=] { std::memcpy(to, at_shared(from), bytes); });
+}
+
+inline void commit_stores() {
+  machine::current->stores.push_back(std::move(machine::current->open_stores));
+  machine::current->open_stores.clear();
+}
+
+template <int PENDING>
+void wait_stores() {
+  auto& groups = machine::current->stores;
+  for (; groups.size() > PENDING; groups.pop_front())
+    for (auto& copy : groups.front()) copy();
 }
 
 inline unsigned halves_of(unsigned first, unsigned second, bool upper) {
@@ -156,6 +192,9 @@ inline unsigned long long add_release(unsigned long long* to, unsigned long long
 }
 inline unsigned long long load_acquire(const unsigned long long* from) { return *from; }
 inline void pause() { machine::yield(); }
+
+inline void let_next_start() {}
+inline void wait_for_previous() {}
 
 #ifdef HOPPER
 
@@ -236,23 +275,6 @@ inline void copy_block(unsigned to, const void* from, int bytes, unsigned barrie
   copy_block_to(to, from, bytes, barrier, static_cast<unsigned short>(1 << machine::rank()));
 }
 
-inline void store_shared(unsigned to, const unsigned* words) {
-  if (to % 16 != 0) machine::fail("store_shared is not aligned");
-  std::memcpy(at_shared(to), words, 16);
-}
-
-// What is copied out is read as late as can be: where the thread waits for it.
-inline void copy_out(void* to, unsigned from, int bytes) {
-  if (from % 16 != 0 || bytes % 16 != 0 || reinterpret_cast<uintptr_t>(to) % 16 != 0)
-    machine::fail("copy_out is not aligned");
-  machine::current->out.push_back([=] { std::memcpy(to, at_shared(from), bytes); });
-}
-
-inline void wait_copied_out() {
-  for (; !machine::current->out.empty(); machine::current->out.pop_front())
-    machine::current->out.front()();
-}
-
 inline void wait_barrier(unsigned barrier, unsigned parity) {
   Barrier& b = barrier_of(machine::rank(), barrier);
   machine::wait_until([&b, parity] {
@@ -277,7 +299,14 @@ inline void meet_cluster() {
 }
 
 inline void publish_barriers() {}
-inline void show_to_tensor_cores() {}
+inline void show_to_tensor_cores() {
+  for (const auto& [unit, when] : machine::current->unfenced) {
+    const auto found = written.find({machine::rank(), unit});
+    if (found != written.end() && found->second == when) written.erase(found);
+  }
+  machine::current->unfenced.clear();
+  machine::current->fenced = now;
+}
 
 template <int NAME, int THREADS>
 void wait_for_group() { machine::meet(NAME, THREADS); }
@@ -303,7 +332,9 @@ struct Group {
 inline std::map<int, Group> groups;  // by warpgroup of all blocks that run
 inline std::map<int, Product> being_shown;
 
-inline const bool products_end = (machine::forget = [] { groups.clear(), barriers.clear(); }, true);
+inline const bool products_end = (machine::forget = [] {
+  groups.clear(), barriers.clear(), written.clear();
+}, true);
 
 inline int warpgroup() { return 8 * machine::rank() + machine::current->number / 128; }
 inline void meet_warpgroup() { machine::meet(200 + machine::current->number / 128, 128); }
@@ -436,5 +467,39 @@ void warpgroup_product(float (&sums)[TILES][4], const unsigned (&rows)[4],
       }
   });
 }
+
+inline unsigned long long matrix_tile_across(unsigned address, unsigned leading) {
+  return matrix_tile(address) & ~(0x3fffull << 16) |
+         static_cast<unsigned long long>(leading >> 4) << 16;
+}
+
+// The same with the second factor across: a row of 64 columns for each element of K. Copies that
+// neither their thread nor, since then, this one has fenced must not be read.
+template <int COUNT>
+void warpgroup_product_across(float (&sums)[COUNT], unsigned long long rows,
+                              unsigned long long columns) {
+  machine::current->begun.push_back([=, &sums, seen = machine::current->fenced] {
+    const int thread = machine::current->number % 128, lane = thread % 32;
+    unsigned char a[2][32], b[32];
+    for (int half = 0; half < 2; ++half)
+      read_row(a[half], rows, thread / 32 * 16 + lane / 4 + 8 * half);
+    const unsigned start = static_cast<unsigned>(columns & 0x3fff) << 4;
+    const unsigned leading = static_cast<unsigned>(columns >> 16 & 0x3fff) << 4;
+    for (int i = 0; i < COUNT; ++i) {
+      const int column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+      for (int k = 0; k < 16; ++k) {
+        unsigned at = start + column / 64 * leading + k * 128 + column % 64 * 2;
+        at ^= (at >> 7 & 7) << 4;
+        const auto found = written.find({machine::rank(), at / 16});
+        if (found != written.end() && found->second > seen)
+          machine::fail("tensor cores read what no fence covers");
+        std::memcpy(b + 2 * k, memory + at, 2);
+      }
+      sums[i] = add_products(a[i / 2 % 2], b, sums[i]);
+    }
+  });
+}
+
+inline unsigned char* dynamic_shared() { return memory; }
 
 #endif

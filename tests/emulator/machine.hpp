@@ -58,7 +58,6 @@ struct Fiber {
   std::vector<std::function<void()>> open;                // copies of the group being made
   std::deque<std::vector<std::function<void()>>> products;  // the same for products
   std::vector<std::function<void()>> begun;
-  std::deque<std::function<void()>> out;  // copies from shared to global memory
 };
 
 inline Fiber* current = nullptr;

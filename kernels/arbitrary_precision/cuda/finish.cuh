@@ -10,7 +10,7 @@
 //
 // Compile-time constants: OUT (1 whole numbers, 2 Elements, 4 codes, or 2 + 4), Q_OUT planes of
 // the codes, RESIDUAL and RELU (0 or 1), SIGNED (whether the top plane of the weights counts
-// negative), FEATURES of a tile, STAGED (whether outputs go by way of shared memory).
+// negative), FEATURES of a tile.
 
 struct Finish {
   const float* scale;        // [feature]
@@ -43,22 +43,14 @@ DEVICE void load_eight(float (&to)[8], const float* from) {
 
 // Stores 8 neighbouring whole numbers of a token from `feature` on, for all threads of a warp at once:
 // neighbours exchange halves, so that what a store writes is whole sectors of 32 bytes.
-DEVICE void store_whole(const int (&whole)[8], int token, int tokens, int feature,
-                        [[maybe_unused]] unsigned staged, const Finish& f) {
+DEVICE void store_whole(const int (&whole)[8], int token, int tokens, int feature, const Finish& f) {
+  const bool odd = threadIdx.x % 2 != 0;
   int4 low = {}, high = {};
   if (feature < f.features) {
     low = __ldg(reinterpret_cast<const int4*>(f.constants + feature));
     high = __ldg(reinterpret_cast<const int4*>(f.constants + feature) + 1);
   }
   const int constants[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#if STAGED
-  unsigned words[8];
-#pragma unroll
-  for (int i = 0; i < 8; ++i) words[i] = whole[i] + constants[i];
-  store_shared(staged, words);
-  store_shared(staged + 16, words + 4);
-#else
-  const bool odd = threadIdx.x % 2 != 0;
   unsigned left[4], right[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -71,37 +63,10 @@ DEVICE void store_whole(const int (&whole)[8], int token, int tokens, int featur
   int* const to = static_cast<int*>(f.out) + static_cast<long long>(token) * f.features + at;
   if (at < f.features) store_away(to, left);
   if (at + 8 < f.features) store_away(to + 8, right);
-#endif
 }
-
-// Outputs may be put together in shared memory, 8 rows of a warp at a time, so that the copy engine
-// takes whole rows out while the warp goes on.
-constexpr int OUTPUT_BYTES = OUT == 1 ? 4 : 2;
-constexpr int STAGED_ROWS = 8;
-constexpr int STAGED_PITCH = FEATURES * OUTPUT_BYTES + (OUT == 1 ? 16 : 64);  // spares bank conflicts
-
-#if STAGED
-DEVICE void wait_for_staging() {
-  if (threadIdx.x % 32 < STAGED_ROWS) wait_copied_out();
-  __syncwarp();
-}
-
-// Sends 8 rows of outputs of the tokens from `first` on.
-DEVICE void send_staged(unsigned staging, int first, int tokens, int feature, const Finish& f) {
-  const int lane = threadIdx.x % 32, token = first + lane;
-  show_to_tensor_cores();
-  __syncwarp();
-  if (lane >= STAGED_ROWS || token >= tokens) return;
-  const long long place = static_cast<long long>(token) * f.features + feature;
-  copy_out(static_cast<unsigned char*>(f.out) + place * OUTPUT_BYTES, staging + lane * STAGED_PITCH,
-           min(FEATURES, f.features - feature) * OUTPUT_BYTES);
-}
-#endif
 
 // Finishes 8 neighbouring outputs of a token from `feature` on; returns the sum of their codes.
-// `staged` is where they go in shared memory.
-DEVICE int finish(const int (&whole)[8], long long token, int feature,
-                  [[maybe_unused]] unsigned staged, const Finish& f) {
+DEVICE int finish(const int (&whole)[8], long long token, int feature, const Finish& f) {
   if (feature >= f.features) return 0;
   const long long place = token * f.features + feature;
   float number[8], scale[8], offset[8];
@@ -126,11 +91,7 @@ DEVICE int finish(const int (&whole)[8], long long token, int feature,
     unsigned words[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) words[i] = pack(number[2 * i], number[2 * i + 1]);
-#if STAGED
-    store_shared(staged, words);
-#else
     store_bytes<16>(static_cast<Element*>(f.out) + place, words);
-#endif
   }
   int total = 0;
   if constexpr ((OUT & 4) != 0) {
@@ -167,17 +128,13 @@ DEVICE void add_planes(int (&sum)[8], const int (*counts)[REGISTERS], int first_
 }
 
 // Finishes all outputs of a block of 16 tokens. `counts` holds X_PLANES planes of the tokens; its
-// columns hold W_PLANES planes of OUTPUTS weights side by side, the last negative or not; `sums` the tokens' sums of codes (lane / 4, and 8 rows further);
-// `staging` is the warp's place in shared memory.
+// columns hold W_PLANES planes of OUTPUTS weights side by side, the last negative or not; `sums` the tokens' sums of codes (lane / 4, and 8 rows further).
 template <int X_PLANES, int W_PLANES, bool NEGATIVE, int OUTPUTS, int REGISTERS>
 DEVICE void finish_block(const int (*counts)[REGISTERS], const int (&sums)[2], int first_token,
                          int tokens, int first_feature, int lane, int part,
-                         [[maybe_unused]] unsigned staging, const Finish& f) {
+                         const Finish& f) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-#if STAGED
-    wait_for_staging();
-#endif
     const int token = first_token + lane / 4 + 8 * half;
     int total = 0;
     if (OUT == 1 || token < tokens) {
@@ -195,18 +152,14 @@ DEVICE void finish_block(const int (*counts)[REGISTERS], const int (&sums)[2], i
 #pragma unroll
         for (int i = 0; i < 8; ++i)
           whole[i] = whole[i] * f.times_counts + f.times_sum * sums[half];
-        const int within = 32 * block + 8 * (lane % 4), feature = first_feature + within;
-        const unsigned staged = staging + lane / 4 * STAGED_PITCH + within * OUTPUT_BYTES;
+        const int feature = first_feature + 32 * block + 8 * (lane % 4);
         if constexpr (OUT == 1) {
-          store_whole(whole, token, tokens, feature, staged, f);
+          store_whole(whole, token, tokens, feature, f);
         } else {
-          total += finish(whole, token, feature, staged, f);
+          total += finish(whole, token, feature, f);
         }
       }
     }
-#if STAGED
-    send_staged(staging, first_token + 8 * half, tokens, first_feature, f);
-#endif
     if constexpr ((OUT & 4) != 0) {
       total += __shfl_xor_sync(~0u, total, 1);
       total += __shfl_xor_sync(~0u, total, 2);

@@ -126,24 +126,6 @@ DEVICE void copy_block_to(unsigned to, const void* from, int bytes, unsigned bar
       : "memory");
 }
 
-DEVICE void store_shared(unsigned to, const unsigned* words) {
-  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(words[0]), "r"(words[1]),
-               "r"(words[2]), "r"(words[3])
-               : "memory");
-}
-
-// Copies from shared to global memory, by the copy engine; the copies of a thread make one group.
-DEVICE void copy_out(void* to, unsigned from, int bytes) {
-  asm volatile(
-      "cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\n"
-      "cp.async.bulk.commit_group;" ::"l"(to),
-      "r"(from), "r"(bytes)
-      : "memory");
-}
-
-// Waits until what this thread copies out has been read.
-DEVICE void wait_copied_out() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
-
 // Makes what this thread wrote to shared memory visible to tensor cores and bulk copies.
 DEVICE void show_to_tensor_cores() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

@@ -116,10 +116,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int own_part = feature_tile * FEATURE_WARPS + feature_warp;
 #if PASSES > 1
     finish_block<1, 1, false, OWN>(run[block], code_sums, token, rows.count,
-                                   feature + feature_warp * OWN, lane, own_part, 0, finish_with);
+                                   feature + feature_warp * OWN, lane, own_part, finish_with);
 #else
     finish_block<Q, P, SIGNED, OWN>(counts + block * Q, code_sums, token, rows.count,
-                                    feature + feature_warp * OWN, lane, own_part, 0, finish_with);
+                                    feature + feature_warp * OWN, lane, own_part, finish_with);
 #endif
   }
 }

@@ -141,14 +141,12 @@ DEVICE void release(unsigned empty, int turn) {
   }
 }
 
-DEVICE void consume(unsigned stages, unsigned full, unsigned empty, unsigned begun,
-                    unsigned staging, const Rows& rows,
+DEVICE void consume(unsigned stages, unsigned full, unsigned empty, unsigned begun, const Rows& rows,
                     const Images& images, const Tiles& tiles, const Finish& f) {
   const int group = of_first_lane(threadIdx.x / 128 - 1);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const int sharer = PINGPONG ? 0 : group, turns = PASSES * tiles.depth;
   const int own = sharer * STRIPS * 64 * TILE_BYTES;
-  staging += (4 * group + warp) * STAGED_ROWS * STAGED_PITCH;
   Walk walk{tiles};
   int turn = 0, round = 0;
   if constexpr (PINGPONG) walk.skip(group), turn = group * turns;
@@ -196,16 +194,13 @@ DEVICE void consume(unsigned stages, unsigned full, unsigned empty, unsigned beg
     for (int s = 0; s < TOKEN_STRIPS; ++s) {
 #if PASSES > 1
       finish_block<1, 1, false, FEATURES>(run[s], code_sums[s], first + 64 * s, rows.count,
-                                          walk.feature(), lane, walk.part(), staging, f);
+                                          walk.feature(), lane, walk.part(), f);
 #else
       finish_block<Q, P, SIGNED, FEATURES>(counts + s * Q, code_sums[s], first + 64 * s, rows.count,
-                                           walk.feature(), lane, walk.part(), staging, f);
+                                           walk.feature(), lane, walk.part(), f);
 #endif
     }
   }
-#if STAGED
-  wait_for_staging();
-#endif
 }
 
 #if CLUSTER > 1
@@ -221,9 +216,9 @@ extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, 1) low_bit_pro
   const unsigned stages = (shared_address(memory) + 1023) & ~1023u;
   const unsigned full = shared_address(barriers), empty = full + 8 * STAGES;
   const unsigned begun = empty + 8 * STAGES;
-  const unsigned staging = stages + STAGES * STAGE_BYTES;
-  const unsigned windows = staging + STAGED * 4 * WARPGROUPS * STAGED_ROWS * STAGED_PITCH;
-  Corner* const corners = reinterpret_cast<Corner*>(memory + (windows - shared_address(memory)));
+  // Behind the stages: windows of images.
+  Corner* const corners = reinterpret_cast<Corner*>(memory + (stages - shared_address(memory)) +
+                                                    STAGES * STAGE_BYTES);
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < STAGES; ++stage) {
       start_barrier(full + 8 * stage, 128 + 1);
@@ -242,7 +237,7 @@ extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, 1) low_bit_pro
     produce(stages, full, empty, corners, rows, images, weights, all);
   } else {
     take_registers<CONSUMER_REGISTERS>();
-    consume(stages, full, empty, begun, staging, rows, images, all, finish_with);
+    consume(stages, full, empty, begun, rows, images, all, finish_with);
   }
   if constexpr (CLUSTER > 1) {
     __syncwarp();

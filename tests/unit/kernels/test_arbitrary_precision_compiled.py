@@ -48,7 +48,6 @@ def emulated(text: str) -> list[str]:
 def constants(tile: Tile, precision: Precision, case: tuple) -> dict[str, int]:  # type: ignore[type-arg]
     out, images, unit, residual = case[4:]
     own = {"OUT": out, "IMAGES": images, "UNIT": unit, "RESIDUAL": residual, "RELU": 1, "Q_OUT": 2}
-    own["STAGED"] = int(tile.staged and out != 4)
     return {**tile.defines(precision), **own}
 
 

@@ -32,7 +32,7 @@ from tests.emulator import Emulated, missing
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 WGMMA = Tile("wgmma", 64, 1, 2, 1, 3)
-TURNS = Tile("wgmma", 64, 1, 2, 1, 3, cluster=2, pingpong=True, staged=True)
+TURNS = Tile("wgmma", 64, 1, 2, 1, 3, cluster=2, pingpong=True)
 MMA = Tile("mma", 64, 2, 2, 1, 3)
 POISON = 0x5A
 
@@ -105,7 +105,6 @@ def test_packing(rows: int, k: int, bits: int, zero: int, dtype: torch.dtype, fo
         (Tile("wgmma", 64, 1, 2, 1, 4, pingpong=True), "w1a2", 150, 136, 2100, 0),
         (Tile("wgmma", 32, 2, 2, 1, 2, 2, True), "w1a1", 300, 72, 1100, 0),
         (Tile("wgmma", 32, 1, 2, 1, 3, 2, True), "w1a1", 100, 136, 5000, 0),
-        (Tile("wgmma", 32, 1, 2, 1, 3, 2, True, True), "w1a1", 300, 136, 3000, 0),
         (Tile("wgmma", 64, 1, 2, 1, 3, 2), "w2a1", 140, 72, 1100, 0),
         (MMA, "w1a2", 70, 72, 300, 0),
         (Tile("mma", 64, 1, 4, 2, 2), "w2a3", 70, 72, 1100, 2),
@@ -133,7 +132,6 @@ def test_whole_numbers(
 FAULTS = {
     "turns not waited for": ("if constexpr (PINGPONG) wait_for_turn(", "if (false) wait_for_turn("),
     "a stage given back before it is read": ("wait_products<1>();", ""),
-    "a row put where another is read": ("    wait_for_staging();", ""),
     "copies not waited for": ("arrive_when_copied(told);", "arrive(told);"),
     "weights for this block alone": ("bytes, full, EVERY_BLOCK", "bytes, full, 1 << skipped % 2"),
 }
@@ -152,7 +150,7 @@ def test_warpgroups_that_take_turns_and_share_weights(
     seed: int, fault: str | None, folder: Path
 ) -> None:
     rng = np.random.default_rng(seed)
-    tile, tokens, m, k = Tile("wgmma", 32, 1, 2, 1, 3, 2, True, True), 200, 72, 9000
+    tile, tokens, m, k = Tile("wgmma", 32, 1, 2, 1, 3, 2, True), 200, 72, 9000
     layer = linear_layer(rng, m, k, "w1a1", 0)
     codes = random_codes(rng, (tokens, k), 1)
     out = poisoned(tokens, m, dtype=torch.int32)
