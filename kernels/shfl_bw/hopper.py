@@ -38,7 +38,7 @@ def shfl_bw_hopper(
         y = run_spmm(features, images, added, out_features=out_features, activation=activation)
         if feature_major:
             return y if y.shape[1] == tokens else y[:, :tokens].contiguous()
-        turned = run_transpose(y)[:tokens]
+        turned = run_transpose(y, leaves=True)[:tokens]
     return turned if turned.shape[1] == out_features else turned[:, :out_features].contiguous()
 
 
@@ -87,7 +87,7 @@ def _batch_major(y: torch.Tensor, batch: int) -> torch.Tensor:
     """Undo it: return (b, c, h, w) without what was filled up."""
     *shape, filled = y.shape
     if y[0].numel() and y.numel() // filled % 8 == 0:
-        return run_transpose(y.view(-1, filled))[:batch].view(batch, *shape)
+        return run_transpose(y.view(-1, filled), leaves=True)[:batch].view(batch, *shape)
     return y[..., :batch].permute(3, 0, 1, 2).contiguous()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from kernels.shfl_bw.bundle import bundled
 from kernels.shfl_bw.plan import DEPTH
 from kernels.shfl_bw.window import Window
 
@@ -17,14 +18,15 @@ class Images:
     """A packed weight in tiles of 64 kept columns.
 
     Attributes:
-        panels: (tiles, rows, 64): the vectors as columns, rows filled up to a multiple of 64 and
-            columns to one of 64 with zeros; the 16-byte units of row r are permuted by XOR r % 8.
+        panels: (tiles, v, 64): the vectors as columns, filled up to a multiple of 64 columns with
+            zeros; the 16-byte units of row r are permuted by XOR r % 8.
         columns: (tiles * 64,), int32: the column of each, -1 where filled up.
         tiles: (groups + 1,), int32: where each group's tiles begin.
         order: (groups,), int32: groups, the longest first.
         rows: (groups * v,), int32: packed place to row, -1 for padding.
-        v: rows of a group.
+        v: rows of a group, 64 or 128; groups of fewer rows are bundled.
         vectors: kept columns of all groups together.
+        lengths: tiles of each group, known to the host.
     """
 
     panels: torch.Tensor
@@ -34,6 +36,7 @@ class Images:
     rows: torch.Tensor
     v: int
     vectors: int
+    lengths: tuple[int, ...]
 
     @property
     def groups(self) -> int:
@@ -45,26 +48,28 @@ def images_of(
     values: torch.Tensor, columns: torch.Tensor, offsets: torch.Tensor, rows: torch.Tensor
 ) -> Images:
     """Return packed tensors as images; see :class:`kernels.shfl_bw.packed.Packed`."""
+    values, columns, offsets, rows = bundled(values, columns, offsets, rows)
     v = values.shape[1]
     counts = (offsets[1:] - offsets[:-1]).long()
-    tiles = torch.cat([counts.new_zeros(1), (-(-counts // DEPTH)).cumsum(0)])
+    lengths = -(-counts // DEPTH)
+    tiles = torch.cat([counts.new_zeros(1), lengths.cumsum(0)])
     total = int(tiles[-1])
     groups = torch.arange(len(counts), device=values.device)
     group = groups.repeat_interleave(counts, output_size=len(columns))
     place = tiles[group] * DEPTH + torch.arange(len(columns), device=values.device) - offsets[group]
     filled = columns.new_full((total * DEPTH,), -1)
     filled[place] = columns
-    height = max(64, v)
-    vectors = values.new_zeros(total * DEPTH, height)
-    vectors[place, :v] = values
+    vectors = values.new_zeros(total * DEPTH, v)
+    vectors[place] = values
     return Images(
-        _swizzled(vectors.view(total, DEPTH, height).transpose(1, 2)),
+        _swizzled(vectors.view(total, DEPTH, v).transpose(1, 2)),
         filled,
         tiles.to(torch.int32),
         counts.argsort(descending=True, stable=True).to(torch.int32),
         rows,
         v,
         len(columns),
+        tuple(lengths.tolist()),
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from kernels.errors import NasError
 from kernels.jit import Kernel, compile_cuda, load, read_source
 from kernels.shfl_bw.activation import ACTIVATIONS
+from kernels.shfl_bw.dealing import deal
 from kernels.shfl_bw.images import Images, taps_of
 from kernels.shfl_bw.plan import Plan, choose
 from kernels.shfl_bw.remembered import PerTensor
@@ -21,6 +22,8 @@ SOURCES = Path(__file__).parent / "cuda"
 
 _NO_IMAGE = (1, 1, 1, 1, 1, 1, 0, 0)
 _TAPS = PerTensor[tuple[torch.Tensor, torch.Tensor]]()
+_DEALT = PerTensor[dict[tuple[object, ...], torch.Tensor]]()
+_MOST_DEALT = 1 << 14  # items; beyond, each block has many, and the order matters little
 
 
 def run_spmm(
@@ -79,22 +82,25 @@ def run_convolution(
     return y
 
 
-def run_transpose(x: torch.Tensor, filled: int | None = None) -> torch.Tensor:
+def run_transpose(
+    x: torch.Tensor, filled: int | None = None, *, leaves: bool = False
+) -> torch.Tensor:
     """Return x (rows, columns) as (columns, filled), zeros behind the rows.
 
     Args:
         x: 2-byte elements on a GPU, contiguous, columns a multiple of 8.
         filled: at least the rows, a multiple of 8; None takes the next one.
+        leaves: whether it is what a product wrote; else a product reads the result.
     """
     rows, columns = x.shape
     filled = -(-rows // 8) * 8 if filled is None else filled
     y = torch.empty(columns, filled, dtype=x.dtype, device=x.device)
     if y.numel():
         capability = torch.cuda.get_device_capability(x.device)
-        kernel = transpose_kernel(x.dtype, capability)
+        kernel = transpose_kernel(x.dtype, capability, leaves=leaves)
         grid = (-(-columns // 64), -(-filled // 64))
-        sizes = (rows, columns, columns, filled, filled)
-        kernel(grid, (256,), (x, y, *map(_int32, sizes)))
+        sizes = map(_int32, (rows, columns, columns, filled, filled))
+        kernel(grid[::-1] if leaves else grid, (256,), (x, y, *sizes), overlap=capability >= (9, 0))
     return y
 
 
@@ -133,13 +139,14 @@ def _launch(
     convolution = shifts is not None
     kernel = spmm_kernel(plan, x.dtype, capability, activation=activation, convolution=convolution)
     x_pitch = 0 if shifts is not None else x.shape[1]
-    tiles = plan.token_tiles(tokens)
-    order = int(plan.tokens_first)
-    sizes = (groups, tokens, tiles, plan.splits, order, x_pitch, tokens, *image)
-    tensors = (x, images.panels, columns, shifts, images.tiles, images.order, images.rows)
+    blocks = plan.items(groups, tokens)
+    grid = min(blocks, _blocks_at_once(kernel, plan, x.device))
+    items = _dealt(images, plan, tokens, grid // plan.cluster)
+    count = blocks // plan.cluster if items is None else len(items)
+    sizes = (groups, tokens, sum(images.lengths), plan.splits, count, x_pitch, tokens, *image)
+    tensors = (x, images.panels, columns, shifts, images.tiles, images.order, items, images.rows)
     arguments = (*tensors, bias, y, partial, *map(_int32, sizes))
-    grid = min(plan.items(groups, tokens), _blocks_at_once(kernel, plan, x.device))
-    kernel((grid,), (plan.threads,), arguments, shared_bytes=plan.shared_bytes)
+    kernel((grid,), (plan.threads,), arguments, shared_bytes=plan.shared_bytes, overlap=True)
     if partial is not None:
         reduce = reduce_kernel(x.dtype, capability, activation)
         counts = (plan.splits, packed_rows, tokens, tokens, tokens)
@@ -148,6 +155,31 @@ def _launch(
             (128,),
             (partial, images.rows, bias, y, *map(_int32, counts)),
         )
+
+
+def _dealt(images: Images, plan: Plan, tokens: int, workers: int) -> torch.Tensor | None:
+    """Return which cluster takes which item, None to let the kernel deal in turn.
+
+    The list is copied from the host once, which cannot be done while a graph is captured.
+    """
+    kept = _DEALT.get(images.tiles, None, dict)
+    key = (tokens, plan, workers)
+    if key not in kept:
+        many = plan.items(images.groups, tokens) // plan.cluster > _MOST_DEALT
+        if many or not plan.dealt or torch.cuda.is_current_stream_capturing():
+            return None
+        items = deal(
+            images.lengths,
+            tokens,
+            step=plan.tokens * plan.cluster,
+            width=plan.tokens,
+            splits=plan.splits,
+            workers=workers,
+        )
+        if len(kept) >= 64:
+            kept.clear()
+        kept[key] = torch.tensor(items, dtype=torch.int32).to(images.tiles.device)
+    return kept[key]
 
 
 def spmm_kernel(
@@ -170,9 +202,12 @@ def reduce_kernel(dtype: torch.dtype, capability: tuple[int, int], activation: s
     return _kernel("reduce.cu", "shfl_bw_reduce", pairs, dtype, capability)
 
 
-def transpose_kernel(dtype: torch.dtype, capability: tuple[int, int]) -> Kernel:
+def transpose_kernel(
+    dtype: torch.dtype, capability: tuple[int, int], *, leaves: bool = False
+) -> Kernel:
     """Return the kernel that transposes, compiled for a capability."""
-    return _kernel("transpose.cu", "shfl_bw_transpose", (), dtype, capability)
+    defines = (("LEAVES", 1),) if leaves else ()
+    return _kernel("transpose.cu", "shfl_bw_transpose", defines, dtype, capability)
 
 
 @lru_cache(maxsize=512)

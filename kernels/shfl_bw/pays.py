@@ -5,7 +5,7 @@ Estimates in microseconds, from measurements on one H100 (``docs/kernels.md``).
 
 from __future__ import annotations
 
-from kernels.shfl_bw.plan import choose, estimate
+from kernels.shfl_bw.plan import HEIGHTS, choose, estimate
 
 _SMS = 132
 _DENSE_FLOPS = 760e6  # a microsecond, of cuBLAS in half types; cuDNN's convolutions are slower
@@ -38,7 +38,9 @@ def refuses_cost(
         convolution: whether it gathers from images.
     """
     dense = _DENSE_START + 2.0 * groups * v * columns * tokens / _DENSE_FLOPS
-    kept = density * columns
+    bundle = max(1, HEIGHTS[0] // v)  # groups that go together, and what they keep of the columns
+    kept = columns * (1.0 - (1.0 - density) ** bundle)
+    groups, v = -(-groups // bundle), max(v, HEIGHTS[0])
     plan = choose(v, groups, kept, tokens, sms=_SMS, convolution=convolution)
     ours = estimate(plan, groups, kept, tokens, sms=_SMS)
     for elements in turned or ():

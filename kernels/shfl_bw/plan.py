@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
+from math import ceil
 
 VECTORS = (16, 32, 64, 128)
-"""Rows of a group that the kernel takes; fewer than 64 fill half or a quarter of a product."""
+"""Rows of a group that the kernels take; groups of fewer than 64 are bundled to 64."""
+
+HEIGHTS = (64, 128)
+"""Rows of a group as a kernel sees it."""
 
 DEPTH = 64
 """Kept columns of a tile."""
@@ -20,25 +24,21 @@ _PRODUCER_REGISTERS = 56  # 40 spilled
 _CONSUMER_REGISTERS = {(2, 1): 224, (1, 1): 224, (1, 2): 192}  # by warpgroups and blocks
 
 _COSTS = {
-    # V, columns, side by side, blocks, cluster: start, an output tile, 64 kept columns of one;
-    # microseconds, fitted to measurements on an H100 with all multiprocessors busy
-    (32, 256, 2, 1, 1): (3.5, 2.463, 1.218),
-    (32, 256, 2, 1, 2): (3.5, 2.463, 1.267),
-    (32, 128, 1, 2, 1): (3.5, 1.366, 0.944),
-    (32, 128, 1, 2, 2): (3.5, 1.366, 0.726),
-    (64, 256, 2, 1, 1): (3.02, 2.19, 1.454),
-    (64, 256, 2, 1, 2): (5.25, 1.761, 1.288),
-    (64, 128, 1, 2, 1): (3.17, 1.011, 0.829),
-    (64, 128, 1, 2, 2): (4.0, 0.933, 0.789),
-    (64, 128, 2, 1, 1): (3.87, 1.293, 0.792),
-    (64, 64, 1, 2, 1): (4.13, 0.519, 0.549),
-    (64, 64, 2, 1, 1): (4.38, 0.522, 0.574),
-    (128, 256, 1, 1, 1): (3.5, 2.463, 0.912),
-    (128, 256, 1, 1, 2): (3.5, 2.463, 0.996),
-    (128, 128, 1, 1, 1): (3.5, 1.731, 0.605),
-    (128, 64, 1, 1, 1): (3.5, 1.366, 0.432),
+    # V, columns, side by side, teams, blocks, cluster: start, an output tile, 64 kept columns of
+    # one; microseconds, fitted to measurements on an H100 with all multiprocessors busy
+    (64, 256, 2, 1, 1, 1): (2.54, 1.38, 1.0),
+    (64, 256, 2, 1, 1, 2): (3.3, 1.55, 1.02),
+    (64, 128, 1, 1, 2, 1): (2.5, 0.5, 0.67),
+    (64, 128, 1, 1, 2, 2): (3.36, 0.37, 0.656),
+    (64, 128, 2, 1, 1, 1): (3.6, 0.44, 0.651),
+    (64, 64, 1, 1, 2, 1): (2.6, 0.0, 0.539),
+    (64, 64, 2, 1, 1, 1): (3.9, 0.12, 0.456),
+    (128, 256, 1, 1, 1, 1): (2.5, 2.2, 0.82),
+    (128, 256, 1, 1, 1, 2): (3.3, 2.2, 0.9),
+    (128, 128, 1, 1, 1, 1): (2.5, 1.4, 0.5),
+    (128, 64, 1, 1, 1, 1): (2.5, 1.1, 0.38),
 }
-"""The plans to choose from and what they take; V = 16 takes what V = 32 does."""
+"""The plans to choose from and what they take."""
 
 _MOVED_BYTES = 2.7e6  # a microsecond
 _REDUCE = 3.0  # microseconds of a second launch
@@ -56,10 +56,8 @@ class Plan:
         cluster: blocks that share the panel.
         blocks: of a multiprocessor.
         splits: shares of the kept columns that are added by a second kernel.
-        counted: whether barriers see the copies land by themselves, and those who multiply fence;
-            else those who gather wait for them.
-        tokens_first: whether neighbouring blocks take the groups of a few tokens, so that these
-            stay in the L2 cache; else all tokens of a few groups.
+        teams: of warpgroups that take output tiles in turn.
+        dealt: whether tiles are dealt to blocks by their length, see ``dealing``; else in turn.
     """
 
     v: int
@@ -69,27 +67,27 @@ class Plan:
     cluster: int = 1
     blocks: int = 1
     splits: int = 1
-    counted: bool = True
-    tokens_first: bool = True
+    teams: int = 1
+    dealt: bool = True
 
     def __str__(self) -> str:
         ring = f"{self.width}x{self.side} ring {self.stages}"
         parts = [f"V{self.v} {ring} cluster {self.cluster}"]
         parts += ["two blocks"] if self.blocks > 1 else []
         parts += [f"split {self.splits}"] if self.splits > 1 else []
-        parts += [] if self.counted else ["waited for"]
-        parts += [] if self.tokens_first else ["groups first"]
+        parts += ["two teams"] if self.teams > 1 else []
+        parts += [] if self.dealt else ["in turn"]
         return ", ".join(parts)
 
     @property
     def strips(self) -> int:
         """Products of 64 rows below each other."""
-        return max(1, self.v // 64)
+        return self.v // 64
 
     @property
     def consumers(self) -> int:
         """Warpgroups that multiply."""
-        return self.strips * self.side
+        return self.strips * self.side * self.teams
 
     @property
     def tokens(self) -> int:
@@ -124,12 +122,12 @@ class Plan:
             "SIDE": self.side,
             "STAGES": self.stages,
             "CLUSTER": self.cluster,
+            "TEAMS": self.teams,
             "BLOCKS_PER_SM": self.blocks,
             "PRODUCER_REGISTERS": _PRODUCER_REGISTERS,
             "CONSUMER_REGISTERS": _CONSUMER_REGISTERS[self.consumers, self.blocks],
         }
-        found |= {"SPLIT": 1} if self.splits > 1 else {}
-        return found | ({"COUNTED": 1} if self.counted else {})
+        return found | ({"SPLIT": 1} if self.splits > 1 else {})
 
     def token_tiles(self, tokens: int) -> int:
         """Return how many output tiles lie side by side, a whole number of clusters."""
@@ -143,8 +141,8 @@ class Plan:
 
 def refuses_plan(plan: Plan) -> str | None:
     """Return why a plan cannot be compiled or launched, None if it can."""
-    if plan.v not in VECTORS:
-        return f"V must be one of {', '.join(map(str, VECTORS))}, not {plan.v}"
+    if plan.v not in HEIGHTS:
+        return f"a group has {' or '.join(map(str, HEIGHTS))} rows, not {plan.v}"
     if plan.width not in (64, 128, 256):
         return f"a product has 64, 128 or 256 columns, not {plan.width}"
     if (plan.consumers, plan.blocks) not in _CONSUMER_REGISTERS:
@@ -159,14 +157,17 @@ def refuses_plan(plan: Plan) -> str | None:
 
 
 def candidates(v: int) -> tuple[Plan, ...]:
-    """Return every plan worth timing for V, each with as many stages as fit."""
+    """Return every plan worth timing for groups of V rows, each with as many stages as fit."""
     found = []
-    for width, side, cluster, blocks in product((256, 128, 64), (1, 2), (1, 2, 4), (1, 2)):
-        plan = Plan(v, width, side, 2, cluster, blocks)
+    shapes = product((256, 128, 64), ((1, 1), (2, 1), (1, 2)), (1, 2), (1, 2))
+    for width, (side, teams), cluster, blocks in shapes:
+        plan = Plan(v, width, side, 2, cluster, blocks, teams=teams)
         if plan.consumers == blocks == 1:
             continue  # one warpgroup alone on a multiprocessor hides no epilogue
-        if cluster == 4 and width < 256:
+        if cluster > 1 and (width < 128 or (width == 128 and blocks == 1)):
             continue  # narrow tiles are for little work, and some multiprocessors fit no cluster
+        if teams > 1 and width == 64:
+            continue
         stages = (_SHARED_LIMIT // blocks - 1024) // (plan.slot_bytes + 16)
         plan = replace(plan, stages=min(8, stages))
         if refuses_plan(plan) is None:
@@ -180,7 +181,7 @@ def choose(
     """Return the plan that is expected to be fastest.
 
     Args:
-        v: rows of a group, among :data:`VECTORS`.
+        v: rows of a group, among :data:`HEIGHTS`.
         groups: of the weight.
         columns: mean number of columns that a group keeps.
         tokens: columns of the input.
@@ -197,8 +198,8 @@ def choose(
     return min(plans, key=lambda plan: estimate(plan, groups, columns, tokens, sms=sms))
 
 
-def _key(plan: Plan) -> tuple[int, int, int, int, int]:
-    return max(32, plan.v), plan.width, plan.side, plan.blocks, plan.cluster
+def _key(plan: Plan) -> tuple[int, int, int, int, int, int]:
+    return plan.v, plan.width, plan.side, plan.teams, plan.blocks, plan.cluster
 
 
 def _splits(plan: Plan, groups: int, columns: float, tokens: int, sms: int) -> Iterator[int]:
@@ -215,8 +216,9 @@ def estimate(plan: Plan, groups: int, columns: float, tokens: int, *, sms: int) 
     """Return the microseconds that are expected of a plan; see :func:`choose`."""
     start, item, tile = _COSTS[_key(plan)]
     clusters = sms * plan.blocks // plan.cluster
-    rounds = -(-plan.items(groups, tokens) // plan.cluster // clusters)
-    total = start + rounds * (item + tile * -(-columns // (DEPTH * plan.splits)))
+    rounds = plan.items(groups, tokens) / plan.cluster / clusters
+    rounds = 1.0 if rounds <= 1.0 else (rounds + ceil(rounds)) / 2  # dealing evens out a part
+    total = start + rounds * (item + tile * (columns / (DEPTH * plan.splits) + 0.5))
     if plan.splits == 1:
         return total
     return total + _REDUCE + 8.0 * plan.splits * groups * plan.v * tokens / _MOVED_BYTES

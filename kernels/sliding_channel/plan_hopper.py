@@ -15,7 +15,7 @@ TILE = 64
 
 _WARPGROUPS = 2
 _MOST_SUMS = 256  # of a pixel in one block: half the registers
-_MOST_STAGES = 12
+_LEAST_STAGES, _MOST_STAGES = 5, 12
 _BESIDE = 2048  # bytes of barriers, and what alignment may cost
 
 
@@ -64,6 +64,7 @@ def forward_plan(s: Structure, *, bias: bool = False, **chosen: int) -> Plan:
         "forward_hopper.cu",
         constants(s) | {"SPLIT": split, "BIAS": int(bias)},
         2 * s.c_out * s.width // split,
+        (s.c_in, s.c_out // split),
         {"CHANNELS": _channels(s.c_in)} | chosen,
     )
 
@@ -75,22 +76,35 @@ def input_gradient_plan(s: Structure, **chosen: int) -> Plan:
         "input_gradient_hopper.cu",
         constants(s) | {"SPLIT": _gradient_split(s), "CHUNK": s.chunk, "INVERSE": inverse},
         _gradient_bytes(s),
+        (s.c_out, s.c_in // _gradient_split(s)),
         {"CHANNELS": _gradient_channels(s)} | chosen,
     )
 
 
-def _plan(file: str, defines: dict[str, int], weights: int, chosen: dict[str, int]) -> Plan:
+def _plan(
+    file: str,
+    defines: dict[str, int],
+    weights: int,
+    sizes: tuple[int, int],
+    chosen: dict[str, int],
+) -> Plan:
+    """Share out the memory that bytes of weights leave; sizes are channels read and written."""
     stage = 2 * TILE * chosen["CHANNELS"]
     room = shared_limit(CAPABILITY) - _BESIDE - weights
+    results = _WARPGROUPS * TILE * (2 * sizes[1] + 64)
+    least = max(_LEAST_STAGES, sizes[0] // chosen["CHANNELS"] + 1) * stage
+    staged = chosen.get("STAGED", int(room - results >= least))
+    room -= results * staged
     stages = chosen.get("STAGES", min(_MOST_STAGES, room // stage))
     rest = {
         "WARPGROUPS": _WARPGROUPS,
         "WARPS": 4 * (_WARPGROUPS + 1),
+        "STAGED": staged,
         "STAGES": stages,
         "BLOCKS_PER_SM": 1,
         "PIXELS": TILE,
     }
-    shared = weights + stages * stage + _BESIDE
+    shared = weights + stages * stage + results * staged + _BESIDE
     return Plan(file, tuple(sorted((defines | rest | chosen).items())), shared)
 
 

@@ -26,6 +26,7 @@ class Settings:
         groups: queries' heads that share one head of keys and values.
         windows: tokens that attention looks back; 0: all.
         ratios: features between the projections of an MLP, over the width.
+        dropouts: shares of what a block adds that are zeroed in training.
     """
 
     widths: tuple[int, ...]
@@ -35,6 +36,7 @@ class Settings:
     groups: tuple[int, ...]
     windows: tuple[int, ...]
     ratios: tuple[float, ...]
+    dropouts: tuple[float, ...]
 
 
 BASE = Settings(
@@ -45,6 +47,7 @@ BASE = Settings(
     groups=(1, 2, 4),
     windows=(0, 32, 64),
     ratios=(2.0, 3.0, 4.0),
+    dropouts=(0.0, 0.1, 0.2),
 )
 SMALL = Settings(
     widths=(48, 64, 96, 128),
@@ -54,24 +57,26 @@ SMALL = Settings(
     groups=(1, 2),
     windows=(0, 16),
     ratios=(1.0, 2.0, 4.0),
+    dropouts=(0.0,),
 )
 
 
-@space("decoder-lm", version=1, reads="text")
+@space("decoder-lm", version=2, reads="text")
 def decoder_lm(
     choose: Chooser, data: DataSpec, settings: Settings = BASE, variants: bool = False
 ) -> Value:
     """Embedding, blocks of causal attention and MLP with the norm first, logits of each next token.
 
-    Choices for the whole: width, norm, learned or rotary positions, kind of MLP, tied embeddings;
-    for each block: heads, their size, how many share keys and values, window, MLP width; with
-    ``variants`` also by which variant the layers of each role are executed.
+    Choices for the whole: width, norm, learned or rotary positions, kind of MLP, tied embeddings,
+    dropout; for each block: heads, their size, how many share keys and values, window, MLP width;
+    with ``variants`` also by which variant the layers of each role are executed.
     """
     width = choose("width", settings.widths)
     norm = choose("norm", ("ln", "rms"))
     places = choose("positions", ("learned", "rotary"))
     kind = choose("mlp", tuple(MLP_KINDS))
     tied = choose("tied", (True, False))
+    dropout = choose("dropout", settings.dropouts)
     bias = norm == "ln"  # as GPT-2 has it; Llama's blocks have root-mean-square norms and no biases
     net = NetworkBuilder(data.input_shape, data.vocabulary)
     embedding = x = net.embedding(net.input, width)
@@ -90,15 +95,20 @@ def decoder_lm(
             theta=THETA if places == "rotary" else 0.0,
             bias=bias,
         )
-        x = net.add(x, y)
+        x = net.add(x, _dropped(net, y, dropout))
         hidden = int(width * block("ratio", settings.ratios))
-        x = net.add(x, net.mlp(net.norm(x, norm, name="norm2"), hidden, kind=kind, bias=bias))
+        y = net.mlp(net.norm(x, norm, name="norm2"), hidden, kind=kind, bias=bias)
+        x = net.add(x, _dropped(net, y, dropout))
     x = net.norm(x, norm)
     if tied:
         x = net.unembedding(x, embedding)
     else:
         x = net.linear(x, data.classes, bias=False, name="head")
     return choose_variants(choose, x) if variants else x
+
+
+def _dropped(net: NetworkBuilder, x: Value, share: float) -> Value:
+    return net.dropout(x, share) if share else x
 
 
 decoder_lm_variants = decoder_lm.preset("decoder-lm-variants", variants=True)

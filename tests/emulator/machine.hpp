@@ -57,7 +57,11 @@ struct Fiber {
   std::deque<std::vector<std::function<void()>>> copies;  // committed groups of copies
   std::vector<std::function<void()>> open;                // copies of the group being made
   std::deque<std::vector<std::function<void()>>> products;  // the same for products
+  std::deque<std::vector<std::function<void()>>> stores;  // the same to global memory
+  std::vector<std::function<void()>> open_stores;
   std::vector<std::function<void()>> begun;
+  std::vector<std::pair<unsigned, long>> unfenced;  // units that copies of its own wrote, and when
+  long fenced = 0;
 };
 
 inline Fiber* current = nullptr;
@@ -300,6 +304,8 @@ template <class T>
 T __ldg(const T* at) { return *at; }
 template <class T>
 T __ldcs(const T* at) { return *at; }
+template <class T>
+void __stcs(T* at, T value) { *at = value; }
 
 template <class To, class From>
 To same_bits(From from) {
@@ -313,6 +319,13 @@ inline int __float_as_int(float x) { return same_bits<int>(x); }
 inline float __uint_as_float(unsigned x) { return same_bits<float>(x); }
 inline float __int_as_float(int x) { return same_bits<float>(x); }
 inline float __int2float_rn(int x) { return static_cast<float>(x); }
+inline float __expf(float x) { return std::exp(x); }
+inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
+  const unsigned long long both = static_cast<unsigned long long>(high) << 32 | low;
+  unsigned bytes = 0;
+  for (int i = 0; i < 4; ++i) bytes |= (both >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
+  return bytes;
+}
 inline float __fmaf_rn(float a, float b, float c) { return std::fmaf(a, b, c); }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }

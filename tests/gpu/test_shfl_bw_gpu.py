@@ -112,6 +112,24 @@ def test_two_layers_folded() -> None:
     assert error(y, w2 @ exact + b2.double()[:, None]) < 2e-3
 
 
+def test_launches_that_overlap_wait_for_each_other() -> None:
+    pattern, weight = checks.uneven(256, 256, 64, (60, 64, 70))
+    images = images_of(*pack((weight / 8).half(), pattern).to("cuda").tensors())
+    x = normal(300, 256)
+
+    def chain(*, pause: bool) -> torch.Tensor:
+        h = launch.run_transpose(x)
+        for _ in range(12):
+            h = launch.run_spmm(h, images, None, out_features=256)
+            if pause:
+                torch.cuda.synchronize()
+        return launch.run_transpose(h, leaves=True)[:300]
+
+    first = chain(pause=True)
+    assert bool(first.isfinite().all())
+    assert all(torch.equal(chain(pause=False), first) for _ in range(20))
+
+
 @pytest.mark.parametrize("batch", [3, 64])
 @pytest.mark.parametrize("last", [False, True])
 def test_a_convolution(implementation: str, batch: int, last: bool) -> None:

@@ -145,10 +145,10 @@ def parse_text_options(reference: str, text: str) -> TextOptions:
 def read_text(name: str, path: Path, options: TextOptions) -> TextDataset:
     """Read a text file, or a folder with files for training, validation and test.
 
-    Of one file the last tenth validates, as is usual for tiny-shakespeare, and the tenth before it
-    is the test; the rest is trained on. A folder holds ``train*``, ``valid*`` and ``test*`` files.
-    Files end in ``.txt`` or ``.txt.gz`` and are UTF-8. Characters are those of all splits, pairs of
-    bytes are learned on the training split.
+    Of one file the last tenth validates and what is before it is trained on, as is usual for
+    tiny-shakespeare; the first tenth is the test. A folder holds ``train*``, ``valid*`` and
+    ``test*`` files. They end in ``.txt`` or ``.txt.gz`` and are UTF-8. Characters are those of all
+    splits, pairs of bytes are learned on the training split.
 
     Raises:
         NasError: a file cannot be read, or a split is too short for the context.
@@ -182,9 +182,8 @@ def _split(ids: Ids, context: int) -> TextSplit:
 
 
 def _one_file(text: str) -> dict[str, str]:
-    count = len(text)
-    test, validation = int(count * (1 - 2 * _TENTH)), int(count * (1 - _TENTH))
-    return {"train": text[:test], "validation": text[validation:], "test": text[test:validation]}
+    test, validation = int(len(text) * _TENTH), int(len(text) * (1 - _TENTH))
+    return {"train": text[test:validation], "validation": text[validation:], "test": text[:test]}
 
 
 def _folder(name: str, folder: Path) -> dict[str, str]:

@@ -2,9 +2,9 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-// The element type, and two values as elements.
+#include "instructions.cuh"
 
-#define DEVICE __device__ __forceinline__
+// The element type, and two values as elements.
 
 #ifdef BFLOAT
 typedef __nv_bfloat16 Element;

@@ -1,5 +1,4 @@
 #include "activation.cuh"
-#include "hopper.cuh"
 
 // Product of packed weights with feature-major input, y[row][n] = sum w[row][k] x[k][n], or the
 // convolution of (c, h, w, b) images as the same product. For Hopper.
@@ -7,26 +6,25 @@
 // A block multiplies the panel of one group (V rows, its kept columns) with the rows of x that the
 // panel keeps, TOKENS columns at a time. Four warps gather those rows to a ring of tiles with
 // 16-byte copies, in the order in which tensor cores read them; the panel's tile, packed as such
-// beforehand, comes by one bulk copy, shared by the blocks of a cluster. One or two warpgroups
-// multiply: below each other for V = 128, else side by side.
+// beforehand, comes by one bulk copy, shared by the blocks of a cluster. One or two warpgroups multiply: below each other for V = 128,
+// else side by side, or in two teams that take output tiles in turn: one multiplies while the other
+// writes.
 //
 // Barriers of a slot of the ring: `full` counts the 128 gathering threads and the bulk copy,
 // `empty` the multiplying warps of all blocks of the cluster.
 
 constexpr int DEPTH = 64;                       // kept columns of a tile
-constexpr int STRIPS = V > 64 ? V / 64 : 1;     // of 64 rows
-constexpr int CONSUMERS = STRIPS * SIDE;        // warpgroups that multiply
+constexpr int STRIPS = V / 64;                 // of 64 rows
+constexpr int TEAM = STRIPS * SIDE;             // warpgroups that multiply together
+constexpr int CONSUMERS = TEAM * TEAMS;
 constexpr int TOKENS = WIDTH * SIDE;            // columns of an output tile
 constexpr int THREADS = 128 * (1 + CONSUMERS);
 constexpr int PANEL_BYTES = STRIPS * 64 * DEPTH * 2;
 constexpr int GATHERED_BYTES = DEPTH * TOKENS * 2;
 constexpr int SLOT_BYTES = PANEL_BYTES + GATHERED_BYTES;
-#ifndef COUNTED
-constexpr int LAG = STAGES > 3 ? STAGES - 2 : 1;  // copies of so many tiles are under way
-#endif
 constexpr int ATOM_BYTES = DEPTH * 128;         // 64 columns of a gathered tile
 
-static_assert(V == 16 || V == 32 || V == 64 || V == 128, "rows of a group");
+static_assert(V == 64 || V == 128, "rows of a group");
 static_assert(CONSUMERS <= 2 && STAGES >= 2, "one or two warpgroups, a ring");
 
 struct Tensors {
@@ -36,6 +34,7 @@ struct Tensors {
   const int* shifts;           // of a convolution: vertical << 16 | horizontal shift of each tap
   const int* tiles;            // where each group's tiles begin
   const int* order;            // groups, longest first
+  const int4* items;           // dealt to clusters, see Item; or null
   const int* rows;             // packed place to row, -1 for none
   const float* bias;
   Element* y;
@@ -43,7 +42,7 @@ struct Tensors {
 };
 
 struct Sizes {
-  int groups, tokens, token_tiles, splits, tokens_first;
+  int groups, tokens, tiles, splits, items;
   int x_pitch, y_pitch;
 };
 
@@ -51,27 +50,44 @@ struct Image {
   int batch, height, width, out_width, stride_down, stride_across, pad_top, pad_left;
 };
 
-// One output tile's share of kept columns.
+// One output tile's share of kept columns, of `dealt`: the group, from bit 20 on the split; first token
+// of the cluster; the first tile and the one behind the last.
 struct Item {
-  int group, first_token, split, tile, end;
+  int group, split, first_token, tile, end;
 
-  DEVICE Item(int number, unsigned rank, const Tensors& t, const Sizes& sizes) {
-    const int supers = (sizes.token_tiles + CLUSTER - 1) / CLUSTER;
-    const int shares = sizes.groups * sizes.splits;
-    const int super = sizes.tokens_first ? number / shares : number % supers;
-    const int share = sizes.tokens_first ? number % shares : number / supers;
-    first_token = (super * CLUSTER + static_cast<int>(rank)) * TOKENS;
-    split = share % sizes.splits;
-    group = t.order[share / sizes.splits];
-    const int begin = t.tiles[group], count = t.tiles[group + 1] - begin;
-    tile = begin + count * split / sizes.splits;
-    end = begin + count * (split + 1) / sizes.splits;
-  }
+  DEVICE Item(const int4& dealt, int rank)
+      : group(dealt.x & 0xFFFFF), split(dealt.x >> 20), first_token(dealt.y + rank * TOKENS),
+        tile(dealt.z), end(dealt.w) {}
 };
 
-DEVICE int item_count(const Sizes& sizes) {
-  return (sizes.token_tiles + CLUSTER - 1) / CLUSTER * sizes.groups * sizes.splits;
-}
+// The items of a cluster one after the other; the next is read ahead.
+struct Walk {
+  int at, step;
+  int4 next;
+
+  DEVICE Walk(const Tensors& t, const Sizes& sizes)
+      : at(blockIdx.x / CLUSTER), step(gridDim.x / CLUSTER) {
+    next = read(t, sizes);
+  }
+  DEVICE bool over() const { return next.x < 0; }
+  DEVICE Item take(int rank, const Tensors& t, const Sizes& sizes) {
+    const Item item(next, rank);
+    at += step;
+    next = read(t, sizes);
+    return item;
+  }
+  // Where nothing was dealt: the longest groups of a few tokens first, then the next tokens.
+  DEVICE int4 read(const Tensors& t, const Sizes& sizes) const {
+    if (at >= sizes.items) return make_int4(-1, 0, 0, 0);
+    if (t.items != nullptr) return t.items[at];
+    const int each = sizes.groups * sizes.splits, share = at % each, split = share % sizes.splits;
+    const int group = t.order[share / sizes.splits], begin = t.tiles[group];
+    const int count = t.tiles[group + 1] - begin;
+    return make_int4(group | split << 20, at / each * CLUSTER * TOKENS,
+                     begin + count * split / sizes.splits,
+                     begin + count * (split + 1) / sizes.splits);
+  }
+};
 
 // A place in the ring, and how often it went round.
 struct Slot {
@@ -80,6 +96,11 @@ struct Slot {
 
   DEVICE void move() {
     if (++index == STAGES) index = 0, phase ^= 1;
+  }
+  DEVICE void skip(int count) {
+    index += count;
+    phase ^= index / STAGES & 1;
+    index %= STAGES;
   }
 };
 
@@ -129,14 +150,30 @@ struct Source {
   }
 };
 
-// Row r of a gathered tile is 128 bytes of each atom, its 16-byte units permuted by r % 8.
-DEVICE void gather_tile(unsigned to, int tile, const Source& source, int warp, int lane,
-                        const Tensors& t, const Sizes& sizes, const Image& image) {
-  const int* columns = t.columns + static_cast<long long>(tile) * DEPTH;
-  const int low = columns[lane], high = columns[lane + 32];
+// The kept columns of a tile, two a lane; read before there is room for what they name.
+struct Columns {
+  int tile = -1, low, high;
 #ifdef CONV
-  const int* shifts = t.shifts + static_cast<long long>(tile) * DEPTH;
-  const int low_shift = shifts[lane], high_shift = shifts[lane + 32];
+  int low_shift, high_shift;
+#endif
+
+  DEVICE void read(int wanted, int lane, const Tensors& t) {
+    if (wanted == tile) return;
+    tile = wanted;
+    const long long first = static_cast<long long>(tile) * DEPTH + lane;
+    low = t.columns[first], high = t.columns[first + 32];
+#ifdef CONV
+    low_shift = t.shifts[first], high_shift = t.shifts[first + 32];
+#endif
+  }
+};
+
+// Row r of a gathered tile is 128 bytes of each atom, its 16-byte units permuted by r % 8.
+// FULL says that all its columns exist.
+template <bool FULL>
+DEVICE void gather_tile(unsigned to, const Columns& columns, const Source& source, int warp,
+                        int lane, const Tensors& t, const Sizes& sizes, const Image& image) {
+#ifdef CONV
   const unsigned pitch = image.batch * 2;
 #else
   const unsigned pitch = sizes.x_pitch * 2;
@@ -148,98 +185,75 @@ DEVICE void gather_tile(unsigned to, int tile, const Source& source, int warp, i
   for (int turn = 0; turn < TURNS; ++turn) {
     constexpr int step = 4 * ROWS;  // rows of a turn
     const bool upper = step * turn >= 32;
-    const int column = __shfl_sync(~0u, upper ? high : low, step * turn % 32 + first);
+    const int column = __shfl_sync(~0u, upper ? columns.high : columns.low, step * turn % 32 + first);
     const unsigned offset = max(column, 0);
 #ifdef CONV
-    const int shift = __shfl_sync(~0u, upper ? high_shift : low_shift, step * turn % 32 + first);
+    const int shift = __shfl_sync(~0u, upper ? columns.high_shift : columns.low_shift,
+                                  step * turn % 32 + first);
 #endif
     const unsigned place = (target ^ step * turn % 8 << 4) + step * turn * 128;
 #pragma unroll
     for (int i = 0; i < COPIES; ++i) {
       const char* from = source.base[i] + static_cast<unsigned long long>(offset) * pitch;
-      bool valid = source.inside[i] && column >= 0;
+      bool valid = column >= 0;
 #ifdef CONV
       const unsigned row = source.top[i] + (shift >> 16), across = source.left[i] + (shift & 0xFFFF);
       valid = valid && row < static_cast<unsigned>(image.height) &&
               across < static_cast<unsigned>(image.width);
       from = valid ? from : reinterpret_cast<const char*>(t.x);
 #endif
-      copy_async(place + i * 4 * ATOM_BYTES, from, valid);
+      if (FULL || source.inside[i]) copy_async<16>(place + i * 4 * ATOM_BYTES, from, valid);
     }
   }
 }
 
-DEVICE void fetch_panel(const Ring& ring, int slot, int tile, unsigned rank, const Tensors& t) {
+DEVICE void fetch_panel(const Ring& ring, int slot, int tile, int rank, const Tensors& t) {
   const unsigned full = ring.full + slot * 8;
-  barrier_arrive_expecting(full, PANEL_BYTES);
+  arrive_expecting(full, PANEL_BYTES);
   constexpr unsigned share = PANEL_BYTES / CLUSTER;
   const unsigned char* from = reinterpret_cast<const unsigned char*>(t.panels) +
                               static_cast<long long>(tile) * PANEL_BYTES + rank * share;
   const unsigned to = ring.panel(slot) + rank * share;
   if constexpr (CLUSTER == 1)
-    copy_bulk(to, from, share, full);
+    copy_block(to, from, share, full);
   else
-    copy_bulk_multicast(to, from, share, full, (1 << CLUSTER) - 1);
+    copy_block_to(to, from, share, full, (1 << CLUSTER) - 1);
 }
 
 // The phase before the first counts as over: the ring starts empty.
 DEVICE void wait_for_room(const Ring& ring, const Slot& slot) {
-  barrier_wait(ring.empty + slot.index * 8, slot.phase ^ 1);
+  wait_barrier(ring.empty + slot.index * 8, slot.phase ^ 1);
 }
 
-#ifdef COUNTED
 // The barrier itself sees the copies land; those who multiply fence.
-DEVICE void produce(const Ring& ring, unsigned rank, int first, int step, const Tensors& t,
-                    const Sizes& sizes, const Image& image) {
+DEVICE void produce(const Ring& ring, int rank, const Tensors& t, const Sizes& sizes,
+                    const Image& image) {
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
   Slot slot;
-  for (int number = first; number < item_count(sizes); number += step) {
-    const Item item(number, rank, t, sizes);
+  Columns columns, ahead;
+  for (Walk walk(t, sizes); !walk.over();) {
+    const Item item = walk.take(rank, t, sizes);
     const Source source(item, lane, t, sizes, image);
+    const bool full = item.first_token + TOKENS <= sizes.tokens;
     for (int tile = item.tile; tile < item.end; ++tile) {
+      ahead.read(tile, lane, t);
+      columns = ahead;
+      const int after = tile + 1 < item.end ? tile + 1 : walk.over() ? tile : walk.next.z;
+      if (after < sizes.tiles) ahead.read(after, lane, t);
       wait_for_room(ring, slot);
       if (thread == 0) fetch_panel(ring, slot.index, tile, rank, t);
-      gather_tile(ring.gathered(slot.index), tile, source, warp, lane, t, sizes, image);
-      arrive_after_copies(ring.full + slot.index * 8);
+      const unsigned to = ring.gathered(slot.index);
+      if (full)
+        gather_tile<true>(to, columns, source, warp, lane, t, sizes, image);
+      else
+        gather_tile<false>(to, columns, source, warp, lane, t, sizes, image);
+      arrive_when_copied(ring.full + slot.index * 8);
       slot.move();
     }
   }
   commit_copies();
   wait_copies<0>();
 }
-#else
-DEVICE void produce(const Ring& ring, unsigned rank, int first, int step, const Tensors& t,
-                    const Sizes& sizes, const Image& image) {
-  const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
-  Slot slot, landed;
-  int pending = 0;
-  for (int number = first; number < item_count(sizes); number += step) {
-    const Item item(number, rank, t, sizes);
-    const Source source(item, lane, t, sizes, image);
-    for (int tile = item.tile; tile < item.end; ++tile) {
-      wait_for_room(ring, slot);
-      if (thread == 0) fetch_panel(ring, slot.index, tile, rank, t);
-      gather_tile(ring.gathered(slot.index), tile, source, warp, lane, t, sizes, image);
-      commit_copies();
-      slot.move();
-      if (pending == LAG) {
-        wait_copies<LAG>();
-        fence_for_tensor_cores();
-        barrier_arrive(ring.full + landed.index * 8);
-        landed.move();
-      } else {
-        ++pending;
-      }
-    }
-  }
-  wait_copies<0>();
-  fence_for_tensor_cores();
-  for (; pending > 0; --pending) {
-    barrier_arrive(ring.full + landed.index * 8);
-    landed.move();
-  }
-}
-#endif
 
 // Lanes of a quad hold neighbouring pairs of columns of four units of 8; afterwards each holds the
 // four pairs of one unit.
@@ -257,27 +271,41 @@ DEVICE void exchange_in_quads(unsigned (&words)[4], int lane) {
   }
 }
 
-// Writes a thread's sums: acc[4 j + 2 h + e] is row h * 8 and column 8 j + e of its own first.
-DEVICE void write_tile(float (&acc)[WIDTH / 2], const Item& item, int strip, int first_token,
-                       int warp, int lane, const Tensors& t, const Sizes& sizes) {
+// Where a thread's sums go: acc[4 j + 2 h + e] is row h * 8 and column 8 j + e of its own first.
+struct Target {
+  int packed[2], row[2];
+  float bias[2];
+
+  DEVICE Target(const Item& item, int strip, int warp, int lane, const Tensors& t) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      packed[h] = item.group * V + strip * 64 + warp * 16 + h * 8 + lane / 4;
+#ifndef SPLIT
+      row[h] = t.rows[packed[h]];
+      bias[h] = t.bias != nullptr && row[h] >= 0 ? t.bias[row[h]] : 0.0f;
+#endif
+    }
+  }
+};
+
+DEVICE void write_tile(float (&acc)[WIDTH / 2], const Item& item, const Target& target,
+                       int first_token, int lane, const Tensors& t, const Sizes& sizes) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    const int place = strip * 64 + warp * 16 + h * 8 + lane / 4;
-    const bool real = V >= 64 || place < V;
-    const int packed = item.group * V + (real ? place : 0);
 #ifdef SPLIT
-    float* to = t.partial +
-                (static_cast<long long>(item.split) * sizes.groups * V + packed) * sizes.y_pitch;
+    const long long packed =
+        static_cast<long long>(item.split) * sizes.groups * V + target.packed[h];
+    float* to = t.partial + packed * sizes.y_pitch;
 #pragma unroll
     for (int j = 0; j < WIDTH / 8; ++j) {
       const int token = first_token + 8 * j + 2 * (lane % 4);
-      if (real && token < sizes.tokens)
+      if (token < sizes.tokens)
         *reinterpret_cast<float2*>(to + token) =
             make_float2(acc[4 * j + 2 * h], acc[4 * j + 2 * h + 1]);
     }
 #else
-    const int row = real ? t.rows[packed] : -1;
-    const float bias = t.bias != nullptr && row >= 0 ? t.bias[row] : 0.0f;
+    const int row = target.row[h];
+    const float bias = target.bias[h];
     Element* to = t.y + static_cast<long long>(row < 0 ? 0 : row) * sizes.y_pitch;
 #pragma unroll
     for (int j = 0; j < WIDTH / 8; j += 4) {
@@ -297,48 +325,80 @@ DEVICE void write_tile(float (&acc)[WIDTH / 2], const Item& item, int strip, int
 
 DEVICE void release(const Ring& ring, int slot, int lane) {
   if constexpr (CLUSTER == 1) {
-    if (lane == 0) barrier_arrive(ring.empty + slot * 8);
+    if (lane == 0) arrive(ring.empty + slot * 8);
   } else {
-    if (lane < CLUSTER) barrier_arrive_remote(ring.empty + slot * 8, lane);
+    if (lane < CLUSTER) arrive_at(ring.empty + slot * 8, lane);
   }
 }
 
-DEVICE void consume(const Ring& ring, unsigned rank, int first, int step, const Tensors& t,
-                    const Sizes& sizes) {
+// Teams multiply in turn: whose turn it is waits for the other to have begun its last tile.
+DEVICE void wait_for_turn(int team) {
+  if (team == 0)
+    wait_for_group<2, 256 * TEAM>();
+  else
+    wait_for_group<3, 256 * TEAM>();
+}
+
+DEVICE void tell_team(int team) {
+  if (team == 0)
+    tell_group<2, 256 * TEAM>();
+  else
+    tell_group<3, 256 * TEAM>();
+}
+
+DEVICE void consume(const Ring& ring, int rank, const Tensors& t, const Sizes& sizes) {
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
-  const int consumer = threadIdx.x / 128 - 1;
-  const int strip = consumer / SIDE, side = consumer % SIDE;
+  const int consumer = threadIdx.x / 128 - 1, team = consumer / TEAM;
+  const int strip = consumer % TEAM / SIDE, side = consumer % SIDE;
   const unsigned panel_offset = strip * (64 * DEPTH * 2);
   const unsigned side_offset = side * (WIDTH / 64) * ATOM_BYTES;
   Slot slot;
-  for (int number = first; number < item_count(sizes); number += step) {
-    const Item item(number, rank, t, sizes);
+  int turn = 0;
+  Walk walk(t, sizes);
+  if (TEAMS > 1 && team == 1 && !walk.over()) tell_team(0);
+  for (; !walk.over(); turn ^= TEAMS - 1) {
+    const Item item = walk.take(rank, t, sizes);
+    if (turn != team) {
+      slot.skip(item.end - item.tile);
+      continue;
+    }
+    if (TEAMS > 1) wait_for_turn(team);
+    const int first_token = item.first_token + side * WIDTH;
+    const Target target(item, strip, warp, lane, t);
     float acc[WIDTH / 2];
 #pragma unroll
     for (int i = 0; i < WIDTH / 2; ++i) acc[i] = 0.0f;
-    int before = -1;
+    int before = -1, tile = item.tile;
+    if (first_token >= sizes.tokens) {  // nothing of it exists
+      for (; tile < item.end; ++tile) {
+        wait_barrier(ring.full + slot.index * 8, slot.phase);
+        release(ring, slot.index, lane);
+        slot.move();
+      }
+    }
 #pragma unroll 1
-    for (int tile = item.tile; tile < item.end; ++tile) {
-      barrier_wait(ring.full + slot.index * 8, slot.phase);
-#ifdef COUNTED
-      fence_for_tensor_cores();
-#endif
-      const unsigned long long left = describe(ring.panel(slot.index) + panel_offset, 16, 1024);
+    for (; tile < item.end; ++tile) {
+      wait_barrier(ring.full + slot.index * 8, slot.phase);
+      show_to_tensor_cores();
+      const unsigned long long left = matrix_tile(ring.panel(slot.index) + panel_offset);
       const unsigned long long right =
-          describe(ring.gathered(slot.index) + side_offset, ATOM_BYTES, 1024);
-      products_begin();
+          matrix_tile_across(ring.gathered(slot.index) + side_offset, ATOM_BYTES);
+      begin_products();
 #pragma unroll
       for (int k = 0; k < DEPTH / 16; ++k)
-        multiply(acc, left + k * (32 >> 4), right + k * (16 * 128 >> 4));
-      products_commit();
-      products_wait<1>();  // those of the tile before are done
+        warpgroup_product_across(acc, left + k * (32 >> 4), right + k * (16 * 128 >> 4));
+      commit_products();
+      wait_products<1>();  // those of the tile before are done
       if (before >= 0) release(ring, before, lane);
       before = slot.index;
       slot.move();
     }
-    products_wait<0>();
+    // Not earlier: a team that waited for a slot that the other's tiles have yet to fill would take
+    // their barrier's phase for its own.
+    if (TEAMS > 1 && !walk.over()) tell_team(team ^ 1);
+    wait_products<0>();
     if (before >= 0) release(ring, before, lane);
-    write_tile(acc, item, strip, item.first_token + side * WIDTH, warp, lane, t, sizes);
+    write_tile(acc, item, target, first_token, lane, t, sizes);
   }
 }
 
@@ -348,34 +408,35 @@ __cluster_dims__(CLUSTER, 1, 1)
 #endif
 __launch_bounds__(THREADS, BLOCKS_PER_SM)
     shfl_bw_spmm(const Element* x, const Element* panels, const int* columns, const int* shifts,
-                 const int* tiles, const int* order, const int* rows,
+                 const int* tiles, const int* order, const int4* items, const int* rows,
                  const float* bias, Element* y, float* partial, int groups, int tokens,
-                 int token_tiles, int splits, int tokens_first, int x_pitch, int y_pitch, int batch, int height,
-                 int width, int out_width, int stride_down, int stride_across, int pad_top,
-                 int pad_left) {
-  const Tensors t{x, panels, columns, shifts, tiles, order, rows, bias, y, partial};
-  const Sizes sizes{groups, tokens, token_tiles, splits, tokens_first, x_pitch, y_pitch};
+                 int all_tiles, int splits, int item_count, int x_pitch, int y_pitch, int batch,
+                 int height, int width, int out_width, int stride_down, int stride_across,
+                 int pad_top, int pad_left) {
+  const Tensors t{x, panels, columns, shifts, tiles, order, items, rows, bias, y, partial};
+  const Sizes sizes{groups, tokens, all_tiles, splits, item_count, x_pitch, y_pitch};
   const Image image{batch, height, width, out_width, stride_down, stride_across, pad_top, pad_left};
   const Ring ring(shared_address(dynamic_shared()));
-  const unsigned rank = CLUSTER > 1 ? cluster_rank() : 0;
+  const int rank = CLUSTER > 1 ? cluster_rank() : 0;
+  let_next_start();
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < STAGES; ++slot) {
-      barrier_init(ring.full + slot * 8, 128 + 1);
-      barrier_init(ring.empty + slot * 8, 4 * CONSUMERS * CLUSTER);
+      start_barrier(ring.full + slot * 8, 128 + 1);
+      start_barrier(ring.empty + slot * 8, 4 * TEAM * CLUSTER);
     }
-    barrier_inits_visible();
+    publish_barriers();
   }
   if constexpr (CLUSTER > 1)
-    cluster_sync();
+    meet_cluster();
   else
     __syncthreads();
-  const int first = blockIdx.x / CLUSTER, step = gridDim.x / CLUSTER;
+  wait_for_previous();
   if (threadIdx.x < 128) {
     give_registers<PRODUCER_REGISTERS>();
-    produce(ring, rank, first, step, t, sizes, image);
+    produce(ring, rank, t, sizes, image);
   } else {
     take_registers<CONSUMER_REGISTERS>();
-    consume(ring, rank, first, step, t, sizes);
+    consume(ring, rank, t, sizes);
   }
-  if constexpr (CLUSTER > 1) cluster_sync();  // no block leaves while others write to it
+  if constexpr (CLUSTER > 1) meet_cluster();  // no block leaves while others write to it
 }

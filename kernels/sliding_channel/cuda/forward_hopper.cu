@@ -76,12 +76,10 @@ DEVICE float sum_of(const Sums (&sums)[PERIOD], int unit, int element, int half)
   return sums[element % PERIOD][unit * tiles + q / 2][2 * half + q % 2];
 }
 
-DEVICE void store(const Sums (&sums)[PERIOD], unsigned char* y, int left) {
-  const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane / 4;
+DEVICE void store(const Sums (&sums)[PERIOD], const Results<Q * PERIOD * 2, COUT * 2>& results) {
+  results.begin();
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    if (row + 8 * half >= left) continue;
-    unsigned char* const to = y + (row + 8 * half) * (COUT * 2) + lane % 4 * 16;
+  for (int half = 0; half < 2; ++half)
 #pragma unroll
     for (int unit = 0; unit < Q * PERIOD / 32; ++unit) {
       unsigned words[4];
@@ -89,9 +87,9 @@ DEVICE void store(const Sums (&sums)[PERIOD], unsigned char* y, int left) {
       for (int i = 0; i < 4; ++i)
         words[i] = to_halves<false>(sum_of(sums, unit, 2 * i, half),
                                     sum_of(sums, unit, 2 * i + 1, half));
-      store_bytes<16>(to + unit * 64, words);
+      results.put(half, unit, words);
     }
-  }
+  results.end();
 }
 
 // Starts sums at the bias of their outputs.
@@ -131,8 +129,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       Sums sums[PERIOD];
       if constexpr (BIAS) start(sums, bias);
       multiply_parts<0>(sums, shared, slot);
-      store(sums, y + (tile * TILE * COUT + blockIdx.y * (Q * PERIOD)) * 2,
-            pixels_left(tile, pixels));
+      store(sums, {y + (tile * TILE * COUT + blockIdx.y * (Q * PERIOD)) * 2,
+                   pixels_left(tile, pixels), shared.results});
     }
+    wait_stores<0>();
   }
 }

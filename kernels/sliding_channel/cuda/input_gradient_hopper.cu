@@ -20,6 +20,7 @@ constexpr int PARTS = COUT / CHANNELS;     // stages a tile
 constexpr int STEP = 16 * PERIOD;          // outputs that hold 16 of each window
 constexpr int UNITS = PERIOD / 2;          // of 8 outputs, a thread's of a step and pixel
 constexpr int COLUMNS = MEMBERS * Q;       // of a chunk's weights
+constexpr int AHEAD = PERIOD < 8 ? 2 : 1;  // steps whose outputs fit in registers
 constexpr int CHUNK_BYTES = CHUNK * COLUMNS * 2;
 constexpr int WEIGHT_BYTES = OWN * CHUNK_BYTES;
 static_assert(STAGES > PARTS * (WARPGROUPS - 1), "no wait for the round after the next");
@@ -72,7 +73,7 @@ DEVICE void multiply(Sums (&sums)[OWN], const Pairs& pairs, unsigned weights, in
 
 template <int S>
 DEVICE void multiply_tile(Sums (&sums)[OWN], const Shared& shared, int slot) {
-  Pairs pairs[2];
+  Pairs pairs[AHEAD];
 #pragma unroll
   for (int own = 0; own < OWN; ++own) hold(sums[own]);
 #pragma unroll
@@ -82,11 +83,11 @@ DEVICE void multiply_tile(Sums (&sums)[OWN], const Shared& shared, int slot) {
 #pragma unroll
     for (int step = 0; step < CHANNELS / STEP; ++step) {
       const int number = part * (CHANNELS / STEP) + step;
-      pair_up(pairs[number % 2], stage, step);
+      pair_up(pairs[number % AHEAD], stage, step);
       begin_products();
-      multiply<S>(sums, pairs[number % 2], shared.weights, 16 * number, number == 0);
+      multiply<S>(sums, pairs[number % AHEAD], shared.weights, 16 * number, number == 0);
       commit_products();
-      wait_products<1>();
+      wait_products<AHEAD - 1>();
     }
     __syncwarp();
     shared.give_back(place);
@@ -97,12 +98,10 @@ DEVICE void multiply_tile(Sums (&sums)[OWN], const Shared& shared, int slot) {
 }
 
 // Four neighbouring columns of eight hold, at a thread's places, 8 neighbouring channels.
-DEVICE void store(const Sums (&sums)[OWN], unsigned char* dx, int left) {
-  const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane / 4;
+DEVICE void store(const Sums (&sums)[OWN], const Results<OWN * CHUNK * 2, CIN * 2>& results) {
+  results.begin();
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    if (row + 8 * half >= left) continue;
-    unsigned char* const to = dx + (row + 8 * half) * (CIN * 2) + lane % 4 * 16;
+  for (int half = 0; half < 2; ++half)
 #pragma unroll
     for (int unit = 0; unit < OWN * CHUNK / 32; ++unit) {
       const int own = unit / (CHUNK / 32), column = unit % (CHUNK / 32) * 4;
@@ -111,9 +110,9 @@ DEVICE void store(const Sums (&sums)[OWN], unsigned char* dx, int left) {
       for (int i = 0; i < 4; ++i)
         words[i] = to_halves<false>(sums[own][column + i][2 * half],
                                     sums[own][column + i][2 * half + 1]);
-      store_bytes<16>(to + unit * 64, words);
+      results.put(half, unit, words);
     }
-  }
+  results.end();
 }
 
 template <int S>
@@ -125,8 +124,10 @@ DEVICE void walk(const Shared& shared, unsigned char* dx, long long pixels) {
        tile += WARPGROUPS * static_cast<long long>(gridDim.x), slot += WARPGROUPS * PARTS) {
     Sums sums[OWN];
     multiply_tile<S>(sums, shared, slot);
-    store(sums, dx + (tile * TILE * CIN + S * (OWN * CHUNK)) * 2, pixels_left(tile, pixels));
+    store(sums, {dx + (tile * TILE * CIN + S * (OWN * CHUNK)) * 2, pixels_left(tile, pixels),
+                 shared.results});
   }
+  wait_stores<0>();
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)

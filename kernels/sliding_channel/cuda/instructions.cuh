@@ -100,6 +100,27 @@ DEVICE void copy_block(unsigned to, const void* from, int bytes, unsigned barrie
       : "memory");
 }
 
+DEVICE void write_unit(unsigned address, const unsigned* words) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(words[0]),
+               "r"(words[1]), "r"(words[2]), "r"(words[3])
+               : "memory");
+}
+
+// Copies from shared to global memory, in groups of this thread.
+DEVICE void store_block(void* to, unsigned from, int bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from),
+               "r"(bytes)
+               : "memory");
+}
+
+DEVICE void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+
+// Waits until the shared memory of all groups but PENDING may be written again.
+template <int PENDING>
+DEVICE void wait_stores() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(PENDING) : "memory");
+}
+
 template <int REGISTERS>
 DEVICE void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));

@@ -7,7 +7,7 @@
 // stores.
 //
 // Compile-time constants, see plan.py: CHANNELS, STAGES, WARPGROUPS (that multiply), SPLIT (blocks
-// that share what is written for a pixel).
+// that share what is written for a pixel), STAGED (whether results leave through shared memory).
 
 constexpr int TILE = 64;
 constexpr int THREADS = 128 * (WARPGROUPS + 1);
@@ -26,7 +26,7 @@ struct Place {
 };
 
 struct Shared {
-  unsigned weights, stages, full, empty, loaded;
+  unsigned weights, stages, full, empty, loaded, results;
 
   // Swizzling goes by address.
   DEVICE Shared(unsigned start, int weight_bytes)
@@ -34,7 +34,8 @@ struct Shared {
         stages(weights + weight_bytes),
         full(stages + STAGES * STAGE_BYTES),
         empty(full + 8 * STAGES),
-        loaded(empty + 8 * STAGES) {}
+        loaded(empty + 8 * STAGES),
+        results((loaded + 8 + 127) / 128 * 128) {}
 
   // All threads call it first.
   DEVICE void begin() const {
@@ -96,3 +97,47 @@ DEVICE void load_tiles(const Shared& shared, const unsigned char* x, long long p
     }
   }
 }
+
+// Where a warp's 16 pixels of a tile go, BYTES of each, WHOLE apart. With STAGED they lie in shared
+// memory first, from where the copy engine takes whole rows; 64 bytes between rows keep the units
+// that a warp writes at once in different banks.
+template <int BYTES, int WHOLE>
+struct Results {
+  static constexpr int PITCH = BYTES + 64;
+
+  unsigned char* to;  // the first of the warp's pixels
+  int left;           // pixels there are
+  unsigned staging;
+
+  DEVICE Results(unsigned char* tile, int left_, unsigned results)
+      : to(tile + threadIdx.x % 128 / 32 * 16 * WHOLE),
+        left(left_ - threadIdx.x % 128 / 32 * 16),
+        staging(results + threadIdx.x / 32 * 16 * PITCH) {}
+
+  DEVICE void begin() const {
+    if constexpr (STAGED) {
+      wait_stores<0>();
+      __syncwarp();
+    }
+  }
+
+  // The unit of 8 elements at 64 * `place` bytes, for the half-th 8 pixels.
+  DEVICE void put(int half, int place, const unsigned (&words)[4]) const {
+    const int lane = threadIdx.x % 32, row = lane / 4 + 8 * half, at = place * 64 + lane % 4 * 16;
+    if constexpr (STAGED) {
+      write_unit(staging + row * PITCH + at, words);
+    } else if (row < left) {
+      store_bytes<16>(to + row * WHOLE + at, words);
+    }
+  }
+
+  DEVICE void end() const {
+    if constexpr (STAGED) {
+      const int lane = threadIdx.x % 32;
+      show_to_tensor_cores();
+      __syncwarp();
+      if (lane < min(16, left)) store_block(to + lane * WHOLE, staging + lane * PITCH, BYTES);
+      commit_stores();
+    }
+  }
+};

@@ -83,3 +83,14 @@ class Domain(Protocol):
             columns: of the questions that the points to compare with answered.
         """
         ...
+
+
+def allowed_sample(domain: Domain, least: int) -> list[Point]:
+    """Return the sample points that are not known to violate a constraint; all if those are few.
+
+    Args:
+        domain: what points are.
+        least: so many are not few.
+    """
+    allowed = [point for point in domain.sample_points if point.allowed]
+    return allowed if len(allowed) >= least else list(domain.sample_points)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import moocore
 import numpy as np
 import numpy.typing as npt
 
 from studies.metrics import Direction
-from studies.samplers.ehvi.domain import Domain, Point
+from studies.samplers.ehvi.domain import Domain, Point, allowed_sample
 from studies.samplers.ehvi.model import Known
 from studies.samplers.ehvi.scale import Scale
 from studies.samplers.protocol import Lesson
@@ -173,7 +174,21 @@ class Memory:
         return best(values, np.array(violations), count)
 
     def _scale(self, rows: Sequence[Array]) -> Scale | None:
-        return Scale.of(np.array(rows), np.array(self._first)) if rows else None
+        return Scale.of(np.array(rows), self._sample()) if rows else None
+
+    def _sample(self) -> Array:
+        """Return figures of points that were not chosen for being good, (n, objectives).
+
+        NaN where one is not known. Objectives that are free are known of many points; of others
+        there are the first lessons.
+        """
+        free = self._free
+        paid = np.where(np.isfinite(free).all(axis=0), np.nan, np.array(self._first))
+        return np.vstack([free, paid])
+
+    @cached_property
+    def _free(self) -> Array:
+        return np.array([point.known for point in allowed_sample(self._domain, FIRST)])
 
     def _point(self, lesson: Lesson) -> Point | None:
         if lesson.key not in self._points:

@@ -26,6 +26,8 @@ _TIE = 1e-9
 """Weight of good predictions where no point is expected to make the front grow."""
 _BARRED = 1e-9
 """Weight of points that are known to violate a constraint, where there are no others."""
+_FAR = 4.0
+"""Violations up to which differences count alike, in usual ones."""
 _LIKELY = 0.5
 """Chance of keeping the constraints from which a waiting point is counted in the front."""
 
@@ -72,11 +74,11 @@ class Known:
 def _near_bound(violations: Array) -> Array:
     """Take violations (n,) to a scale on which differences near the bound count most.
 
-    It is linear up to a usual violation and logarithmic beyond: were the largest its unit, all
+    It is linear up to a few usual violations and logarithmic beyond: were the largest its unit, all
     points near the bound would look alike.
     """
     usual = float(np.nanmedian(np.abs(violations)))
-    return np.arcsinh(violations / (usual or 1.0))
+    return np.arcsinh(violations / (_FAR * usual or 1.0))
 
 
 def find_parameters(domain: Domain, known: Known) -> dict[str, Array]:
@@ -149,6 +151,8 @@ class Outlook:
             paid = np.isnan(free[:, number])
             if paid.any():
                 expected, spread = belief.predict(across, own)
+                # The front is made of figures as they turned out, with their noise.
+                spread = np.hypot(spread, belief.process.noise)
                 mean[paid, number], deviation[paid, number] = expected[paid], spread[paid]
         return mean, deviation, self._chance(points, across, own)
 

@@ -152,6 +152,11 @@ class Process:
         solved = cho_solve((root, True), (figures - mean) / deviation)
         return cls(parameters, mean, deviation, root, solved)
 
+    @property
+    def noise(self) -> float:
+        """Deviation of the figures' noise."""
+        return self.deviation * float(np.exp(0.5 * self.parameters[-1]))
+
     def predict(self, pairs: Pairs, squares: Array) -> tuple[Array, Array]:
         """Return mean and deviation of the figures of other points, noise left out.
 

@@ -11,16 +11,19 @@ Array = npt.NDArray[np.float64]
 
 REACH = 4.0
 """The reference point, in spans from the best: what is worse than it is of no interest."""
-_BEYOND = 0.5
-"""How far beyond the reference a figure can appear, as a share of the reach."""
+_BEYOND = 1.5
+"""How far beyond the reference a figure can appear, as a share of the reach.
+
+With less, all that is bad looks equally bad, and a process is too sure that what lies near it is.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
     """Takes objectives, to be made small, to the logarithm of their distance from the best.
 
-    A span is the distance from the best known figure to the median of the first, which were not
-    chosen for being good. On this scale the best is 0, a span is ln 2, and what is far worse than
+    A span is the distance from the best known figure to the median of points that were not chosen
+    for being good. On this scale the best is 0, a span is ln 2, and what is far worse than
     the reference is cut off softly. It is the same whatever units and offsets objectives have.
 
     Attributes:
@@ -37,11 +40,12 @@ class Scale:
 
         Args:
             values: (n, m), all known figures, at least one.
-            sample: (k, m), the first of them, at least one.
+            sample: (k, m), figures of points that were not chosen for being good; NaN where one is
+                not known, at least one of each objective.
         """
         best = values.min(axis=0)
-        span = np.median(sample, axis=0) - best
-        wide = np.maximum(sample.max(axis=0), values.max(axis=0)) - best
+        span = np.nanmedian(sample, axis=0) - best
+        wide = np.maximum(np.nanmax(sample, axis=0), values.max(axis=0)) - best
         span = np.where(span > 1e-12 * (1 + np.abs(best)), span, wide / REACH)
         return cls(best, np.where(span > 0, span, 1.0))
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import cache
 from random import Random
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 
 from studies.metrics import Direction
 from studies.samplers.ehvi.answers import columns_of
 from studies.samplers.ehvi.design import order_by_news
-from studies.samplers.ehvi.domain import Domain, Point
+from studies.samplers.ehvi.domain import Domain, Point, allowed_sample
 from studies.samplers.ehvi.memory import FIRST, Memory, Moment
 from studies.samplers.ehvi.model import Known, Outlook, find_parameters
 from studies.samplers.ehvi.pool import GENERATION, climb, generation
@@ -31,6 +34,20 @@ _STARTS = 6
 """How many of the best are."""
 _RANKED = 50
 """Points that an ask names."""
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through all that is loaded: once is enough
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Keep linear algebra to one thread.
+
+    Its matrices are small. Where workers keep the cores busy, several threads wait for one another
+    and an ask takes 10 to 40 times as long.
+    """
+    return _libraries().limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
 
 
 class Search:
@@ -93,11 +110,13 @@ class Search:
         def is_new(point: Point) -> bool:
             return not self._memory.met(point.key) and point.key not in waiting
 
-        known = self._memory.known(self._memory.moment())
-        if len(known.points) < FIRST:
-            yield from (("design", point) for point in self._designed() if is_new(point))
-        else:
-            yield from self._judged(number, known, pending, is_new)
+        with _one_thread():
+            known = self._memory.known(self._memory.moment())
+            if len(known.points) < FIRST:
+                found = [("design", point) for point in self._designed() if is_new(point)]
+            else:
+                found = self._judged(number, known, pending, is_new)
+        yield from found
 
     def _judged(
         self,
@@ -105,12 +124,12 @@ class Search:
         known: Known,
         pending: Sequence[Point],
         is_new: Callable[[Point], bool],
-    ) -> Iterator[tuple[str, Point]]:
+    ) -> list[tuple[str, Point]]:
         self._refresh()
         found = {point.key: point for pool in self._pools.values() for point in pool}
         points = [point for point in found.values() if is_new(point)]
         if not points:
-            return
+            return []
         outlook = Outlook(self._domain, self._parameters, known, pending)
         worth = outlook.worth(points)
         rng = Random(ask_seed(self._seed, number))
@@ -129,8 +148,8 @@ class Search:
             points += more
             kinds += ["climb"] * len(more)
             worth = np.concatenate([worth, outlook.worth(more)])
-        for place in np.argsort(-worth, kind="stable")[:_RANKED]:
-            yield kinds[place], points[place]
+        ranked = np.argsort(-worth, kind="stable")[:_RANKED]
+        return [(kinds[place], points[place]) for place in ranked]
 
     def _refresh(self) -> None:
         """Find parameters and make pools where new moments came."""
@@ -146,9 +165,7 @@ class Search:
 
     def _designed(self) -> list[Point]:
         if self._design is None:
-            points = list(self._domain.sample_points)
-            allowed = [point for point in points if point.allowed]
-            points = allowed if len(allowed) >= FIRST else points
+            points = allowed_sample(self._domain, FIRST)
             columns = columns_of(point.answers for point in points)
             order = order_by_news(self._domain.blocks(points, columns), _DESIGN)
             self._design = [points[place] for place in order]

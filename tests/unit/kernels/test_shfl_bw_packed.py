@@ -477,7 +477,7 @@ HOPPER = replace(CPU, kind="cuda", name="H100", capability=(9, 0))
         ((4096, 4096), 4096, {"v": 64, "density": 0.25, "feature_major": True}, "hopper"),
         ((4096, 4096), 4096, {"v": 128, "density": 0.25}, "hopper"),
         ((960, 4096), 1024, {"v": 64, "density": 0.25, "feature_major": True}, "hopper"),
-        ((4096, 4096), 4096, {"v": 32, "density": 0.25, "feature_major": True}, "dense"),
+        ((4096, 4096), 4096, {"v": 32, "density": 0.25, "feature_major": True}, "hopper"),
         ((4096, 4096), 4096, {"v": 16, "density": 0.25, "feature_major": True}, "dense"),
         ((4096, 4096), 4096, {"v": 64, "density": 0.9, "feature_major": True}, "dense"),
         ((512, 256), 256, {"v": 64, "density": 0.25}, "dense"),  # turning costs more than it saves

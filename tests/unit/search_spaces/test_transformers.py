@@ -227,4 +227,5 @@ def test_decisions_of_every_kind_occur_and_depend_on_one_another() -> None:
     assert seen["window"] == {0, 32, 64}
     assert seen["tied"] == {True, False}
     assert len(seen["blocks"]) == 11
-    assert not any("variant" in name for name in seen)  # none can run here yet
+    assert seen["dropout"] == {0.0, 0.1, 0.2}
+    assert not any("variant" in name for name in seen)

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 from scipy.optimize import check_grad
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from evaluators.cost import analytic_cost
 from search_spaces.builder import NetworkBuilder
@@ -100,6 +101,7 @@ class TestProcess:
         assert mean == pytest.approx(figures.mean() + weights @ (figures - figures.mean()))
         left = every[6:, 6:] - weights @ every[:6, 6:]
         assert deviation == pytest.approx(figures.std() * np.sqrt(np.diag(left)))
+        assert process.noise == pytest.approx(figures.std() * np.sqrt(noise[0, 0]))
 
     def test_points_that_are_the_same_are_no_trouble(self):
         block = [Block.of(np.zeros((5, 2)), 1.0)]
@@ -117,6 +119,14 @@ def test_the_scale_is_the_same_in_all_units():
     other = values * factor + offset
     assert Scale.of(other, other[:10]).apply(other) == pytest.approx(plain)
     assert plain.min(axis=0) == pytest.approx([0.0, 0.0])
+
+
+def test_the_scale_of_an_objective_goes_by_the_figures_that_are_known_of_it():
+    values, unknown = np.array([[1.0, 5.0], [2.0, 3.0]]), np.nan
+    sample = np.array([[unknown, 7.0], [unknown, 9.0], [unknown, 11.0], [4.0, unknown]])
+    scale = Scale.of(values, sample)
+    assert scale.best.tolist() == [1.0, 3.0]
+    assert scale.span.tolist() == [3.0, 6.0]
 
 
 def test_answers_differ_by_one_and_numbers_by_how_far_they_are_apart():
@@ -266,6 +276,36 @@ def test_what_is_free_is_known_exactly():
         return np.median([luck(item)[0] for item in found[10:]])
 
     assert median(lambda candidate: Free(luck(candidate))) < 0.2 * median(None)
+
+
+def test_a_free_objective_is_of_interest_as_far_as_it_usually_goes():
+    """Although all that was paid for first happens to be cheap."""
+    sampler = ehvi(free=lambda candidate: Free((np.nan, costs(candidate)[0])))
+    drafter = sampler._drafter
+    points = sorted(drafter._domain.sample_points, key=lambda point: point.known[1])
+    for number, point in enumerate(points[:10]):
+        values = (float(number), point.known[1])
+        sampler.tell(Lesson(number, point.key, point.decisions, values))
+    memory = drafter._search._memory
+    scale = memory.known(memory.moment()).scale
+    usual = np.median([point.known[1] for point in points])
+    assert scale.best[1] + scale.span[1] == pytest.approx(usual)
+    assert scale.span[0] == pytest.approx(4.5)
+
+
+def test_an_ask_keeps_linear_algebra_to_one_thread():
+    found = set()
+
+    def free(candidate):
+        pools = threadpool_info()
+        found.update(pool["num_threads"] for pool in pools if pool["user_api"] == "blas")
+        return Free((np.nan, np.nan))
+
+    with threadpool_limits(2, user_api="blas"):
+        run(ehvi(free=free), costs, 12)
+        usual = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+    assert found == {1}
+    assert usual == {2}
 
 
 def test_constraints_that_grow_are_weighed_as_they_were_when_told():
