@@ -285,12 +285,6 @@ inline unsigned __dp4a(unsigned a, unsigned b, unsigned sum) {
   for (int i = 0; i < 4; ++i) sum += (a >> 8 * i & 0xff) * (b >> 8 * i & 0xff);
   return sum;
 }
-inline unsigned __byte_perm(unsigned low, unsigned high, unsigned which) {
-  const unsigned long long all = static_cast<unsigned long long>(high) << 32 | low;
-  unsigned made = 0;
-  for (int i = 0; i < 4; ++i) made |= (all >> 8 * (which >> 4 * i & 7) & 0xff) << 8 * i;
-  return made;
-}
 template <class T>
 T atomicAdd(T* to, T value) {
   const T before = *to;
