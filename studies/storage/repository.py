@@ -373,13 +373,7 @@ class Repository:
             claims.give_up(connection, LEASES, study_id, owner)
 
     def journal(self, study_id: int, owner: Owner, claimant: Owner | None = None) -> Journal:
-        """Return what a driver writes through, once it has the lease of its study.
-
-        Args:
-            study_id: of the study.
-            owner: who has the lease.
-            claimant: who claims evaluations; None: the owner.
-        """
+        """Return what a driver writes through; its study's lease is the owner's by then."""
         return Journal(self._engine, study_id, owner, claimant or owner)
 
     def driver(self, study_id: int) -> Holder | None:
