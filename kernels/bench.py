@@ -35,6 +35,8 @@ class Comparison:
         cold: whether buffers rotate beyond the cache.
         beside: name to functions that are timed and kept with the record, and not compared.
         figures: what else the record keeps.
+        sample_us: how long a sample of each function lasts at least. Clocks settle under a load:
+            a function that is sampled shortly after a long sample of another runs at its clocks.
     """
 
     case: str
@@ -46,6 +48,7 @@ class Comparison:
     cold: bool = True
     beside: dict[str, Sequence[Call]] | None = None
     figures: Callable[[], dict[str, JsonValue]] | None = None
+    sample_us: float = 0.0
 
 
 Case = tuple[str, Callable[[], Comparison]]
@@ -161,6 +164,7 @@ def _record(system: str, compared: Comparison, commit: str, policy: TimingPolicy
     if compared.moved_bytes:
         turns["copy"] = _copies(compared.moved_bytes)
     how = policy if compared.cold else replace(policy, cache="warm")
+    how = replace(how, min_sample_us=max(how.min_sample_us, compared.sample_us))
     with torch.no_grad():
         error = None if compared.error is None else compared.error()
         figures = {} if compared.figures is None else compared.figures()

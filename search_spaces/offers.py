@@ -51,11 +51,14 @@ def offered(op: Op, inputs: tuple[Shape, ...], kinds: Sequence[str] = ()) -> lis
         inputs: shapes of what it reads.
         kinds: of variants; empty for all.
     """
-    return _offers(_offering(kinds), op, inputs)
+    return _offers(_offering(kinds), op, inputs, kinds)
 
 
-def _offers(offering: Sequence[Offering], op: Op, inputs: tuple[Shape, ...]) -> list[str]:
-    return [variant for system in offering for variant in system.offers(op, inputs)]
+def _offers(
+    offering: Sequence[Offering], op: Op, inputs: tuple[Shape, ...], kinds: Sequence[str]
+) -> list[str]:
+    found = [variant for system in offering for variant in system.offers(op, inputs)]
+    return [item for item in found if not kinds or Variant.parse(item).kind in kinds]
 
 
 def _offering(kinds: Sequence[str]) -> list[Offering]:
@@ -68,7 +71,8 @@ def _offering(kinds: Sequence[str]) -> list[Offering]:
     for kind in kinds:
         if kind not in found:
             raise UnknownNameError("variant", kind, found)
-    return [system for kind, system in found.items() if not kinds or kind in kinds]
+    named = [system for kind, system in found.items() if not kinds or kind in kinds]
+    return list(dict.fromkeys(named))
 
 
 def choose_variants(choose: Chooser, output: Value, kinds: Sequence[str] = ()) -> Value:
@@ -92,7 +96,7 @@ def choose_variants(choose: Chooser, output: Value, kinds: Sequence[str] = ()) -
     if not offering:
         return output
     for name, layers in _roles(output).items():
-        choices = [_offers(offering, x.op, tuple(i.shape for i in x.inputs)) for x in layers]
+        choices = [_offers(offering, x.op, tuple(i.shape for i in x.inputs), kinds) for x in layers]
         common = [variant for variant in choices[0] if all(variant in some for some in choices)]
         if common:
             answer = choose(f"{name}/variant", [DENSE, *common])

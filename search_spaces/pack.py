@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from search_spaces.architecture import Architecture
 from search_spaces.build import build, weights_by_node
 from search_spaces.source import weight_prefixes
-from search_spaces.variants import Form, place_of, realise, system_of
+from search_spaces.variants import Form, Preparing, place_of, realise, system_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+def prepare(architecture: Architecture, module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """Return a trained network with what its variants learn from inputs; itself if they do not.
+
+    Args:
+        architecture: the network, with its variants.
+        module: a trained module of it, as :func:`search_spaces.build.build` makes; left unchanged.
+        batches: inputs of the network.
+
+    Raises:
+        NasError: nothing executes a variant, it does not fit, or the inputs do not serve.
+    """
+    given = list(batches)
+    for system in dict.fromkeys(system_of(region) for region in architecture.regions):
+        if isinstance(system, Preparing):
+            module = system.prepare(architecture, module, given)
+    return module
 
 
 def pack(architecture: Architecture, module: nn.Module, form: Form = "packed") -> nn.Module:
@@ -25,7 +44,7 @@ def pack(architecture: Architecture, module: nn.Module, form: Form = "packed") -
         a module of its own on the CPU, in evaluation mode, where the network has variants.
 
     Raises:
-        NasError: nothing executes a variant, or its settings are wrong.
+        NasError: nothing executes a variant, its settings are wrong, or it was to be prepared.
     """
     if not architecture.regions:
         return module

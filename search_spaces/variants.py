@@ -9,9 +9,9 @@ touches none of them. Nothing here imports torch.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from kernels.errors import NasError
 from kernels.registry import Registry
@@ -20,7 +20,7 @@ from search_spaces.architecture.node import Node, Region, Variant
 from search_spaces.ops import Op, Shape
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Form = Literal["packed", "plain"]
 """``packed`` runs on the system's kernels, ``plain`` on torch alone."""
@@ -80,9 +80,30 @@ class VariantSystem(Protocol):
         ...
 
 
+@runtime_checkable
+class Preparing(Protocol):
+    """What a system adds whose variants learn something from inputs before they are packed."""
+
+    def prepare(
+        self, architecture: Architecture, module: nn.Module, batches: Iterable[Tensor]
+    ) -> nn.Module:
+        """Return a copy of a trained module whose state also holds what ``weights`` then takes.
+
+        Args:
+            architecture: the network, with its variants; those of other systems are left alone.
+            module: a trained module of it.
+            batches: inputs of the network.
+
+        Raises:
+            NasError: a variant does not fit its layer, or the inputs do not serve.
+        """
+        ...
+
+
 VARIANTS: Registry[VariantSystem] = Registry("variant")
 """By ``Variant.kind``."""
 SYSTEMS: tuple[str, ...] = (
+    "search_spaces.systems.arbitrary_precision",
     "search_spaces.systems.extended_precision",
     "search_spaces.systems.shfl_bw",
 )
@@ -121,12 +142,20 @@ def system_of(region: Region) -> VariantSystem:
     """
     found = systems()
     if region.variant.kind not in found:
-        known = ", ".join(found.names()) or "none yet"
         raise NasError(
             f"This network has {region}, and nothing here executes that; variants that are: "
-            f"{known}. Use its dense form: Architecture.dense()."
+            f"{_known(found)}. Use its dense form: Architecture.dense()."
         )
     return found.get(region.variant.kind)
+
+
+def _known(found: Registry[VariantSystem]) -> str:
+    """Return the kinds of all systems, those of one that has many as a range."""
+    kinds: dict[VariantSystem, list[str]] = {}
+    for kind, system in found:
+        kinds.setdefault(system, []).append(kind)
+    texts = [f"{k[0]} to {k[-1]}" if len(k) > 2 else ", ".join(k) for k in kinds.values()]
+    return ", ".join(texts) or "none yet"
 
 
 def place_of(architecture: Architecture, region: Region) -> Place:

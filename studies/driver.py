@@ -70,7 +70,9 @@ class Driver:
         self.config, self.setting = config, setting
         self.repository, self.study, self.owner = repository, study, Owner.here()
         self.executor, self.on_progress = executor, on_progress
-        self.journal = repository.journal(study.id, self.owner)
+        # Work that outlives its driver is the study's: who comes next goes on with it.
+        self.claimant = Owner.of_study(study.id) if executor.outlives else self.owner
+        self.journal = repository.journal(study.id, self.owner, self.claimant)
         self.asker = Asker(
             sampler,
             background=executor.slots > 0,
@@ -103,7 +105,7 @@ class Driver:
         Raises:
             NasError: it cannot go on; the record is in order.
         """
-        with Heartbeat(self.repository, self.study.id, self.owner) as heartbeat:
+        with Heartbeat(self.repository, self.study.id, self.owner, self.claimant) as heartbeat:
             try:
                 self._take_up()
                 self.journal.event("started", {"complete": self.ledger.counts[TrialState.COMPLETE]})
@@ -113,6 +115,8 @@ class Driver:
                 self.journal.event("ended", {"ending": self.over[0], "message": self.over[1]})
                 self.journal.workers([])
                 self.journal.store()
+                with contextlib.suppress(NasError):
+                    self.repository.release_all(self.claimant)
             except BaseException:
                 # What is known by now is paid for; where the record refused, it was no help.
                 with contextlib.suppress(NasError):

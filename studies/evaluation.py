@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from evaluators.accuracy.data import AnyDataset
+from evaluators.accuracy.data import AnyDataset, Dataset
 from evaluators.accuracy.evaluator import AccuracyEvaluator, Start
 from evaluators.accuracy.recipe_reference import find_recipe
 from evaluators.accuracy.tasks import metrics_of
@@ -124,12 +124,18 @@ def _quality(means: Means, metric: Metric, index: int) -> Evaluator:
     return evaluator.until(epoch, tuple(map(str, moments)))
 
 
+_IMAGES = 64
+"""Training images that scores of fresh networks compare."""
+
+
 def _untrained(means: Means, _: Metric, index: int) -> Evaluator:
     from evaluators.proxies.untrained import UntrainedEvaluator
 
     wanted = tuple(name for name in wanted_metrics(means.config) if name in UNTRAINED)
+    dataset = means.dataset
+    images = dataset.train.batch(slice(0, _IMAGES)) if isinstance(dataset, Dataset) else None
     return UntrainedEvaluator(
-        wanted, seed=means.config.seed + index, device=means.device.torch_name
+        wanted, seed=means.config.seed + index, device=means.device.torch_name, images=images
     )
 
 

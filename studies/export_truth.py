@@ -10,6 +10,7 @@ from typing import Any
 from evaluators.accuracy.data import AnyDataset, TextDataset, TextSplit, load_dataset
 from evaluators.accuracy.evaluator import Weights, measure_test
 from evaluators.accuracy.recipe import RECIPES
+from evaluators.accuracy.tasks import example_inputs
 from evaluators.audit.truth import Latency, Truth
 from kernels.device import Device, detect
 from kernels.errors import NasError
@@ -25,6 +26,7 @@ from search_spaces.export.values import (
     TextProcessing,
 )
 from search_spaces.export.write import Order
+from search_spaces.pack import prepare
 from studies.config import StudyConfig
 from studies.metrics import METRICS, parse_metric, quality_of
 from studies.storage import Repository, StudyRecord, TrialRecord, Value
@@ -94,6 +96,7 @@ def truth_of(repository: Repository, wanted: Wanted, trial: TrialRecord) -> Trut
         values |= _tested(repository, trial, architecture, weights, dataset, wanted.device)
     module = build(architecture)
     load_weights(module, architecture, weights)
+    module = prepare(architecture, module, example_inputs(dataset))
     order = Order(
         form=wanted.form,
         to=wanted.to,

@@ -21,13 +21,17 @@ class Heartbeat:
         repository: the record.
         study_id: of the study.
         owner: this process.
+        claimant: who claims evaluations; None: the owner.
 
     Raises:
         StudyBusyError: on entering, where another living driver holds it.
     """
 
-    def __init__(self, repository: Repository, study_id: int, owner: Owner) -> None:
+    def __init__(
+        self, repository: Repository, study_id: int, owner: Owner, claimant: Owner | None = None
+    ) -> None:
         self._repository, self._study_id, self._owner = repository, study_id, owner
+        self._claimant = claimant or owner
         self._stop = threading.Event()
         self._lost: NasError | None = None
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -64,7 +68,7 @@ class Heartbeat:
         while not self._stop.wait(_PERIOD):
             try:
                 self._repository.renew_lease(self._study_id, self._owner, LEASE_SECONDS)
-                self._repository.renew_claims(self._owner, LEASE_SECONDS)
+                self._repository.renew_claims(self._claimant, LEASE_SECONDS)
             except RecordUnreachableError:
                 continue  # nobody can take the lease over meanwhile; who writes waits and sees
             except NasError as problem:

@@ -14,12 +14,12 @@ from torch import nn
 from evaluators.accuracy.data import AnyDataset
 from evaluators.accuracy.evaluator import Start
 from evaluators.accuracy.initialise import initialise
+from evaluators.accuracy.packed import packed
 from evaluators.protocol import EvaluationError, Evaluator, Measured, Slot
 from kernels.errors import NasError
 from kernels.references import load_reference
 from search_spaces.architecture import Architecture
 from search_spaces.build import build
-from search_spaces.pack import pack
 
 ENTRY_POINTS = "paretonas.evaluators"
 """The entry-point group under which other distributions offer evaluators."""
@@ -79,7 +79,7 @@ class FunctionEvaluator:
             initialise(module, self.seed)
         else:
             self.start.give(module, architecture)
-        module = pack(architecture, module)
+        module = packed(architecture, module, self.dataset)
         found: Any = self.function(module, self.dataset)
         if not isinstance(found, Mapping):
             found = {self.metrics[0]: found} if len(self.metrics) == 1 else {}

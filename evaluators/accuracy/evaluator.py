@@ -16,6 +16,7 @@ from torch import nn
 from evaluators.accuracy.checkpoint import remove
 from evaluators.accuracy.data import AnyDataset
 from evaluators.accuracy.initialise import initialise
+from evaluators.accuracy.packed import packed
 from evaluators.accuracy.recipe import Recipe
 from evaluators.accuracy.score import Score
 from evaluators.accuracy.tasks import metrics_of, score_split
@@ -25,7 +26,6 @@ from evaluators.protocol import EvaluationError, Measured, Slot
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from search_spaces.build import build, load_weights, weights_by_node
-from search_spaces.pack import pack
 
 Weights = Mapping[str, torch.Tensor]
 """A trained network's state on the CPU, by canonical node number: no scope name enters."""
@@ -231,8 +231,8 @@ class AccuracyEvaluator:
         self, module: nn.Module, architecture: Architecture, detail: Mapping[str, Any]
     ) -> list[Measured]:
         """Return the figures of trained weights in the form in which the network runs."""
-        packed = pack(architecture, module).to(self.device)
-        return _measured(self.metrics, score_split(packed, self.dataset, "validation"), detail)
+        running = packed(architecture, module, self.dataset).to(self.device)
+        return _measured(self.metrics, score_split(running, self.dataset, "validation"), detail)
 
     def _on_the_way(self, result: TrainingResult, epoch: int, state: Path | None) -> list[Measured]:
         """Return the figures after an epoch; the training may be further than that already."""
@@ -282,7 +282,8 @@ def measure_test(
     Args:
         architecture: the network.
         weights: its trained state, by canonical node number.
-        dataset: the one it was trained on; only the test split is read.
+        dataset: the one it was trained on; the test split is read, and by variants that learn from
+            inputs the first ones of the training split.
         device: a torch device name.
 
     Raises:
@@ -291,7 +292,7 @@ def measure_test(
     start = time.perf_counter()
     module = build(architecture)
     load_weights(module, architecture, weights)
-    score = score_split(pack(architecture, module).to(device), dataset, "test")
+    score = score_split(packed(architecture, module, dataset).to(device), dataset, "test")
     detail = {
         "split": "test",
         "total": len(dataset.test),

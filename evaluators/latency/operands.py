@@ -7,6 +7,10 @@ from collections.abc import Callable
 import torch
 
 from evaluators.latency.subject import DTYPES
+from kernels.arbitrary_precision import implementations as low_bit
+from kernels.arbitrary_precision.module import APConv2d, APLinear
+from kernels.arbitrary_precision.operands import Geometry
+from kernels.arbitrary_precision.precision import Precision
 from kernels.device import Device
 from kernels.extended_precision.implementations import OP as EXTENDED
 from kernels.registry import Registry
@@ -49,6 +53,53 @@ def extended_precision(workload: Workload, implementation: Implementation, devic
     a, b = (random_tensor(shape, workload, device) for shape in workload.inputs)
     function: Callable[..., torch.Tensor] = load(implementation)  # type: ignore[assignment]
     return lambda: function(a, b, None, 1.0, 1.0)
+
+
+@OPERANDS.register(low_bit.LINEAR)
+def low_bit_linear(workload: Workload, implementation: Implementation, device: Device) -> Run:
+    """Return one call of an implementation of a low-bit linear layer, packing included."""
+    shape, outputs = workload.inputs[0], workload.output[-1]
+    precision = Precision.parse(workload.variant)
+    layer = APLinear.of(
+        _random_integers((outputs, shape[-1]), precision), torch.ones(outputs), precision
+    )
+    weights = layer.to(device.torch_name).weights()
+    x = random_tensor(shape, workload, device)
+    function: Callable[..., torch.Tensor] = load(implementation)  # type: ignore[assignment]
+    return lambda: function(x, weights)
+
+
+@OPERANDS.register(low_bit.CONV)
+def low_bit_conv2d(workload: Workload, implementation: Implementation, device: Device) -> Run:
+    """Return one call of an implementation of a low-bit convolution, packing included.
+
+    A workload does not say how the window moves: the stride is the one of the sizes, and the
+    padding the least that gives the output.
+    """
+    (_, channels, *image), (_, outputs, *size) = workload.inputs[0], workload.output
+    attrs = {name: str(value) for name, value in workload.attrs}
+    kernel = (int(attrs["kernel_height"]), int(attrs["kernel_width"]))
+    strides = [max(1, round(whole / part)) for whole, part in zip(image, size, strict=True)]
+    pads = [
+        max(0, -(-((part - 1) * stride + taps - whole) // 2))
+        for whole, part, stride, taps in zip(image, size, strides, kernel, strict=True)
+    ]
+    precision = Precision.parse(workload.variant)
+    layer = APConv2d.of(
+        _random_integers((outputs, channels, *kernel), precision), torch.ones(outputs), precision
+    )
+    weights = layer.to(device.torch_name).weights()
+    geometry = Geometry(kernel, (strides[0], strides[1]), (pads[0], pads[1]), (1, 1))
+    x = random_tensor(workload.inputs[0], workload, device)
+    function: Callable[..., torch.Tensor] = load(implementation)  # type: ignore[assignment]
+    return lambda: function(x, weights, geometry)
+
+
+def _random_integers(shape: tuple[int, ...], precision: Precision) -> torch.Tensor:
+    """Return integers that weights of a precision can be."""
+    bits, generator = precision.weight_bits, torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 1 << bits, shape, generator=generator)
+    return 2 * codes - 1 if bits == 1 else codes - (1 << (bits - 1))
 
 
 def random_tensor(shape: tuple[int, ...], workload: Workload, device: Device) -> torch.Tensor:

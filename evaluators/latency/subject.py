@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from evaluators.protocol import EvaluationError
-from kernels.device import Device
+from kernels.device import Device, detect
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from search_spaces.build import build, load_weights
 from search_spaces.ops.layers import Cache
 from search_spaces.pack import pack
+from search_spaces.pack import prepare as prepare_variants
 from search_spaces.variants import realise
 
 _INPUT_SEED = 0
@@ -124,7 +125,8 @@ def _network(architecture: Architecture, weights: Mapping[str, torch.Tensor] | N
         return build(realise(architecture, "packed").architecture)
     module = build(architecture)
     load_weights(module, architecture, weights)
-    return pack(architecture, module)
+    inputs = random_inputs(architecture, detect("cpu"), batch=1, dtype="float32")
+    return pack(architecture, prepare_variants(architecture, module, inputs))
 
 
 def _check_phase(architecture: Architecture, phase: str, tokens: int) -> None:

@@ -8,6 +8,10 @@ whatever the place, and saves what the place is large; DW+PW costs nothing.
 Constraint (the rule of clcNet, arXiv 1712.06145): over two places in a row each output must depend
 on all channels. The search is exact: a dynamic programme along the places, its state the kernel of
 the last one, its labels (gain lost, parameters, MACs) without those that another dominates.
+
+DW+PW for a dense kernel costs no gain, but it costs accuracy (``docs/results.md``). So where the
+choice of least loss leaves room in the budget, places go back to what they were, such that as many
+parameters as possible are kept.
 """
 
 from __future__ import annotations
@@ -72,7 +76,7 @@ class _Label(NamedTuple):
 
 
 def choose_kernels(architecture: Architecture, budget: Budget) -> Choice:
-    """Return the network of most gain within a budget; of equal gain that with fewest parameters.
+    """Return the network of most gain within a budget, and of most parameters with that gain.
 
     Args:
         architecture: the network; its weights, variants and shared parameters are not kept.
@@ -95,6 +99,7 @@ def choose_kernels(architecture: Architecture, budget: Budget) -> Choice:
         architecture.macs - sum(architecture.nodes[n].facts.macs for n in places),
     )
     label = _search(menus, shapes, prices, fixed, budget)
+    label = _restored(label, menus, prices, budget)
     picked = {n: kernels[pick] for n, kernels, pick in zip(places, menus, label.picks, strict=True)}
     names = {n: kernel.name for n, kernel in picked.items()}
     return Choice(_swapped(architecture, picked), names, label.lost)
@@ -202,6 +207,32 @@ def _search(
     if not states:
         raise NasError("No choice of kernels keeps the budget and reads all channels.")
     return min((item for group in states.values() for item in group), key=_order)
+
+
+_MOST_SUMS = 20_000
+"""Different sums of parameters and MACs that are told apart; beyond, the largest are kept."""
+
+
+def _restored(
+    label: _Label,
+    menus: Sequence[Sequence[Kernel]],
+    prices: Sequence[Sequence[tuple[int, int]]],
+    budget: Budget,
+) -> _Label:
+    """Put places back to what they were where that costs no gain, for the most parameters."""
+    sums = {(label.params, label.macs): label.picks}
+    for place, pick in enumerate(label.picks):
+        if pick == 0 or menus[place][pick].groups > 1:
+            continue
+        params, macs = (a - b for a, b in zip(prices[place][0], prices[place][pick], strict=True))
+        for (own, work), picks in list(sums.items()):
+            if own + params <= budget.params and work + macs <= budget.macs:
+                back = (*picks[:place], 0, *picks[place + 1 :])
+                sums.setdefault((own + params, work + macs), back)
+        if len(sums) > _MOST_SUMS:
+            sums = dict(sorted(sums.items(), reverse=True)[:_MOST_SUMS])
+    (params, macs), picks = max(sums.items(), key=lambda item: (item[0][0], -item[0][1]))
+    return _Label(label.lost, params, macs, picks)
 
 
 def _order(label: _Label) -> tuple[float, int, int, tuple[int, ...]]:

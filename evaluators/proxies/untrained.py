@@ -1,8 +1,9 @@
 """Scores of a fresh network: what its features, gradients and curvature are like before training.
 
-Every score is from the formula of its paper, in code of our own; none needs labels or data: images
-are normal noise, and where a loss is needed its labels are drawn from what the network itself
-predicts.
+Every score is from the formula of its paper, in code of our own. None needs labels: where a loss is
+needed, they are drawn from what the network itself predicts. Images are normal noise, but
+``jacob_cov`` and ``naswot`` ask how differently a network treats samples, and noise says little of
+that (``docs/results.md``): they take real images where there are some.
 
 | score | what it says | source |
 | --- | --- | --- |
@@ -50,6 +51,7 @@ class UntrainedEvaluator:
         seed: of weights, noise and labels.
         batch: images; with 16 the joint ranking is as good as with 32, at half the price.
         device: a name torch knows.
+        images: normalised ones, (b, c, h, w), for the scores that compare samples.
 
     Raises:
         UnknownNameError: there is no such score.
@@ -58,18 +60,28 @@ class UntrainedEvaluator:
     slot: Slot = "training"
 
     def __init__(
-        self, metrics: Sequence[str], *, seed: int = 0, batch: int = 16, device: str = "cpu"
+        self,
+        metrics: Sequence[str],
+        *,
+        seed: int = 0,
+        batch: int = 16,
+        device: str = "cpu",
+        images: Tensor | None = None,
     ) -> None:
         for name in metrics:
             if name not in SCORES:
                 raise UnknownNameError("score of fresh networks", name, SCORES)
         self.metrics = tuple(metrics)
         self._seed, self._batch, self._device = seed, batch, device
+        self._images = images
 
     def cache_key(self, architecture: Architecture) -> str:
         """See :class:`evaluators.protocol.Evaluator`."""
         parts = [architecture.topology_key, str((_VERSION, self.metrics, self._seed, self._batch))]
-        return blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+        digest = blake2b("\0".join(parts).encode(), digest_size=16)
+        if self._images is not None:
+            digest.update(self._images.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def evaluate(self, architecture: Architecture) -> list[Measured]:
         """Return the scores.
@@ -94,9 +106,10 @@ class UntrainedEvaluator:
         shape = architecture.inputs[0].shape
         found: dict[str, Tensor] = {}
         with seeded(self._seed, device):
-            images = torch.randn(self._batch, *shape, device=device)
+            noise = torch.randn(self._batch, *shape, device=device)
+            real = noise if self._images is None else self._images.to(device)
             for measure in dict.fromkeys(SCORES[name] for name in self.metrics):
-                found.update(measure(probe, images))
+                found.update(measure(probe, real if measure is _inputs else noise))
         return {name: float(found[name].detach()) for name in self.metrics}
 
 

@@ -7,6 +7,7 @@ with float16.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -20,13 +21,22 @@ from kernels.arbitrary_precision.packed import LowBit
 from kernels.arbitrary_precision.planes import from_codes
 from kernels.arbitrary_precision.precision import Precision
 from kernels.arbitrary_precision.reference import integer_product
-from kernels.bench import POLICY, Case, Comparison, measure, relative_error
-from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets
+from kernels.bench import (
+    POLICY,
+    SCOUTING,
+    Case,
+    Comparison,
+    Turns,
+    measure,
+    relative_error,
+)
+from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets, time_interleaved
 
 SYSTEM = "arbitrary_precision"
 _HALF = torch.float16
 _WHOLE = ((4096, 4096, 4096), (8192, 8192, 8192), (4096, 4096, 32768))
 _CHECKED = 64  # rows whose error is computed
+_TRIED = 6  # tiles, from the one on that the plan prefers
 
 
 def bench(only: str = "", *, commit: str = "", policy: TimingPolicy = POLICY) -> list[JsonValue]:
@@ -61,15 +71,14 @@ def _cases() -> Iterator[Case]:
 def _whole(case: str, m: int, n: int, k: int) -> Comparison:
     weights = _weights("w1a1", m, k)
     inputs = [_codes(weights, n, k) for _ in range(cold_sets(n * (k // 8 + m * 4)))]
-    calls = [_product(weights, x, "integers") for x in inputs]
+    baselines = _cublas(m, n, k)
+    ours = _fastest(weights, inputs, "integers", baselines)
 
     def error() -> float:
-        found = calls[0]()
-        assert isinstance(found, torch.Tensor)
-        return relative_error(found[:_CHECKED], _expected(weights, inputs[0]))
+        return relative_error(ours.first()[:_CHECKED], _expected(weights, inputs[0]))
 
     moved = (m + n) * k // 8 + m * n * 4
-    return Comparison(case, "cuBLAS fp16", calls, _cublas(m, n, k), moved, error)
+    return ours.beside(Comparison(case, "cuBLAS fp16", ours.calls, baselines, moved, error))
 
 
 def _packed(
@@ -79,39 +88,36 @@ def _packed(
     weights = _weights(bits, m, k)
     sets = cold_sets(n * (k // 4 + m * 2)) if cold else 1
     inputs = [_codes(weights, n, k) for _ in range(sets)]
-    calls = [_product(weights, x, "real") for x in inputs]
+    baselines = _cublas(m, n, k, cold=cold) if against == "fp16" else _int8(m, n, k)
+    ours = _fastest(weights, inputs, "real", baselines, cold=cold)
 
     def error() -> float:
-        found = calls[0]()
-        assert isinstance(found, torch.Tensor)
-        whole = _expected(weights, inputs[0]).double()
-        real = whole * weights.factor.double() + weights.offset.double()
-        return relative_error(found[:_CHECKED], real)
+        return relative_error(ours.first()[:_CHECKED], _real(weights, inputs[0]))
 
     p = weights.precision
     moved = (m * p.weight_bits + n * p.activation_bits) * k // 8 + m * n * 2
     if against == "fp16":
-        beside = {**_int8(m, n, k), **_fp8(m, n, k)}
-        baselines = _cublas(m, n, k, cold=cold)
-        return Comparison(case, "cuBLAS fp16", calls, baselines, moved, error, cold, beside)
-    baselines = _int8(m, n, k)
-    return Comparison(case, "fastest int8 GEMM torch offers", calls, baselines, moved, error, cold)
+        baseline, beside = "cuBLAS fp16", {**_int8(m, n, k), **_fp8(m, n, k)}
+    else:
+        baseline, beside = "fastest int8 GEMM torch offers", None
+    return ours.beside(
+        Comparison(case, baseline, ours.calls, baselines, moved, error, cold, beside)
+    )
 
 
 def _from_half(case: str) -> Comparison:
     m = n = k = 4096
     weights = _weights("w1a2", m, k)
     xs = [torch.rand(n, k, device="cuda", dtype=_HALF) * 4 for _ in range(cold_sets(n * k * 4))]
-    calls = [partial(planes_path.linear, x, weights, path="wgmma") for x in xs]
+    baselines = _cublas(m, n, k)
+    ours = _fastest(weights, xs, "real", baselines)
 
     def error() -> float:
-        found = calls[0]()
         codes = planes_path.pack(xs[0], weights)
-        real = _expected(weights, codes).double() * weights.factor.double()
-        return relative_error(found[:_CHECKED], real + weights.offset.double())
+        return relative_error(ours.first()[:_CHECKED], _real(weights, codes))
 
     moved = n * k * 2 + m * k // 8 + m * n * 2
-    return Comparison(case, "cuBLAS fp16", calls, _cublas(m, n, k), moved, error)
+    return ours.beside(Comparison(case, "cuBLAS fp16", ours.calls, baselines, moved, error))
 
 
 def _network(case: str, batch: int) -> Comparison:
@@ -136,25 +142,97 @@ def _codes(weights: Weights, n: int, k: int) -> LowBit:
     return planes_path.pack(torch.rand(n, k, device="cuda") * highest, weights)
 
 
-def _product(weights: Weights, x: LowBit, kind: str) -> Callable[[], torch.Tensor]:
-    rows = launch.Rows(x.planes, x.sums, len(x.planes))
-    sms = torch.cuda.get_device_properties(0).multi_processor_count
-    capability = torch.cuda.get_device_capability()
-    depth = -(-weights.features // plan.TILE_BITS)
-    size = (rows.count, weights.outputs, depth)
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """Calls of the fastest tile.
+
+    Attributes:
+        calls: one for each buffer set.
+        tile: in words.
+        took: microseconds of each tile that was tried.
+        sample_us: of a graph of the fastest baseline.
+    """
+
+    calls: list[Call]
+    tile: str
+    took: dict[str, JsonValue]
+    sample_us: float
+
+    def first(self) -> torch.Tensor:
+        """Return the outputs for the first inputs."""
+        found = self.calls[0]()
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    def beside(self, compared: Comparison) -> Comparison:
+        """Return a comparison in which all samples last as long as the baseline's."""
+
+        def figures() -> dict[str, JsonValue]:
+            return {"plan": self.tile, "plans_us": self.took}
+
+        return replace(compared, figures=figures, sample_us=self.sample_us)
+
+
+def _fastest(
+    weights: Weights,
+    inputs: Sequence[LowBit | torch.Tensor],
+    kind: str,
+    baselines: Turns,
+    *,
+    cold: bool = True,
+) -> _Tried:
+    """Try the tiles that the plan prefers beside the baselines."""
+    n, k = inputs[0].shape
     dtype = torch.int32 if kind == "integers" else _HALF
-    tile = plan.choose(
-        weights.precision, *size, sms=sms, capability=capability, output_bytes=dtype.itemsize
+    outs = [torch.empty(n, weights.outputs, device="cuda", dtype=dtype) for _ in inputs]
+    found = plan.ranked(
+        weights.precision,
+        (n, weights.outputs, -(-k // plan.TILE_BITS)),
+        sms=torch.cuda.get_device_properties(0).multi_processor_count,
+        capability=torch.cuda.get_device_capability(),
+        output_bytes=dtype.itemsize,
     )
-    assert tile is not None
-    out = torch.empty(rows.count, weights.outputs, device="cuda", dtype=dtype)
-    prepared = launch.product_launch(rows, weights, launch.Outputs(kind, out), tile, sms=sms)
+    tried: Turns = {
+        str(tile): [
+            _product(weights, x, kind, out, tile) for x, out in zip(inputs, outs, strict=True)
+        ]
+        for tile in found[:_TRIED]
+    }
+    policy = SCOUTING if cold else replace(SCOUTING, cache="warm")
+    with torch.no_grad():
+        times = time_interleaved({**tried, **baselines}, device="cuda", policy=policy)
+    took = {name: times[name].median_us for name in tried}
+    best = min(took, key=took.__getitem__)
+    graph_us = min(times[name].median_us for name in baselines) * POLICY.calls_per_graph
+    return _Tried([*tried[best]], best, {**took}, graph_us)
+
+
+def _product(
+    weights: Weights, x: LowBit | torch.Tensor, kind: str, out: torch.Tensor, tile: plan.Tile
+) -> Callable[[], torch.Tensor]:
+    """Return a call of the product by a tile, which packs real inputs first."""
+    sms = torch.cuda.get_device_properties(0).multi_processor_count
+
+    def launched(codes: LowBit) -> launch.Launch:
+        rows = launch.Rows(codes.planes, codes.sums, len(codes.planes))
+        return launch.product_launch(rows, weights, launch.Outputs(kind, out), tile, sms=sms)
+
+    prepared = launched(x) if isinstance(x, LowBit) else None
 
     def run() -> torch.Tensor:
-        prepared.run()
+        if prepared is not None:
+            prepared.run()
+        elif not isinstance(x, LowBit):
+            launched(planes_path.pack(x, weights)).run()
         return out
 
     return run
+
+
+def _real(weights: Weights, codes: LowBit) -> torch.Tensor:
+    """Return the exact outputs of the first rows."""
+    whole = _expected(weights, codes).double()
+    return whole * weights.factor.double() + weights.offset.double()
 
 
 def _expected(weights: Weights, x: LowBit) -> torch.Tensor:

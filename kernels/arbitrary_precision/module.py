@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -108,17 +108,38 @@ class _Packed(nn.Module):
         self.shift = (self.offset.double() + worth).float()
         self._matrix = None
 
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        """Move buffers, as ``to``, ``half`` and the like do; kernels read them in float32."""
+
+        def moved(tensor: torch.Tensor) -> torch.Tensor:
+            changed = fn(tensor)
+            return changed if changed.dtype == tensor.dtype else tensor.to(changed.device)
+
+        self._matrix = None
+        return super()._apply(moved, recurse)  # type: ignore[no-untyped-call, no-any-return]
+
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         found = state_dict.get(f"{prefix}settings")
-        if found is not None and found.tolist() != self.settings.tolist():
-            names = ("format", "weight bits", "activation bits", "zero", "features", "taps")
-            pairs = zip(names, found.tolist(), self.settings.tolist(), strict=False)
-            wrong = [f"{name} {came} for {own}" for name, came, own in pairs if came != own]
-            raise NasError(f"Packed weights do not fit this layer: {', '.join(wrong)}.")
+        if found is not None:
+            self._take_zero(found.tolist())
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._derive()
+
+    def _take_zero(self, settings: list[int]) -> None:
+        """Take the zero point of packed weights, which must otherwise be of this layer's sizes."""
+        names = ("format", "weight bits", "activation bits", "zero", "features", "taps")
+        pairs = zip(names, settings, self.settings.tolist(), strict=False)
+        wrong = [
+            f"{name} {came} for {own}"
+            for name, came, own in pairs
+            if came != own and name != "zero"
+        ]
+        if wrong:
+            raise NasError(f"Packed weights do not fit this layer: {', '.join(wrong)}.")
+        self.zero = settings[3]
+        self.inputs = self.precision.activations(self.zero)
 
     def extra_repr(self) -> str:
         """Return sizes and precision."""

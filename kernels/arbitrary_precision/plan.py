@@ -196,16 +196,40 @@ def choose(
         path: instructions to use; None takes the better.
         output_bytes: of an output, as it is written.
     """
-    best, least = None, float("inf")
-    for tile in tiles(precision, capability):
-        if tile.path != (path or ("wgmma" if capability == (9, 0) else "mma")):
-            continue
-        if tokens <= tile.tokens * (tile.cluster - 1):  # a block of the cluster has nothing to do
-            continue
-        time = estimate(tile, precision, (tokens, features, depth), output_bytes, sms)
-        if time < least:
-            best, least = tile, time
-    return best
+    size = (tokens, features, depth)
+    found = ranked(
+        precision, size, sms=sms, capability=capability, path=path, output_bytes=output_bytes
+    )
+    return found[0] if found else None
+
+
+def ranked(
+    precision: Precision,
+    size: tuple[int, int, int],
+    *,
+    sms: int,
+    capability: tuple[int, int],
+    path: Path | None = None,
+    output_bytes: int = 2,
+) -> list[Tile]:
+    """Return the tiles that run, the one that an estimate prefers first; see :func:`choose`.
+
+    Args:
+        precision: bits of the operands.
+        size: tokens, outputs, tiles along k.
+        sms: multiprocessors.
+        capability: of the device.
+        path: instructions to use; None takes the better.
+        output_bytes: of an output, as it is written.
+    """
+    wanted = path or ("wgmma" if capability == (9, 0) else "mma")
+    times = {
+        tile: estimate(tile, precision, size, output_bytes, sms)
+        for tile in tiles(precision, capability)
+        # A block of the cluster would have nothing to do where tokens are few.
+        if tile.path == wanted and size[0] > tile.tokens * (tile.cluster - 1)
+    }
+    return sorted(times, key=times.__getitem__)
 
 
 _CLOCKS = 1755.0  # a microsecond

@@ -17,6 +17,7 @@ from kernels.arbitrary_precision.precision import Precision
 from kernels.errors import NasError
 
 _READ = (torch.float32, torch.float16, torch.bfloat16)
+_ALIGNMENT = 16  # bytes that are read at once
 _KINDS = {(True, True): "both", (True, False): "real", (False, True): "codes"}
 
 
@@ -31,6 +32,7 @@ def pack(x: torch.Tensor, weights: Weights) -> LowBit:
     rows = x.permute(0, 2, 3, 1) if images else x
     rows = rows.to(rows.dtype if rows.dtype in _READ else torch.float32)
     flat = rows.reshape(-1, weights.features).contiguous()
+    flat = flat.clone() if flat.data_ptr() % _ALIGNMENT else flat
     bits = weights.precision.activation_bits
     planes = flat.new_empty(len(flat), bits, padded(weights.features) // 8, dtype=torch.uint8)
     sums = flat.new_empty(1, len(flat), dtype=torch.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,17 +25,23 @@ _LEAST_STEP = 1e-8
 
 
 class _Quantised(nn.Module):
-    """What trainable low-bit layers share; mixed in before ``nn.Linear`` or ``nn.Conv2d``."""
+    """What trainable low-bit layers share; mixed in before ``nn.Linear`` or ``nn.Conv2d``.
+
+    Beside weight and bias a state dict holds ``activation_step`` (), ``weight_step`` (rows, 1, ...)
+    from two bits on, and ``zero_point`` ().
+    """
 
     weight: torch.Tensor
     bias: Any
     weight_step: torch.Tensor | None
+    zero_point: torch.Tensor
     precision: Precision
     zero: int
 
     def _prepare(self, precision: Precision, zero: int) -> None:
         precision.activations(zero)  # refuses a zero point out of range
         self.precision, self.zero = precision, zero
+        self.register_buffer("zero_point", torch.tensor(zero))
         shape = (len(self.weight), *[1] * (self.weight.dim() - 1))
         self.activation_step = nn.Parameter(torch.ones(()))
         if precision.weight_bits == 1:
@@ -76,9 +83,21 @@ class _Quantised(nn.Module):
             raise NasError("Cannot calibrate a layer on inputs that are not finite.")
         low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
         levels = (1 << self.precision.activation_bits) - 1
-        self.zero = round(-low / (high - low) * levels) if low < 0 else 0
+        self._take_zero(round(-low / (high - low) * levels) if low < 0 else 0)
         step = activation_step(x, self.precision.activations(self.zero))
         self.activation_step.copy_(step)
+
+    def _take_zero(self, zero: int) -> None:
+        """Keep a zero point as a number too: reading the buffer would wait for a GPU."""
+        self.precision.activations(zero)
+        self.zero = zero
+        self.zero_point.fill_(zero)
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._take_zero(int(self.zero_point))
 
     @torch.no_grad()
     def _integers(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -26,17 +26,19 @@ _CONSUMER_REGISTERS = {(2, 1): 224, (1, 1): 224, (1, 2): 192}  # by warpgroups a
 _COSTS = {
     # V, columns, side by side, teams, blocks, cluster: start, an output tile, 64 kept columns of
     # one; microseconds, fitted to measurements on an H100 with all multiprocessors busy
-    (64, 256, 2, 1, 1, 1): (2.54, 1.38, 1.0),
-    (64, 256, 2, 1, 1, 2): (3.3, 1.55, 1.02),
-    (64, 128, 1, 1, 2, 1): (2.5, 0.5, 0.67),
-    (64, 128, 1, 1, 2, 2): (3.36, 0.37, 0.656),
-    (64, 128, 2, 1, 1, 1): (3.6, 0.44, 0.651),
-    (64, 64, 1, 1, 2, 1): (2.6, 0.0, 0.539),
-    (64, 64, 2, 1, 1, 1): (3.9, 0.12, 0.456),
-    (128, 256, 1, 1, 1, 1): (2.5, 2.2, 0.82),
-    (128, 256, 1, 1, 1, 2): (3.3, 2.2, 0.9),
-    (128, 128, 1, 1, 1, 1): (2.5, 1.4, 0.5),
-    (128, 64, 1, 1, 1, 1): (2.5, 1.1, 0.38),
+    (64, 256, 2, 1, 1, 1): (1.35, 2.76, 1.008),
+    (64, 256, 2, 1, 1, 2): (2.58, 2.73, 1.01),
+    (64, 256, 1, 2, 1, 1): (1.77, 0.99, 0.64),
+    (64, 128, 1, 1, 2, 1): (1.5, 1.0, 0.69),
+    (64, 128, 1, 1, 2, 2): (1.71, 1.3, 0.667),
+    (64, 128, 2, 1, 1, 1): (1.9, 1.38, 0.67),
+    (64, 128, 1, 2, 1, 1): (2.97, 0.28, 0.444),
+    (64, 64, 1, 1, 2, 1): (1.66, 0.34, 0.548),
+    (64, 64, 2, 1, 1, 1): (2.54, 0.62, 0.458),
+    (128, 256, 1, 1, 1, 1): (1.5, 2.7, 0.84),
+    (128, 256, 1, 1, 1, 2): (2.6, 2.7, 0.88),
+    (128, 128, 1, 1, 1, 1): (1.5, 1.4, 0.56),
+    (128, 64, 1, 1, 1, 1): (1.5, 1.1, 0.4),
 }
 """The plans to choose from and what they take."""
 
@@ -186,16 +188,21 @@ def choose(
         columns: mean number of columns that a group keeps.
         tokens: columns of the input.
         sms: multiprocessors of the device.
-        convolution: whether it gathers from images, where wide tiles and clusters were slower.
+        convolution: whether it gathers from images, where wide tiles were slower as soon as blocks
+            take more than one.
     """
     plans = [
         replace(plan, splits=splits)
         for plan in candidates(v)
-        if _key(plan) in _COSTS
-        and not (convolution and v < 128 and (plan.width > 128 or plan.cluster > 1))
+        if _key(plan) in _COSTS and not (convolution and _slow_on_images(plan, groups, tokens, sms))
         for splits in _splits(plan, groups, columns, tokens, sms)
     ]
     return min(plans, key=lambda plan: estimate(plan, groups, columns, tokens, sms=sms))
+
+
+def _slow_on_images(plan: Plan, groups: int, tokens: int, sms: int) -> bool:
+    many = plan.items(groups, tokens) > sms
+    return plan.v < 128 and (plan.cluster > 1 or plan.teams > 1 or (plan.width > 128 and many))
 
 
 def _key(plan: Plan) -> tuple[int, int, int, int, int, int]:

@@ -26,6 +26,11 @@ class WatchedExecutor:
         """See :class:`~studies.executors.Executor`."""
         return self._inner.slots
 
+    @property
+    def outlives(self) -> bool:
+        """See :class:`~studies.executors.Executor`."""
+        return self._inner.outlives
+
     def workers(self) -> Sequence[WorkerState]:
         """See :class:`~studies.executors.Executor`."""
         return self._inner.workers()

@@ -29,6 +29,11 @@ class LocalExecutor:
         self._seconds = seconds
 
     @property
+    def outlives(self) -> bool:
+        """See :class:`~studies.executors.Executor`."""
+        return False
+
+    @property
     def slots(self) -> int:
         """See :class:`~studies.executors.Executor`."""
         return 0

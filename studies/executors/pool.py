@@ -110,6 +110,11 @@ class PoolExecutor:
         return self._pause.seconds
 
     @property
+    def outlives(self) -> bool:
+        """See :class:`~studies.executors.Executor`."""
+        return False
+
+    @property
     def slots(self) -> int:
         """See :class:`~studies.executors.Executor`."""
         return self._count

@@ -119,6 +119,11 @@ class Executor(Protocol):
         """How many jobs it can run beside this process now, measurements aside."""
         ...
 
+    @property
+    def outlives(self) -> bool:
+        """Whether jobs go on when this process dies."""
+        ...
+
     def workers(self) -> Sequence[WorkerState]:
         """Return who is there; nobody where jobs run in this process."""
         ...

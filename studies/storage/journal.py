@@ -66,10 +66,12 @@ class Journal:
         engine: of the record.
         study_id: of the study.
         owner: who has its lease.
+        claimant: who claims evaluations.
     """
 
-    def __init__(self, engine: Engine, study_id: int, owner: Owner) -> None:
-        self._engine, self._study_id, self._owner = engine, study_id, owner
+    def __init__(self, engine: Engine, study_id: int, owner: Owner, claimant: Owner) -> None:
+        self._engine, self._study_id = engine, study_id
+        self._owner, self._claimant = owner, claimant
         self._ids: dict[int, int] = {}
         self._writes: list[_Write] = []
         self._afterwards: list[Callable[[], None]] = []
@@ -107,7 +109,7 @@ class Journal:
     def released(self, key: str) -> None:
         """A claim is given up; an empty key was none."""
         if key:
-            self._writes.append(lambda to: claims.give_up(to, CLAIMS, key, self._owner))
+            self._writes.append(lambda to: claims.give_up(to, CLAIMS, key, self._claimant))
 
     def given(self, number: int, answer: Answer) -> None:
         """A trial has figures that were paid for another."""
@@ -223,10 +225,10 @@ class Journal:
         if not wants:
             return []
         # Claims first: who gave one up has stored the result by then.
-        mine = claims.claim_all(connection, [item.key for item in wants], self._owner, seconds)
+        mine = claims.claim_all(connection, [item.key for item in wants], self._claimant, seconds)
         known = writing.known_evaluations(connection, {item.key: item.metrics for item in wants})
         for key in mine & known.keys():
-            claims.give_up(connection, CLAIMS, key, self._owner)
+            claims.give_up(connection, CLAIMS, key, self._claimant)
         return [
             Answer(tuple(known[item.key][1]), known[item.key][0])
             if item.key in known

@@ -22,7 +22,7 @@ class Owner:
 
     Attributes:
         token: unique; two owners of one process are two.
-        host: name of its machine.
+        host: name of its machine; empty where it is no process.
         pid: its process there.
         started: when that process started as the system tells it, so that another process which is
             given the number later is not taken for it; empty where the system does not tell.
@@ -38,6 +38,14 @@ class Owner:
         """Return a new owner in this process."""
         pid = os.getpid()
         return cls(uuid4().hex, socket.gethostname(), pid, _started(pid) or "")
+
+    @classmethod
+    def of_study(cls, study_id: int) -> Owner:
+        """Return the holder of what is done for a study whoever drives it.
+
+        Its claims outlive a driver and are those of the next one, or run out.
+        """
+        return cls(f"study {study_id}", "", 0, "")
 
     def retire(self) -> None:
         """Say that it holds nothing any more, though its process lives on."""

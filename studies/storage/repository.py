@@ -372,9 +372,9 @@ class Repository:
         with db.writing(self._engine) as connection:
             claims.give_up(connection, LEASES, study_id, owner)
 
-    def journal(self, study_id: int, owner: Owner) -> Journal:
-        """Return what a driver writes through, once it has the lease of its study."""
-        return Journal(self._engine, study_id, owner)
+    def journal(self, study_id: int, owner: Owner, claimant: Owner | None = None) -> Journal:
+        """Return what a driver writes through; its study's lease is the owner's by then."""
+        return Journal(self._engine, study_id, owner, claimant or owner)
 
     def driver(self, study_id: int) -> Holder | None:
         """Return who runs a study now."""

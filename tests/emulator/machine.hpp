@@ -279,6 +279,10 @@ inline int __dp4a(int a, int b, int sum) {
     sum += static_cast<signed char>(a >> 8 * i) * static_cast<signed char>(b >> 8 * i);
   return sum;
 }
+inline unsigned __dp4a(unsigned a, unsigned b, unsigned sum) {
+  for (int i = 0; i < 4; ++i) sum += (a >> 8 * i & 0xff) * (b >> 8 * i & 0xff);
+  return sum;
+}
 template <class T>
 T atomicAdd(T* to, T value) {
   const T before = *to;

@@ -201,3 +201,10 @@ def test_a_residual_network_gives_what_whole_numbers_give() -> None:
     x = torch.rand(2, 64, 56, 56, device="cuda", dtype=torch.float16)
     x = x.to(memory_format=torch.channels_last)
     assert torch.equal(body(x), body.reference(x))
+
+
+def test_a_network_in_half_precision_keeps_what_kernels_read() -> None:
+    layer = layer_of("w1a2", 64, 512)
+    x = torch.rand(80, 512, device="cuda").half() * 3.5
+    before = layer(x)
+    assert torch.equal(layer.half()(x), before)

@@ -48,6 +48,11 @@ class FakeExecutor:
         self._free = [f"fake:{number}" for number in range(workers)]
 
     @property
+    def outlives(self) -> bool:
+        """See :class:`~studies.executors.Executor`."""
+        return False
+
+    @property
     def slots(self) -> int:
         return self._workers
 

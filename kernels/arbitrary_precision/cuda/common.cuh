@@ -40,9 +40,15 @@ DEVICE float2 unpack(unsigned both) {
 #endif
 }
 
-// The code of a real number: rounded to the nearest multiple of the step, ties to even, kept in
-// [0, highest]. NaN becomes 0.
+// The whole number that a real one is rounded to, ties to even, kept in [low, high], in the low byte.
+// NaN becomes the lowest one.
+DEVICE unsigned whole_bits(float number, float inverse_step, float low, float high) {
+  const float whole = fminf(fmaxf(__fmul_rn(number, inverse_step), low), high);
+  return __float_as_uint(__fadd_rn(whole, MAGIC));
+}
+
+// The code of a real number: the whole number of steps, plus the code of zero.
 DEVICE unsigned to_code(float number, float inverse_step, float zero, float highest) {
-  const float whole = fminf(fmaxf(__fmul_rn(number, inverse_step), -zero), highest - zero);
-  return (__float_as_uint(__fadd_rn(whole, MAGIC)) + static_cast<unsigned>(zero)) & 0xff;
+  const unsigned bits = whole_bits(number, inverse_step, -zero, highest - zero);
+  return (bits + static_cast<unsigned>(zero)) & 0xff;
 }

@@ -61,8 +61,8 @@ DEVICE void store_whole(const int (&whole)[8], int token, int tokens, int featur
   if (token >= tokens) return;
   const int at = feature - (odd ? 4 : 0);  // of `left`; that of `right` is 8 further
   int* const to = static_cast<int*>(f.out) + static_cast<long long>(token) * f.features + at;
-  if (at < f.features) store_bytes<16>(to, left);
-  if (at + 8 < f.features) store_bytes<16>(to + 8, right);
+  if (at < f.features) store_away(to, left);
+  if (at + 8 < f.features) store_away(to + 8, right);
 }
 
 // Finishes 8 neighbouring outputs of a token from `feature` on; returns the sum of their codes.

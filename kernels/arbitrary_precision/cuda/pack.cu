@@ -9,21 +9,89 @@ typedef float Input;
 typedef Element Input;
 #endif
 
-DEVICE void load_numbers(float (&to)[8], const Input* from) {
-#if INPUT == 4
-  const float4 low = __ldg(reinterpret_cast<const float4*>(from));
-  const float4 high = __ldg(reinterpret_cast<const float4*>(from) + 1);
-  to[0] = low.x, to[1] = low.y, to[2] = low.z, to[3] = low.w;
-  to[4] = high.x, to[5] = high.y, to[6] = high.z, to[7] = high.w;
-#else
-  const uint4 all = __ldg(reinterpret_cast<const uint4*>(from));
-  const unsigned words[4] = {all.x, all.y, all.z, all.w};
+constexpr int AHEAD = 4;  // loads of a thread that are on the way at a time
+
+// Eight neighbouring numbers as they lie in memory, from where they are read once.
+struct Eight {
+  uint4 words[INPUT / 2];
+
+  DEVICE void load(const Input* from) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float2 both = unpack(words[i]);
-    to[2 * i] = both.x, to[2 * i + 1] = both.y;
+    for (int i = 0; i < INPUT / 2; ++i) words[i] = __ldcs(reinterpret_cast<const uint4*>(from) + i);
   }
+
+  DEVICE void to(float (&number)[8]) const {
+#pragma unroll
+    for (int i = 0; i < INPUT / 2; ++i) {
+      const unsigned four[4] = {words[i].x, words[i].y, words[i].z, words[i].w};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+#if INPUT == 4
+        number[4 * i + j] = __uint_as_float(four[j]);
+#else
+        const float2 both = unpack(four[j]);
+        number[2 * j] = both.x, number[2 * j + 1] = both.y;
 #endif
+      }
+    }
+  }
+};
+
+// Codes of four numbers, a byte each.
+DEVICE unsigned four_codes(const float* number, float inverse, int zero) {
+  const float low = static_cast<float>(-zero), high = static_cast<float>((1 << Q) - 1 - zero);
+  unsigned bits[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) bits[i] = whole_bits(number[i], inverse, low, high);
+  const unsigned all = __byte_perm(__byte_perm(bits[0], bits[1], 0x0040),
+                                   __byte_perm(bits[2], bits[3], 0x0040), 0x5410);
+  const unsigned zeros = zero * 0x01010101u, top = 0x80808080u;  // added without carries
+  return ((all & ~top) + (zeros & ~top)) ^ ((all ^ zeros) & top);
+}
+
+// Writes one byte of every plane: codes of the first `count` of eight numbers; returns their sum.
+DEVICE unsigned put_codes(unsigned char* to, int plane_bytes, const float (&number)[8], int count,
+                          float inverse, int zero) {
+  unsigned left = four_codes(number, inverse, zero), right = four_codes(number + 4, inverse, zero);
+  if (count < 8) {
+    left &= count >= 4 ? ~0u : (1u << 8 * count) - 1;
+    right &= count <= 4 ? 0u : (1u << 8 * (count - 4)) - 1;
+  }
+#pragma unroll
+  for (int q = 0; q < Q; ++q) {
+    const unsigned plane = 0x01010101u << q;
+    const unsigned low = __dp4a(left & plane, 0x08040201u, 0u);
+    to[q * plane_bytes] = __dp4a(right & plane, 0x80402010u, low) >> q;
+  }
+  return __dp4a(left, 0x01010101u, __dp4a(right, 0x01010101u, 0u));
+}
+
+// Writes the planes of a row of k numbers by LANES threads; returns the sum of a thread's codes.
+DEVICE int pack_row(unsigned char* to, int plane_bytes, const Input* from, int k, float inverse,
+                    int zero, int lane) {
+  const int whole = k % 8 == 0 ? k / 8 : 0;  // bytes whose eight numbers are loaded at once
+  unsigned total = 0;
+  float number[8] = {};
+  for (int first = lane; first < whole; first += AHEAD * LANES) {
+    Eight loaded[AHEAD];
+#pragma unroll
+    for (int i = 0; i < AHEAD; ++i)
+      if (first + i * LANES < whole) loaded[i].load(from + 8 * (first + i * LANES));
+#pragma unroll
+    for (int i = 0; i < AHEAD; ++i) {
+      const int byte = first + i * LANES;
+      if (byte >= whole) break;
+      loaded[i].to(number);
+      total += put_codes(to + byte, plane_bytes, number, 8, inverse, zero);
+    }
+  }
+  for (int byte = whole + lane; byte < plane_bytes; byte += LANES) {
+    const int count = max(0, min(8, k - 8 * byte));
+#pragma unroll
+    for (int i = 0; i < 8; ++i) number[i] = i < count ? static_cast<float>(from[8 * byte + i]) : 0.0f;
+    total += put_codes(to + byte, plane_bytes, number, count, inverse, zero);
+  }
+  return static_cast<int>(total);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
@@ -32,32 +100,10 @@ extern "C" __global__ void __launch_bounds__(256)
                  int plane_bytes, int zero) {
   const long long row = (static_cast<long long>(blockIdx.x) * 256 + threadIdx.x) / LANES;
   const int lane = threadIdx.x % LANES;
-  const float inverse = __fdiv_rn(1.0f, *step);
   int total = 0;
-  if (row < rows) {
-    const Input* const from = x + row * k;
-    unsigned char* const to = planes + row * Q * plane_bytes;
-    for (int byte = lane; byte < plane_bytes; byte += LANES) {
-      float number[8] = {};
-      const int first = byte * 8;
-      const bool whole = k % 8 == 0 && first + 8 <= k;
-      if (whole) load_numbers(number, from + first);
-      else
-        for (int i = 0; i < 8 && first + i < k; ++i) number[i] = static_cast<float>(from[first + i]);
-      unsigned bytes[Q] = {};
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        if (!whole && first + i >= k) continue;
-        const unsigned code =
-            to_code(number[i], inverse, static_cast<float>(zero), (1 << Q) - 1);
-        total += code;
-#pragma unroll
-        for (int q = 0; q < Q; ++q) bytes[q] |= (code >> q & 1) << i;
-      }
-#pragma unroll
-      for (int q = 0; q < Q; ++q) to[q * plane_bytes + byte] = bytes[q];
-    }
-  }
+  if (row < rows)
+    total = pack_row(planes + row * Q * plane_bytes, plane_bytes, x + row * k, k,
+                            __fdiv_rn(1.0f, *step), zero, lane);
 #pragma unroll
   for (int far = LANES / 2; far > 0; far /= 2) total += __shfl_xor_sync(~0u, total, far);
   if (lane == 0 && row < rows) sums[row] = total;

@@ -85,22 +85,32 @@ DEVICE void fetch_rows(unsigned to, const Rows& rows, int first, int tile_k, con
   }
 }
 
-DEVICE int stored_sum(const Rows& rows, int at) {
+// Sum over every `step`-th part from `first` on.
+DEVICE int stored_sum(const Rows& rows, int at, int first, int step) {
   int total = 0;
-  for (int part = 0; part < rows.parts; ++part)
+#pragma unroll 4
+  for (int part = first; part < rows.parts; part += step)
     total += rows.sums[static_cast<long long>(part) * rows.stored + at];
   return total;
 }
 
-// Sum of the codes that a row of the product reads.
+// Sum of the codes that a row of the product reads. Four neighbouring lanes have the same row: each
+// looks at a quarter, since a lane alone would wait for memory once a tap and part.
 DEVICE int sum_of_codes(const Rows& rows, int token, const Images& images) {
-  if (token >= rows.count) return 0;
-  if constexpr (!IMAGES) return stored_sum(rows, token);
-  const Corner corner = corner_of(token, images);
+  const int quarter = threadIdx.x % 4;
   int total = 0;
-  for (int tap = 0; tap < images.taps; ++tap) {
-    const int pixel = pixel_of(corner, tap, images);
-    total += pixel < 0 ? rows.outside_sum : stored_sum(rows, pixel);
+  if (token < rows.count) {
+    if constexpr (IMAGES) {
+      const Corner corner = corner_of(token, images);
+#pragma unroll 3
+      for (int tap = quarter; tap < images.taps; tap += 4) {
+        const int pixel = pixel_of(corner, tap, images);
+        total += pixel < 0 ? rows.outside_sum : stored_sum(rows, pixel, 0, 1);
+      }
+    } else {
+      total = stored_sum(rows, token, quarter, 4);
+    }
   }
-  return total;
+  total += __shfl_xor_sync(~0u, total, 1);
+  return total + __shfl_xor_sync(~0u, total, 2);
 }

@@ -100,6 +100,11 @@ class RayExecutor:
         self._joined = False
 
     @property
+    def outlives(self) -> bool:
+        """See :class:`~studies.executors.Executor`."""
+        return True
+
+    @property
     def slots(self) -> int:
         """See :class:`~studies.executors.Executor`."""
         if self._workers is not None:

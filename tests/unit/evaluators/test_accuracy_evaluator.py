@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,27 @@ def test_a_figure_of_another_name_is_another_result() -> None:
     assert first.cache_key(NET) != second.cache_key(NET)
     assert first.dense_key(NET) == second.dense_key(NET)
     assert first.metrics == ("accuracy",)
+
+
+def test_layers_of_few_bits_are_judged_as_they_run() -> None:
+    wide = Architecture.parse(
+        "input 1x8x8; conv 16 k3 s2 bn relu; conv 16 k3 bn relu; gap; flatten; linear 10"
+    )
+    kept: dict[str, Mapping[str, torch.Tensor]] = {}
+
+    def save(key: str, weights: Mapping[str, torch.Tensor]) -> None:
+        kept[key] = weights
+
+    recipe = replace(TINY, epochs=6)
+    data = load_dataset("digits")
+    judge = AccuracyEvaluator(data, recipe, seed=0, save=save, load=kept.__getitem__)
+    dense = judge.evaluate(wide)[0].value
+    found = [judge.evaluate(wide.with_variant([2], bits))[0].value for bits in ("w8a8", "w1a1")]
+    assert abs(found[0] - dense) < 0.02
+    assert found[1] < found[0]
+    (weights,) = kept.values()
+    test = evaluator.measure_test(wide.with_variant([2], "w8a8"), weights, data)[0].value
+    assert abs(test - evaluator.measure_test(wide, weights, data)[0].value) < 0.02
 
 
 def test_a_device_without_memory_is_an_evaluation_error(monkeypatch: pytest.MonkeyPatch) -> None:

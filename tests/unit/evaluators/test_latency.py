@@ -24,6 +24,7 @@ from kernels.exclusive import exclusive
 from kernels.telemetry import DeviceState
 from kernels.timing import Timing, TimingPolicy
 from search_spaces.architecture import Architecture
+from search_spaces.build import build, weights_by_node
 
 CPU = detect("cpu")
 NET = Architecture.parse("input 1x8x8; conv 4 k3 bn relu; gap; flatten; linear 10")
@@ -88,11 +89,16 @@ def test_variants_that_nothing_executes_are_refused():
         LatencyEvaluator(CPU, policy=FAST).evaluate(NET.with_variant([1], "unheard_of"))
 
 
-def test_a_variant_is_measured_on_its_kernels():
+@pytest.mark.parametrize(
+    ("text", "layer"), [("shfl_bw(V=32,density=0.25)", "ShflBWLinear"), ("w4a4", "APLinear")]
+)
+def test_a_variant_is_measured_on_its_kernels(text, layer):
     net = Architecture.parse("input 64x4x4; gap; flatten; linear 256; linear 256; linear 10")
-    variant = net.with_variant([4], "shfl_bw(V=32,density=0.25)")
-    made = subject.prepare(variant, CPU)
-    assert [type(m).__name__ for m in made.module.modules()].count("ShflBWLinear") == 1
+    variant = net.with_variant([4], text)
+    weights = weights_by_node(build(net), net)
+    for given in (None, weights):
+        made = subject.prepare(variant, CPU, weights=given)
+        assert [type(m).__name__ for m in made.module.modules()].count(layer) == 1
     evaluator = LatencyEvaluator(CPU, policy=FAST)
     assert evaluator.cache_key(variant) != evaluator.cache_key(net)
     (measured,) = evaluator.evaluate(variant)

@@ -11,10 +11,12 @@ from evaluators.latency.latency import LatencyEvaluator
 from evaluators.latency.layers import LayerTime
 from evaluators.latency.operands import OPERANDS
 from evaluators.latency.variants import VariantTable, measure_variants
+from kernels.arbitrary_precision.implementations import conv_workload, linear_workload
+from kernels.arbitrary_precision.precision import Precision
 from kernels.device import Device, detect
 from kernels.environment import CACHE_VARIABLE
 from kernels.errors import NasError
-from kernels.select import implementations, load
+from kernels.select import implementations, load, select
 from kernels.sliding_channel.implementations import OP
 from kernels.timing import TimingPolicy
 from search_spaces.architecture import Architecture
@@ -122,6 +124,20 @@ def test_every_operator_with_implementations_has_operands_that_compute_the_same(
     assert expected.shape == step.workload.output
     for result in results.values():
         torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bits", ["w1a1", "w1a2", "w4a4", "w8a8"])
+def test_low_bit_layers_have_operands_of_the_sizes_that_were_asked_for(bits: str) -> None:
+    precision = Precision.parse(bits)
+    workloads = [
+        linear_workload((6, 40), 24, precision),
+        conv_workload((2, 8, 9, 9), (2, 16, 5, 5), (3, 3), precision),
+        conv_workload((2, 8, 8, 8), (2, 16, 8, 8), (1, 1), precision),
+    ]
+    for workload in workloads:
+        run = OPERANDS.get(workload.op)(workload, select(workload, CPU), CPU)
+        assert run().shape == workload.output
+        assert bool(run().any())
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,20 @@ def test_scores_follow_from_the_seed() -> None:
     assert alone == {"synflow": first["synflow"]}
 
 
+def test_samples_are_compared_by_real_images_where_there_are_some() -> None:
+    names = ("naswot", "jacob_cov", "trainability")
+    images = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(5))
+    noise = UntrainedEvaluator(names, batch=8)
+    real = UntrainedEvaluator(names, batch=8, images=images)
+    assert noise.cache_key(NET) != real.cache_key(NET)
+    a, b = noise.scores(NET), real.scores(NET)
+    assert a["trainability"] == b["trainability"]
+    assert a["naswot"] != b["naswot"]
+    assert a["jacob_cov"] != b["jacob_cov"]
+    same = UntrainedEvaluator(("naswot",), batch=8, images=images[:1].expand(8, -1, -1, -1))
+    assert same.scores(NET)["naswot"] < b["naswot"] - 10  # equal samples are told apart by nothing
+
+
 def test_a_score_needs_no_torch_module_of_one_kind() -> None:
     """Grouped, depthwise and sliding-channel layers, a chain without branches, no normalisation."""
     net = Architecture.parse(

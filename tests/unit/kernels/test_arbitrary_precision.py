@@ -464,6 +464,26 @@ def test_a_state_dict_brings_the_layer_back() -> None:
         APLinear(70, 33, Precision(1, 3)).load_state_dict(layer.state_dict())
 
 
+def test_the_zero_point_comes_with_packed_weights() -> None:
+    precision, w = Precision(2, 3), torch.randint(-2, 2, (8, 20))
+    layer = APLinear.of(w, torch.rand(8), precision, step=0.4, zero=3, bias=torch.randn(8))
+    other = APLinear(20, 8, precision)
+    other.load_state_dict(layer.state_dict())
+    x = normal(5, 20)
+    assert other.zero == 3
+    assert torch.equal(other(x), layer(x))
+
+
+def test_half_precision_keeps_what_products_read() -> None:
+    w = torch.where(normal(8, 20) > 0, 1, -1)
+    layer = APLinear.of(w, torch.rand(8) / 1e4, Precision(1, 2), step=0.4, bias=torch.randn(8))
+    x = normal(5, 20).half()
+    before = layer(x)
+    assert torch.equal(layer.half()(x), before)
+    floating = [b.dtype for b in layer.buffers() if b.is_floating_point()]
+    assert set(floating) == {torch.float32}
+
+
 def test_inputs_that_do_not_fit_are_refused() -> None:
     layer = APLinear(8, 4, Precision(1, 2))
     with pytest.raises(NasError, match="Expected 8 features, got 9"):

@@ -60,6 +60,8 @@ def test_systems_offer_what_suits_the_size_of_a_weight() -> None:
     assert not {"shfl_bw", "fp32_emulated"} & kinds("linear 10", 384)
     layer = parse_op("linear 384")
     assert offered(layer, ((16, 384),), ["fp32_emulated"]) == ["fp32_emulated"]
+    assert {"w8a8", "w4a4", "w2a2", "w1a2"} <= kinds("linear 384", 16, 384)
+    assert offered(layer, ((16, 384),), ["w4a4", "w2a2"]) == ["w4a4", "w2a2"]
     with pytest.raises(UnknownNameError, match=r"'shfl'.*shfl_bw"):
         offered(layer, ((16, 384),), ["shfl"])
 

@@ -88,6 +88,14 @@ def test_a_claim_runs_out_unless_it_is_renewed(repository):
     assert not repository.claim("a", mine, 60)
 
 
+def test_what_is_done_for_a_study_outlives_its_driver_and_is_the_next_ones(repository):
+    study, other = new_study(repository), Owner.here()
+    assert repository.claim("k", Owner.of_study(study.id), 60)
+    assert not repository.claim("k", other, 60)  # its driver may have died: its workers have not
+    assert repository.claim("k", Owner.of_study(study.id), 0)
+    assert repository.claim("k", other, 60)  # nobody renewed it
+
+
 @pytest.mark.parametrize(
     ("change", "free"),
     [
