@@ -138,13 +138,23 @@ inline void prefetch(const void* from, int bytes) {
     machine::fail("a prefetch that is not of whole units of 16 bytes");
 }
 inline float load_shared_by_blocks(const float* from) { return *from; }
-inline unsigned long long add_release(unsigned long long* to, unsigned long long value) {
-  const unsigned long long before = *to;
-  *to += value, ++machine::progress;
+inline unsigned count_up(unsigned* counter, unsigned last) {
+  const unsigned before = *counter;
+  *counter = before >= last ? 0 : before + 1;
   return before;
 }
-inline unsigned long long load_acquire(const unsigned long long* from) { return *from; }
 inline void pause() { machine::yield(); }
+
+inline int warp_sum(int value) {
+  const auto all = machine::show(static_cast<unsigned>(value));
+  unsigned sum = 0;
+  for (unsigned long long shown : all.shown) sum += static_cast<unsigned>(shown);
+  return static_cast<int>(sum);
+}
+inline unsigned warp_largest(unsigned value) {
+  const auto all = machine::show(value);
+  return static_cast<unsigned>(*std::max_element(all.shown, all.shown + machine::WARP));
+}
 
 #ifdef HOPPER
 
@@ -249,6 +259,18 @@ inline void meet_cluster() {
 }
 
 inline void publish_barriers() {}
+inline void arrive_at_cluster() {}
+inline void wait_for_cluster() { meet_cluster(); }
+
+template <class Value>
+void send(unsigned to, unsigned barrier, int rank, Value value) {
+  if (to % sizeof(Value) != 0) machine::fail("what is sent is not aligned");
+  Barrier& b = barrier_of(rank, barrier);
+  b.copies.push_back([=, &b] {
+    std::memcpy(machine::shared_of(machine::running[rank]) + to, &value, sizeof value);
+    b.bytes -= static_cast<int>(sizeof value);
+  });
+}
 inline void show_to_tensor_cores() {}
 
 template <int NAME, int THREADS>
@@ -381,6 +403,22 @@ void warpgroup_product(float (&sums)[TILES][4], unsigned long long rows,
         }
       }
   });
+}
+
+#else
+
+inline int cluster_rank() { return 0; }
+inline void start_barrier(unsigned, int) {}
+inline void arrive_expecting(unsigned, int) {}
+inline void publish_barriers() {}
+inline void arrive_at_cluster() {}
+inline void wait_for_cluster() {}
+inline void wait_barrier(unsigned, unsigned) { __syncthreads(); }
+
+template <class Value>
+void send(unsigned to, unsigned, int, Value value) {
+  if (to % sizeof(Value) != 0) machine::fail("what is sent is not aligned");
+  std::memcpy(at_shared(to), &value, sizeof value);
 }
 
 #endif

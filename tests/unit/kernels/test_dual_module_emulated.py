@@ -10,12 +10,14 @@ from torch import nn
 
 from kernels.dual_module.calibrate import compute_everything, fit, set_ratio
 from kernels.dual_module.launch import (
-    FFN_WARPS,
-    LSTM_WARPS,
+    DENSE_PLAN,
+    FFN_PLAN,
+    LSTM_PLAN,
     SOURCES,
     FFNStep,
     Launch,
     LSTMStep,
+    Plan,
     compiled,
 )
 from kernels.dual_module.linear import DualModuleFFN
@@ -33,8 +35,10 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def emulate(launch: Launch, folder: Path) -> None:
-    defines = {**launch.defines, "COOPERATIVE": 1}
-    kernel = Emulated(SOURCES / launch.file, launch.function, defines, folder)
+    together = launch.defines["CLUSTER"]
+    kernel = Emulated(
+        SOURCES / launch.file, launch.function, launch.defines, folder, together=together
+    )
     kernel((launch.blocks,), (32 * launch.defines["WARPS"],), launch.arguments)
 
 
@@ -53,7 +57,8 @@ def halved(module: nn.Module) -> None:
 @needs_compiler
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
-def test_an_lstm_step(bits: int, ratio: float, folder: Path) -> None:
+@pytest.mark.parametrize("plan", [Plan(8, 2, 3, 2, pieces=2), Plan(4, 1, 1, 1, pieces=1)], ids=str)
+def test_an_lstm_step(bits: int, ratio: float, plan: Plan, folder: Path) -> None:
     torch.manual_seed(0)
     cell = DualModuleLSTMCell.of(nn.LSTMCell(90, 70), bits=bits, projected=36)
     halved(cell)
@@ -61,8 +66,8 @@ def test_an_lstm_step(bits: int, ratio: float, folder: Path) -> None:
     run = lambda: cell(xs.float(), (hs.float(), cs))  # noqa: E731
     fit(cell, run)
     set_ratio(cell, ratio, run)
-    step = LSTMStep(cell, blocks=3)
-    assert step.blocks == 3
+    step = LSTMStep(cell, blocks=3, plan=plan)
+    assert step.blocks == 3 + 3 % plan.cluster
     new_h = torch.full((70,), torch.nan, dtype=torch.float16)
     new_c = torch.full((70,), torch.nan)
     for row in (0, 7):
@@ -83,7 +88,7 @@ def test_a_dense_lstm_step(folder: Path) -> None:
     halved(cell)
     x, h, c = normal(40).half(), normal(33, seed=1).half(), normal(33, seed=2)
     new_h, new_c = torch.empty(33, dtype=torch.float16), torch.empty(33)
-    step = LSTMStep(DualModuleLSTMCell.of(cell, projected=4), blocks=2, dense=True)
+    step = LSTMStep(DualModuleLSTMCell.of(cell, projected=4), blocks=2, plan=DENSE_PLAN, dense=True)
     emulate(step.launch(x, h, c, new_h, new_c), folder)
     expected = cell(x.float()[None], (h.float()[None], c[None]))
     torch.testing.assert_close(new_c, expected[1][0], rtol=1e-4, atol=1e-5)
@@ -91,14 +96,17 @@ def test_a_dense_lstm_step(folder: Path) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("ratio", [0.0, 0.7, 1.0])
-def test_a_feed_forward_step(ratio: float, folder: Path) -> None:
+@pytest.mark.parametrize(
+    "plan", [Plan(4, 4, 2, 2), Plan(8, 2, 1, 1, early=4, soon=2), Plan(4, 1, 2, 1)], ids=str
+)
+def test_a_feed_forward_step(ratio: float, plan: Plan, folder: Path) -> None:
     torch.manual_seed(0)
     block = DualModuleFFN(nn.Linear(100, 150), nn.Linear(150, 72), projected=40)
     halved(block)
     xs = normal(300, 100).half()
     fit(block, lambda: block(xs.float()))
     set_ratio(block, ratio, lambda: block(xs.float()))
-    step = FFNStep(block, blocks=4)
+    step = FFNStep(block, 4, plan=plan)
     y = torch.full((72,), torch.nan, dtype=torch.float16)
     for row in (0, 3):
         emulate(step.launch(xs[row], y), folder)
@@ -115,7 +123,7 @@ def test_nan_reaches_the_output(folder: Path) -> None:
     xs = normal(100, 64).half()
     fit(block, lambda: block(xs.float()))
     set_ratio(block, 0.5, lambda: block(xs.float()))
-    step, y = FFNStep(block, blocks=2), torch.zeros(8, dtype=torch.float16)
+    step, y = FFNStep(block, 2, plan=Plan(4, 2, 1, 1)), torch.zeros(8, dtype=torch.float16)
     broken = xs[0].clone()
     broken[5] = torch.nan
     emulate(step.launch(broken, y), folder)
