@@ -91,7 +91,7 @@ def set_tolerance(model: nn.Module, tolerance: float, run: Run) -> None:
     errors: dict[str, list[float]] = {name: [] for name in layers}
 
     def take(name: str, given: tuple[torch.Tensor, ...]) -> None:
-        difference = layers[name].estimate(given[0]) - layers[name].big(given[0])
+        difference = layers[name].estimate(*given) - layers[name].big(*given)
         errors[name].append(float(difference.abs().mean()))
 
     with everything_computed(layers.values()):

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from kernels.dual_module.linear import DualModuleFFN
-from kernels.dual_module.little import Estimator
 from kernels.dual_module.packing import pack_codes, pack_rows, pack_signs
 from kernels.dual_module.projection import unpack_signs
 from kernels.dual_module.recurrent import DualModuleLSTMCell

@@ -21,7 +21,7 @@ INPUT_BITS = 8
 class Projection(nn.Module):
     """Signs that map d numbers to k and keep lengths: u = root(3 / k) P x.
 
-    Numbers are first rounded to 8 bits with a scale for each vector, so that sums are whole numbers.
+    Numbers are first rounded to 8 bits with a scale for each vector: sums are whole numbers.
 
     Buffer ``signs`` (k, bytes), two bits a sign; see ``projection.pack_signs``.
 

@@ -45,7 +45,7 @@ def pack_rows(weight: torch.Tensor, parts: Sequence[int]) -> torch.Tensor:
 
 
 def pack_signs(signs: torch.Tensor) -> torch.Tensor:
-    """Return signs (k, d) of -1, 0 and +1 as tensor cores take them (tiles, chunks, 2, 32, 4), int32.
+    """Return signs (k, d), int8, as tensor cores take them (tiles, chunks, 2, 32, 4), int32.
 
     A tile is 16 rows, a chunk 256 inputs; the bits that are +1 come before those that are -1. Of 32
     threads, thread l holds bits ``32 (l % 4)`` on of row ``l / 4`` and of eight rows further, then
