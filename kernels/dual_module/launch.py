@@ -27,49 +27,6 @@ Argument = torch.Tensor | np.generic | None
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
-    """One kernel's launch.
-
-    Attributes:
-        file: the source in ``cuda/``.
-        function: the kernel.
-        defines: its compile-time constants.
-        blocks: of the grid; all must fit on the GPU at once.
-        shared_bytes: dynamic shared memory of a block.
-        arguments: in the kernel's order.
-    """
-
-    file: str
-    function: str
-    defines: Mapping[str, int]
-    blocks: int
-    shared_bytes: int
-    arguments: Sequence[Argument]
-
-    def run(self) -> None:
-        """Launch on the current stream of the tensors' device."""
-        device = next(item.device for item in self.arguments if isinstance(item, torch.Tensor))
-        kernel = self._kernel(device)
-        threads = 32 * self.defines["WARPS"]
-        kernel((self.blocks,), (threads,), self.arguments, shared_bytes=self.shared_bytes)
-
-    def at_once(self) -> int:
-        """Return how many blocks of it the tensors' device runs at once, all in whole clusters."""
-        device = next(item.device for item in self.arguments if isinstance(item, torch.Tensor))
-        blocks = torch.cuda.get_device_properties(device).multi_processor_count
-        cluster = self.defines["CLUSTER"]
-        if cluster == 1:
-            return blocks
-        kernel, threads = self._kernel(device), 32 * self.defines["WARPS"]
-        clusters = kernel.clusters_at_once(device.index, threads, cluster, self.shared_bytes)
-        return min(blocks, cluster * clusters)
-
-    def _kernel(self, device: torch.device) -> Kernel:
-        capability = torch.cuda.get_device_capability(device)
-        return _kernel(self.file, self.function, tuple(sorted(self.defines.items())), capability)
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """Compile-time choices of a kernel.
 
@@ -93,25 +50,117 @@ class Plan:
     early: int = 0
     soon: int = 0
 
-    def defines(self, **more: int) -> dict[str, int]:
+    def defines(self) -> dict[str, int]:
         """Return the kernel's constants."""
-        found = {name.upper(): int(value) for name, value in asdict(self).items()} | more
+        found = {name.upper(): int(value) for name, value in asdict(self).items()}
         return found | ({"HOPPER": 1} if self.cluster > 1 else {})
 
 
 LSTM_PLAN = Plan(warps=24, cluster=8, split=3, held=2, pieces=2)
 FFN_PLAN = Plan(warps=16, cluster=8, split=4, held=4)
 DENSE_PLAN = Plan(warps=24, cluster=1, split=1, held=1, pieces=2)
-"""Of the steps on Hopper, and of the dense LSTM step that one is held against."""
+"""Of the steps where there are clusters, and of the dense LSTM step that one is held against."""
 
 
-class LSTMStep:
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One kernel's launch.
+
+    Attributes:
+        file: the source in ``cuda/``.
+        function: the kernel.
+        defines: its compile-time constants.
+        blocks: of the grid, in whole clusters.
+        shared_bytes: dynamic shared memory of a block.
+        arguments: in the kernel's order.
+    """
+
+    file: str
+    function: str
+    defines: Mapping[str, int]
+    blocks: int
+    shared_bytes: int
+    arguments: Sequence[Argument]
+
+    def run(self) -> None:
+        """Launch on the current stream of the tensors' device."""
+        device = next(item.device for item in self.arguments if isinstance(item, torch.Tensor))
+        kernel = _kernel(self.file, self.function, _sorted(self.defines), _capability(device))
+        threads = 32 * self.defines["WARPS"]
+        kernel((self.blocks,), (threads,), self.arguments, shared_bytes=self.shared_bytes)
+
+
+class _Step:
+    """What steps have in common: how hidden units are divided among blocks.
+
+    Args:
+        plan: what was asked for, or what is fastest where there are clusters.
+        asked: whether the plan was asked for.
+        device: of the weights.
+    """
+
+    file: str
+    function: str
+
+    def __init__(self, plan: Plan | None, fastest: Plan, device: torch.device) -> None:
+        clusters = device.type != "cuda" or _capability(device) >= (9, 0)
+        self.plan = plan or (fastest if clusters else replace(fastest, cluster=1))
+        self.device = device
+
+    def divide(self, hidden: int, blocks: int | None) -> None:
+        """Set the units of a block, the blocks, and a block's shared memory.
+
+        Args:
+            hidden: units in all.
+            blocks: that run at once; None asks the driver.
+
+        Raises:
+            NasError: a block's share does not fit into shared memory.
+        """
+        cluster = self.plan.cluster
+        if blocks is None:
+            blocks = torch.cuda.get_device_properties(self.device).multi_processor_count
+            if cluster > 1:
+                shared_bytes = _fits(self.shared_bytes_of(-(-hidden // blocks)))
+                kernel = _kernel(
+                    self.file, self.function, _sorted(self.defines), _capability(self.device)
+                )
+                index = (
+                    torch.cuda.current_device() if self.device.index is None else self.device.index
+                )
+                clusters = kernel.clusters_at_once(
+                    index, 32 * self.plan.warps, cluster, shared_bytes
+                )
+                blocks = min(blocks, cluster * clusters)
+        self.units = -(-hidden // blocks)
+        self.blocks = _up_to(-(-hidden // self.units), cluster)
+        self.shared_bytes = _fits(self.shared_bytes_of(self.units))
+        self.computed = torch.zeros(self.blocks, dtype=torch.int32, device=self.device)
+
+    @property
+    def defines(self) -> dict[str, int]:
+        """The kernel's constants."""
+        raise NotImplementedError
+
+    def shared_bytes_of(self, units: int) -> int:
+        """Return a block's shared memory, of so many units."""
+        raise NotImplementedError
+
+    def launched(self, arguments: Sequence[Argument]) -> Launch:
+        """Return the launch with its arguments."""
+        file, function = self.file, self.function
+        return Launch(file, function, self.defines, self.blocks, self.shared_bytes, arguments)
+
+
+class LSTMStep(_Step):
     """One step of a dual LSTM cell for one vector; memory is allocated once, as graphs need.
+
+    After a launch ``computed`` (blocks,) int32 says how many rows each block computed.
 
     Args:
         cell: fitted, on a GPU (or the CPU, where an emulator runs the launch).
-        blocks: that the GPU runs at once; see :func:`blocks_at_once`.
-        plan: of the kernel.
+        blocks: that run at once; None asks the driver.
+        plan: of the kernel; None takes what was fastest.
         dense: compute every row, without the little module.
         ahead: rows a block that come into the second-level cache before it is known whether they
             matter; None takes what the memory has time for.
@@ -120,22 +169,22 @@ class LSTMStep:
         NasError: the layer's sizes do not fit the kernel.
     """
 
+    file, function = "lstm.cu", "dual_lstm_step"
+
     def __init__(
         self,
         cell: DualModuleLSTMCell,
-        blocks: int,
+        blocks: int | None = None,
         *,
-        plan: Plan = LSTM_PLAN,
+        plan: Plan | None = None,
         dense: bool = False,
         ahead: int | None = None,
     ) -> None:
-        self._plan, self._dense = plan, dense
-        inputs, hidden = cell.input_size, cell.hidden_size
-        device = cell.weight.device
+        super().__init__(plan, DENSE_PLAN if dense else LSTM_PLAN, cell.weight.device)
+        self._dense = dense
         self._parts = cell.little.estimator
         self._projections = cell.little.sizes
-        self._sizes, self._units = (inputs, hidden), -(-hidden // blocks)
-        self.blocks = _up_to(-(-hidden // self._units), plan.cluster)
+        self._sizes = cell.input_size, cell.hidden_size
         self._weight = pack_rows(cell.weight.detach(), self._sizes)
         row_bytes = 2 * self._weight.shape[1]
         self._ahead = _IDLE_BYTES // row_bytes if ahead is None else ahead
@@ -146,8 +195,7 @@ class LSTMStep:
             for signs, size in zip(cell.little.signs, self._sizes, strict=True)
         ]
         self._thresholds = torch.stack([s.threshold for s in cell.switches()]).float()
-        self.computed = torch.zeros(self.blocks, dtype=torch.int32, device=device)
-        self.shared_bytes = _fits(self._shared_bytes())
+        self.divide(cell.hidden_size, blocks)
 
     def launch(
         self,
@@ -159,35 +207,38 @@ class LSTMStep:
     ) -> Launch:
         """Return the launch of x (d,), h (h,), float16, and c (h,), float32, to the next state."""
         k_x, k_h = self._projections
-        numbers = (*self._sizes, self._units, k_x, k_h, self._weight.shape[1])
+        numbers = (*self._sizes, self.units, k_x, k_h, self._weight.shape[1])
         arguments: list[Argument] = [x, h, c, self._weight, self._bias, self._codes]
         arguments += [self._parts.scale, self._parts.bias, *self._signs, self._thresholds]
         arguments += [new_h, new_c, self.computed, *(np.int32(n) for n in numbers)]
         arguments += [np.float32((3 / k) ** 0.5) for k in (k_x, k_h)]
-        arguments += [np.int32(self._ahead)]
-        bits = 4 if self._parts.bits <= 4 else 8
-        defines = self._plan.defines(BITS=bits, DENSE=int(self._dense))
-        return Launch(
-            "lstm.cu", "dual_lstm_step", defines, self.blocks, self.shared_bytes, arguments
-        )
+        return self.launched([*arguments, np.int32(self._ahead)])
 
-    def _shared_bytes(self) -> int:
+    @property
+    def defines(self) -> dict[str, int]:
+        """See :class:`_Step`."""
+        bits = 4 if self._parts.bits <= 4 else 8
+        return {**self.plan.defines(), "BITS": bits, "DENSE": int(self._dense)}
+
+    def shared_bytes_of(self, units: int) -> int:
+        """See :class:`_Step`."""
         planes = sum(_up_to(size, 256) for size in self._sizes)
         rounded = sum(_up_to(k, 32) for k in self._projections)
-        slots = 64 * self._plan.split * sum(_up_to(k, 16) // 16 for k in self._projections)
-        rows = 4 * self._units
+        slots = 64 * self.plan.split * sum(_up_to(k, 16) // 16 for k in self._projections)
         whole = 16 + 2 * self._weight.shape[1] + planes + rounded + slots
-        numbers = (6 + self._plan.pieces) * rows + self._units + 4 * self._plan.warps + 4
-        return whole + rows * self._codes.shape[1] + 4 * numbers
+        numbers = 4 * (6 + self.plan.pieces) * units + units + 4 * self.plan.warps + 4
+        return whole + 4 * units * self._codes.shape[1] + 4 * numbers
 
 
-class FFNStep:
+class FFNStep(_Step):
     """A dual feed-forward block for one vector; memory is allocated once, as graphs need.
+
+    After a launch ``computed`` (blocks,) int32 says how many units each block computed.
 
     Args:
         block: fitted, on a GPU (or the CPU, where an emulator runs the launch).
-        blocks: that the GPU runs at once; see :func:`blocks_at_once`.
-        plan: of the kernel.
+        blocks: that run at once; None asks the driver.
+        plan: of the kernel; None takes what was fastest.
         lossless: compute every row of the first matrix, without the little module, and leave out
             rows of the second where the hidden value is zero.
 
@@ -195,58 +246,67 @@ class FFNStep:
         NasError: the layer's sizes do not fit the kernel.
     """
 
+    file, function = "ffn.cu", "dual_ffn"
+
     def __init__(
-        self, block: DualModuleFFN, blocks: int, *, plan: Plan = FFN_PLAN, lossless: bool = False
+        self,
+        block: DualModuleFFN,
+        blocks: int | None = None,
+        *,
+        plan: Plan | None = None,
+        lossless: bool = False,
     ) -> None:
-        self._plan = replace(plan, early=0, soon=0) if lossless else plan
-        self._lossless = lossless
         first, second = block.first, block.second
+        super().__init__(plan, FFN_PLAN, first.weight.device)
+        self._lossless = lossless
+        if lossless:
+            self.plan = replace(self.plan, early=0, soon=0)
         hidden, inputs = first.weight.shape
         outputs = second.out_features
         if outputs % 8:
             raise NasError(f"The kernel takes outputs in eights, not {outputs}.")
-        self._turns = -(-outputs // (32 * plan.warps * 8))
+        turn = 32 * self.plan.warps * 8
+        self._turns = -(-outputs // turn)
         if self._turns > 4:
-            raise NasError(
-                f"The kernel takes up to {4 * 32 * plan.warps * 8} outputs, not {outputs}."
-            )
-        device = first.weight.device
+            raise NasError(f"The kernel takes up to {4 * turn} outputs, not {outputs}.")
         self._parts = first.little.estimator
         (self._k,) = first.little.sizes
+        self._sizes = inputs, hidden, outputs
         self._signs = pack_signs(unpack_signs(first.little.signs[0], inputs))
-        self._sizes, self._units = (inputs, hidden, outputs), -(-hidden // blocks)
-        self.blocks = _up_to(-(-hidden // self._units), plan.cluster)
         self._first = pack_rows(first.weight.detach(), (inputs,))
         self._second = second.weight.detach().T.half().contiguous()
-        zeros = torch.zeros(max(hidden, outputs), device=device)
+        zeros = torch.zeros(max(hidden, outputs), device=self.device)
         self._first_bias = zeros[:hidden] if first.bias is None else first.bias.detach().float()
         self._second_bias = zeros[:outputs] if second.bias is None else second.bias.detach().float()
         self._codes = pack_codes(self._parts.codes, (self._k,), self._parts.bits)
         self._threshold = first.switch.threshold.float()
-        self._shares = torch.zeros(self.blocks // plan.cluster, outputs, device=device)
-        self._came = torch.zeros(plan.cluster, dtype=torch.int32, device=device)
-        self.computed = torch.zeros(self.blocks, dtype=torch.int32, device=device)
-        self.shared_bytes = _fits(self._shared_bytes())
+        self.divide(hidden, blocks)
+        self._shares = torch.zeros(self.blocks // self.plan.cluster, outputs, device=self.device)
+        self._came = torch.zeros(self.plan.cluster, dtype=torch.int32, device=self.device)
 
     def launch(self, x: torch.Tensor, y: torch.Tensor) -> Launch:
         """Return the launch of x (d,) to y (m,), both float16."""
         arguments: list[Argument] = [x, self._first, self._first_bias, self._second]
         arguments += [self._second_bias, self._codes, self._parts.scale, self._parts.bias]
         arguments += [self._signs, self._threshold, self._shares, self._came, y, self.computed]
-        arguments += [np.int32(n) for n in (*self._sizes, self._units, self._k)]
-        arguments += [np.float32((3 / self._k) ** 0.5)]
-        bits = 4 if self._parts.bits <= 4 else 8
-        defines = self._plan.defines(BITS=bits, TURNS=self._turns, DENSE=int(self._lossless))
-        return Launch("ffn.cu", "dual_ffn", defines, self.blocks, self.shared_bytes, arguments)
+        arguments += [np.int32(n) for n in (*self._sizes, self.units, self._k)]
+        return self.launched([*arguments, np.float32((3 / self._k) ** 0.5)])
 
-    def _shared_bytes(self) -> int:
-        plan, (inputs, _, outputs) = self._plan, self._sizes
+    @property
+    def defines(self) -> dict[str, int]:
+        """See :class:`_Step`."""
+        bits = 4 if self._parts.bits <= 4 else 8
+        more = {"BITS": bits, "TURNS": self._turns, "DENSE": int(self._lossless)}
+        return {**self.plan.defines(), **more}
+
+    def shared_bytes_of(self, units: int) -> int:
+        """See :class:`_Step`."""
+        plan, (inputs, _, outputs) = self.plan, self._sizes
         slots = 64 * plan.split * _up_to(self._k, 16) // 16
         whole = 32 + 2 * self._first.shape[1] + _up_to(inputs, 256) + _up_to(self._k, 32) + slots
-        words = _up_to(self._units, 32) // 32
-        numbers = _up_to(outputs, 8 * plan.cluster) + 4 * self._units + 2 * plan.warps + 2
-        numbers += (plan.cluster + 1) * words
-        return whole + self._units * self._codes.shape[1] + 4 * numbers
+        words = (plan.cluster + 1) * _up_to(units, 32) // 32
+        numbers = _up_to(outputs, 8 * plan.cluster) + 4 * units + 2 * plan.warps + 2 + words
+        return whole + units * self._codes.shape[1] + 4 * numbers
 
 
 def _up_to(value: int, multiple: int) -> int:
@@ -260,6 +320,14 @@ def _fits(shared_bytes: int) -> int:
             "take fewer bits or a coarser projection."
         )
     return shared_bytes
+
+
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+def _sorted(defines: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(defines.items()))
 
 
 @lru_cache(maxsize=64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ from torch import nn
 
 from kernels.dual_module.calibrate import compute_everything, fit, set_ratio
 from kernels.dual_module.launch import (
-    DENSE_PLAN,
     FFN_PLAN,
     LSTM_PLAN,
     SOURCES,
@@ -88,7 +88,7 @@ def test_a_dense_lstm_step(folder: Path) -> None:
     halved(cell)
     x, h, c = normal(40).half(), normal(33, seed=1).half(), normal(33, seed=2)
     new_h, new_c = torch.empty(33, dtype=torch.float16), torch.empty(33)
-    step = LSTMStep(DualModuleLSTMCell.of(cell, projected=4), blocks=2, plan=DENSE_PLAN, dense=True)
+    step = LSTMStep(DualModuleLSTMCell.of(cell, projected=4), blocks=2, dense=True)
     emulate(step.launch(x, h, c, new_h, new_c), folder)
     expected = cell(x.float()[None], (h.float()[None], c[None]))
     torch.testing.assert_close(new_c, expected[1][0], rtol=1e-4, atol=1e-5)
@@ -114,6 +114,19 @@ def test_a_feed_forward_step(ratio: float, plan: Plan, folder: Path) -> None:
         expected = block(xs[row : row + 1].float())[0]
         torch.testing.assert_close(y.float(), expected, rtol=2e-3, atol=2e-3)
         assert int(step.computed.sum()) == 150 - block.first.switch.kept
+
+
+@needs_compiler
+def test_a_lossless_feed_forward_step(folder: Path) -> None:
+    torch.manual_seed(0)
+    block = DualModuleFFN(nn.Linear(100, 150), nn.Linear(150, 72), projected=40)
+    halved(block)
+    x, y = normal(100).half(), torch.full((72,), torch.nan, dtype=torch.float16)
+    step = FFNStep(block, 4, plan=Plan(4, 2, 1, 1, early=4), lossless=True)
+    emulate(step.launch(x, y), folder)
+    hidden = torch.relu(block.first.big(x.float()))
+    torch.testing.assert_close(y.float(), block.second(hidden), rtol=2e-3, atol=2e-3)
+    assert int(step.computed.sum()) == int((hidden != 0).sum())
 
 
 @needs_compiler
@@ -150,13 +163,16 @@ def test_layers_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_kernels_compile_nearly_without_spills(arch: str, bits: int) -> None:
-    of_lstm = {"WARPS": LSTM_WARPS, "BITS": bits, "DENSE": 0}
-    of_ffn = {"WARPS": FFN_WARPS, "BITS": bits, "TURNS": 1}
-    step = compiled("lstm.cu", of_lstm, arch).functions["dual_lstm_step"]
-    block = compiled("ffn.cu", of_ffn, arch).functions["dual_ffn"]
-    for resources, warps in ((step, LSTM_WARPS), (block, FFN_WARPS)):
+    of_lstm, of_ffn = (
+        replace(plan, cluster=1) if arch == "sm_80" else plan for plan in (LSTM_PLAN, FFN_PLAN)
+    )
+    more = {"BITS": bits, "DENSE": 0}
+    step = compiled("lstm.cu", {**of_lstm.defines(), **more}, arch).functions["dual_lstm_step"]
+    more["TURNS"] = 1
+    block = compiled("ffn.cu", {**of_ffn.defines(), **more}, arch).functions["dual_ffn"]
+    for resources, plan in ((step, of_lstm), (block, of_ffn)):
         assert resources.spill_bytes <= 32  # numbers that outlive the loop over rows
-        assert resources.registers * 32 * warps <= 65536
+        assert resources.registers * 32 * plan.warps <= 65536
 
 
 def test_switching_nothing_is_the_dense_step() -> None:
