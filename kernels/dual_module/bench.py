@@ -13,12 +13,27 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kernels.bench import POLICY, Case, Comparison, measure, relative_error
+from kernels.bench import (
+    POLICY,
+    SCOUTING,
+    Case,
+    Comparison,
+    Turns,
+    measure,
+    relative_error,
+)
 from kernels.dual_module.calibrate import fit, set_ratio
-from kernels.dual_module.launch import FFNStep, LSTMStep
+from kernels.dual_module.launch import (
+    DENSE_PLANS,
+    FFN_PLANS,
+    LSTM_PLANS,
+    FFNStep,
+    LSTMStep,
+    Plan,
+)
 from kernels.dual_module.linear import DualModuleFFN
 from kernels.dual_module.recurrent import DualModuleLSTMCell
-from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets
+from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets, time_interleaved
 
 SYSTEM = "dual_module"
 _HALF = torch.float16
@@ -51,9 +66,7 @@ def _lstm(case: str, hidden: int) -> Comparison:
     cs = torch.randn(_SAMPLES, hidden, device="cuda")
     fit(cell, lambda: cell(xs, (hs, cs)))
     sets = cold_sets(16 * hidden * hidden)
-    dense = [LSTMStep(cell, dense=True) for _ in range(sets)]
     set_ratio(cell, 0.5, lambda: cell(xs, (hs, cs)))
-    ours = [LSTMStep(cell) for _ in range(sets)]
     halves, states = xs.half(), hs.half()
     new_h = torch.empty(hidden, dtype=_HALF, device="cuda")
     new_c = torch.empty(hidden, device="cuda")
@@ -64,6 +77,13 @@ def _lstm(case: str, hidden: int) -> Comparison:
             for i in range(_turns(sets))
         ]
 
+    def made(plan: Plan, dense: bool) -> list[LSTMStep]:
+        return [LSTMStep(cell, plan=plan, dense=dense) for _ in range(sets)]
+
+    tried = {name: made(plan, False) for name, plan in LSTM_PLANS.items()}
+    best = _fastest({name: calls(steps) for name, steps in tried.items()})
+    ours = tried[best]
+
     def error() -> float:
         calls(ours)[0]()
         one = slice(0, 1)
@@ -71,7 +91,8 @@ def _lstm(case: str, hidden: int) -> Comparison:
         return relative_error(new_c, expected.double())
 
     def figures() -> dict[str, JsonValue]:
-        return _realised(calls(ours), [step.computed for step in ours], 4 * hidden)
+        kept = _realised(calls(ours), [step.computed for step in ours], 4 * hidden)
+        return {**kept, "plan": best}
 
     library = [nn.LSTM(hidden, hidden).cuda().half() for _ in range(sets)]
 
@@ -81,7 +102,7 @@ def _lstm(case: str, hidden: int) -> Comparison:
 
     baselines: dict[str, Sequence[Call]] = {
         "cuDNN": [partial(cudnn, i) for i in range(_turns(sets))],
-        "own dense step": calls(dense),
+        **{f"own dense step, {name}": calls(made(p, True)) for name, p in DENSE_PLANS.items()},
     }
     baseline = "the better of cuDNN and our own dense step"
     moved = 16 * hidden * hidden
@@ -96,7 +117,6 @@ def _ffn(case: str) -> Comparison:
     fit(block, lambda: block.first(xs))
     set_ratio(block, 0.8, lambda: block.first(xs))
     sets = cold_sets(4 * width * hidden)
-    steps = [FFNStep(block) for _ in range(sets)]
     lossless = [FFNStep(block, lossless=True) for _ in range(sets)]
     halves = xs.half()
     y = torch.empty(width, dtype=_HALF, device="cuda")
@@ -109,6 +129,12 @@ def _ffn(case: str) -> Comparison:
     def calls(steps: Sequence[FFNStep]) -> list[Call]:
         return [steps[i % sets].launch(halves[i], y).run for i in range(_turns(sets))]
 
+    tried = {
+        name: [FFNStep(block, plan=plan) for _ in range(sets)] for name, plan in FFN_PLANS.items()
+    }
+    best = _fastest({name: calls(steps) for name, steps in tried.items()})
+    steps = tried[best]
+
     def dense(i: int) -> object:
         w1, w2 = pairs[i % sets]
         return F.linear(torch.relu_(F.linear(halves[i : i + 1], w1, biases[0])), w2, biases[1])
@@ -118,7 +144,8 @@ def _ffn(case: str) -> Comparison:
         return relative_error(y, block(halves[:1].float())[0].double())
 
     def figures() -> dict[str, JsonValue]:
-        return _realised(calls(steps), [step.computed for step in steps], hidden)
+        kept = _realised(calls(steps), [step.computed for step in steps], hidden)
+        return {**kept, "plan": best}
 
     baselines: dict[str, Sequence[Call]] = {
         "linear": [partial(dense, i) for i in range(_turns(sets))]
@@ -135,8 +162,15 @@ def _ffn(case: str) -> Comparison:
     )
 
 
+def _fastest(tried: Turns) -> str:
+    """Return the name of the plan that takes least."""
+    with torch.no_grad():
+        timings = time_interleaved(tried, device="cuda", policy=SCOUTING)
+    return min(timings, key=lambda name: timings[name].median_us)
+
+
 def _turns(sets: int) -> int:
-    """Return how many calls, each with a vector of its own, use each set of weights equally often."""
+    """Return how many calls, each with a vector of its own, use each set equally often."""
     return sets * max(1, _INPUTS // sets)
 
 

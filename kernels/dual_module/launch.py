@@ -56,10 +56,29 @@ class Plan:
         return found | ({"HOPPER": 1} if self.cluster > 1 else {})
 
 
-LSTM_PLAN = Plan(warps=24, cluster=8, split=3, held=2, pieces=2)
-FFN_PLAN = Plan(warps=16, cluster=8, split=4, held=4)
-DENSE_PLAN = Plan(warps=24, cluster=1, split=1, held=1, pieces=2)
-"""Of the steps where there are clusters, and of the dense LSTM step that one is held against."""
+LSTM_PLANS = {
+    "whole rows": Plan(warps=24, cluster=8, split=3, held=2),
+    "half rows": Plan(warps=24, cluster=8, split=3, held=2, pieces=2),
+    "clusters of 4": Plan(warps=24, cluster=4, split=1, held=2),
+    "clusters of 2": Plan(warps=24, cluster=2, split=1, held=2),
+    "16 warps": Plan(warps=16, cluster=8, split=2, held=8),
+    "16 warps, 12 loads": Plan(warps=16, cluster=8, split=2, held=3, deep=12),
+}
+FFN_PLANS = {
+    "as listed": Plan(warps=16, cluster=8, split=4, held=4),
+    "first matrix ahead": Plan(warps=16, cluster=8, split=4, held=4, soon=1),
+    "both ahead": Plan(warps=16, cluster=8, split=4, held=4, soon=2),
+    "first ahead, 16 loads": Plan(warps=16, cluster=8, split=4, held=4, deep=16, soon=1),
+    "clusters of 4": Plan(warps=16, cluster=4, split=2, held=8, soon=1),
+}
+DENSE_PLANS = {
+    "whole rows": Plan(warps=24, cluster=1, split=1, held=1),
+    "half rows": Plan(warps=24, cluster=1, split=1, held=1, pieces=2),
+}
+"""What the bench tries: of both steps, and of the dense LSTM step that one is held against."""
+
+LSTM_PLAN, FFN_PLAN = LSTM_PLANS["whole rows"], FFN_PLANS["first matrix ahead"]
+"""Of the steps where there are clusters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +151,8 @@ class _Step:
                     index, 32 * self.plan.warps, cluster, shared_bytes
                 )
                 blocks = min(blocks, cluster * clusters)
-        self.units = -(-hidden // blocks)
-        self.blocks = _up_to(-(-hidden // self.units), cluster)
+        self.blocks = _up_to(min(blocks, hidden), cluster)
+        self.units = -(-hidden // self.blocks)
         self.shared_bytes = _fits(self.shared_bytes_of(self.units))
         self.computed = torch.zeros(self.blocks, dtype=torch.int32, device=self.device)
 
@@ -180,16 +199,18 @@ class LSTMStep(_Step):
         dense: bool = False,
         ahead: int | None = None,
     ) -> None:
-        super().__init__(plan, DENSE_PLAN if dense else LSTM_PLAN, cell.weight.device)
+        super().__init__(plan, DENSE_PLANS["half rows"] if dense else LSTM_PLAN, cell.weight.device)
         self._dense = dense
         self._parts = cell.little.estimator
         self._projections = cell.little.sizes
         self._sizes = cell.input_size, cell.hidden_size
-        self._weight = pack_rows(cell.weight.detach(), self._sizes)
+        self._weight = _by_unit(pack_rows(cell.weight.detach(), self._sizes))
         row_bytes = 2 * self._weight.shape[1]
         self._ahead = _IDLE_BYTES // row_bytes if ahead is None else ahead
-        self._bias = cell.bias.detach().float()
-        self._codes = pack_codes(self._parts.codes, self._projections, self._parts.bits)
+        self._bias = _by_unit(cell.bias.detach().float())
+        codes = pack_codes(self._parts.codes, self._projections, self._parts.bits)
+        self._codes = _by_unit(codes)
+        self._scales = [_by_unit(self._parts.scale), _by_unit(self._parts.bias)]
         self._signs = [
             pack_signs(unpack_signs(signs, size))
             for signs, size in zip(cell.little.signs, self._sizes, strict=True)
@@ -209,7 +230,7 @@ class LSTMStep(_Step):
         k_x, k_h = self._projections
         numbers = (*self._sizes, self.units, k_x, k_h, self._weight.shape[1])
         arguments: list[Argument] = [x, h, c, self._weight, self._bias, self._codes]
-        arguments += [self._parts.scale, self._parts.bias, *self._signs, self._thresholds]
+        arguments += [*self._scales, *self._signs, self._thresholds]
         arguments += [new_h, new_c, self.computed, *(np.int32(n) for n in numbers)]
         arguments += [np.float32((3 / k) ** 0.5) for k in (k_x, k_h)]
         return self.launched([*arguments, np.int32(self._ahead)])
@@ -224,8 +245,9 @@ class LSTMStep(_Step):
         """See :class:`_Step`."""
         planes = sum(_up_to(size, 256) for size in self._sizes)
         rounded = sum(_up_to(k, 32) for k in self._projections)
-        slots = 64 * self.plan.split * sum(_up_to(k, 16) // 16 for k in self._projections)
-        whole = 16 + 2 * self._weight.shape[1] + planes + rounded + slots
+        tiles = sum(_up_to(k, 16) // 16 for k in self._projections)
+        projected = 64 * _up_to(tiles, self.plan.cluster)
+        whole = 16 + 2 * self._weight.shape[1] + planes + rounded + projected
         numbers = 4 * (6 + self.plan.pieces) * units + units + 4 * self.plan.warps + 4
         return whole + 4 * units * self._codes.shape[1] + 4 * numbers
 
@@ -302,11 +324,16 @@ class FFNStep(_Step):
     def shared_bytes_of(self, units: int) -> int:
         """See :class:`_Step`."""
         plan, (inputs, _, outputs) = self.plan, self._sizes
-        slots = 64 * plan.split * _up_to(self._k, 16) // 16
-        whole = 32 + 2 * self._first.shape[1] + _up_to(inputs, 256) + _up_to(self._k, 32) + slots
+        projected = 64 * _up_to(_up_to(self._k, 16) // 16, plan.cluster)
+        whole = 32 + 2 * self._first.shape[1] + _up_to(inputs, 256) + _up_to(self._k, 32)
         words = (plan.cluster + 1) * _up_to(units, 32) // 32
-        numbers = _up_to(outputs, 8 * plan.cluster) + 4 * units + 2 * plan.warps + 2 + words
-        return whole + units * self._codes.shape[1] + 4 * numbers
+        numbers = 2 * _up_to(outputs, 8 * plan.cluster) + 4 * units + 2 * plan.warps + 2 + words
+        return whole + projected + units * self._codes.shape[1] + 4 * numbers
+
+
+def _by_unit(rows: torch.Tensor) -> torch.Tensor:
+    """Return rows gate by gate (4 h, ...) unit by unit: a block's rows lie together."""
+    return rows.unflatten(0, (4, -1)).transpose(0, 1).flatten(0, 1).contiguous()
 
 
 def _up_to(value: int, multiple: int) -> int:

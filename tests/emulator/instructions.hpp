@@ -262,13 +262,22 @@ inline void publish_barriers() {}
 inline void arrive_at_cluster() {}
 inline void wait_for_cluster() { meet_cluster(); }
 
-template <class Value>
-void send(unsigned to, unsigned barrier, int rank, Value value) {
-  if (to % sizeof(Value) != 0) machine::fail("what is sent is not aligned");
+inline void send(unsigned to, unsigned barrier, int rank, unsigned value) {
+  if (to % 4 != 0) machine::fail("what is sent is not aligned");
   Barrier& b = barrier_of(rank, barrier);
   b.copies.push_back([=, &b] {
-    std::memcpy(machine::shared_of(machine::running[rank]) + to, &value, sizeof value);
-    b.bytes -= static_cast<int>(sizeof value);
+    std::memcpy(machine::shared_of(machine::running[rank]) + to, &value, 4);
+    b.bytes -= 4;
+  });
+}
+inline void show_to_copies() {}
+inline void send_block(unsigned to, unsigned from, int bytes, unsigned barrier, int rank) {
+  if (to % 16 != 0 || from % 16 != 0 || bytes % 16 != 0) machine::fail("send_block is not aligned");
+  Barrier& b = barrier_of(rank, barrier);
+  b.copies.push_back([=, &b, own = machine::rank()] {
+    std::memcpy(machine::shared_of(machine::running[rank]) + to,
+                machine::shared_of(machine::running[own]) + from, bytes);
+    b.bytes -= bytes;
   });
 }
 inline void show_to_tensor_cores() {}
@@ -415,10 +424,11 @@ inline void arrive_at_cluster() {}
 inline void wait_for_cluster() {}
 inline void wait_barrier(unsigned, unsigned) { __syncthreads(); }
 
-template <class Value>
-void send(unsigned to, unsigned, int, Value value) {
-  if (to % sizeof(Value) != 0) machine::fail("what is sent is not aligned");
-  std::memcpy(at_shared(to), &value, sizeof value);
+inline void send(unsigned to, unsigned, int, unsigned value) {
+  if (to % 4 != 0) machine::fail("what is sent is not aligned");
+  std::memcpy(at_shared(to), &value, 4);
 }
+inline void show_to_copies() {}
+inline void send_block(unsigned, unsigned, int, unsigned, int) {}
 
 #endif

@@ -93,26 +93,37 @@ DEVICE uint2 four_of(const Part& part, int begin) {
 
 DEVICE unsigned largest_of(unsigned two) { return max(two & 0x7fffu, two >> 16 & 0x7fffu); }
 
-// Brings the parts of the vector to shared memory, behind each other; tells the largest of each in
-// size, in a thread's turns, as bits of a half: NaN is larger than all.
+// What a thread has of the vector's parts, behind each other, while it is coming in.
+constexpr int TURNS_AHEAD = 3;
+
 template <int PARTS>
-DEVICE void load_vector(__half* to, const Part (&parts)[PARTS], unsigned (&largest)[PARTS]) {
-  constexpr int TURNS_AHEAD = 3;
-  const int fours = (PARTS == 1 ? parts[0].room : parts[0].room + parts[PARTS - 1].room) / 4;
-  for (int at = threadIdx.x; at < fours; at += THREADS * TURNS_AHEAD) {
-    uint2 got[TURNS_AHEAD];
+DEVICE int fours_of(const Part (&parts)[PARTS]) {
+  return (PARTS == 1 ? parts[0].room : parts[0].room + parts[PARTS - 1].room) / 4;
+}
+
+template <int PARTS>
+DEVICE void begin_vector(uint2 (&got)[TURNS_AHEAD], const Part (&parts)[PARTS], int at) {
+#pragma unroll
+  for (int i = 0; i < TURNS_AHEAD; ++i) {
+    const int begin = 4 * (at + THREADS * i);
+    if (begin >= 4 * fours_of(parts)) continue;
+    got[i] = PARTS == 1 || begin < parts[0].room
+                 ? four_of(parts[0], begin)
+                 : four_of(parts[PARTS - 1], begin - parts[0].room);
+  }
+}
+
+// Stores the vector in shared memory; tells the largest of each part in size that the thread has
+// seen, as bits of a half: NaN is larger than all.
+template <int PARTS>
+DEVICE void end_vector(__half* to, uint2 (&got)[TURNS_AHEAD], const Part (&parts)[PARTS],
+                       unsigned (&largest)[PARTS]) {
+  for (int at = threadIdx.x; at < fours_of(parts); at += THREADS * TURNS_AHEAD) {
+    if (at != threadIdx.x) begin_vector(got, parts, at);
 #pragma unroll
     for (int i = 0; i < TURNS_AHEAD; ++i) {
       const int begin = 4 * (at + THREADS * i);
-      if (begin >= 4 * fours) continue;
-      got[i] = PARTS == 1 || begin < parts[0].room
-                   ? four_of(parts[0], begin)
-                   : four_of(parts[PARTS - 1], begin - parts[0].room);
-    }
-#pragma unroll
-    for (int i = 0; i < TURNS_AHEAD; ++i) {
-      const int begin = 4 * (at + THREADS * i);
-      if (begin >= 4 * fours) continue;
+      if (begin >= 4 * fours_of(parts)) continue;
       *reinterpret_cast<uint2*>(to + begin) = got[i];
       const unsigned most = max(largest_of(got[i].x), largest_of(got[i].y));
       if (PARTS == 1 || begin < parts[0].room) {
@@ -198,10 +209,21 @@ DEVICE int2 project(uint4 (&held)[HELD][2], const Tile& tile, int begin, int lan
     const int chunk = begin + SPLIT * i;
     if (chunk < tile.chunks) multiply_signs(plus, minus, held[i], tile.planes + 64 * chunk, lane);
   }
-  for (int chunk = begin + SPLIT * HELD; chunk < tile.chunks; chunk += SPLIT) {
-    const uint4 signs[2] = {__ldg(tile.signs + 64 * chunk + lane),
-                            __ldg(tile.signs + 64 * chunk + 32 + lane)};
-    multiply_signs(plus, minus, signs, tile.planes + 64 * chunk, lane);
+  constexpr int MORE = 2;
+  for (int first = begin + SPLIT * HELD; first < tile.chunks; first += SPLIT * MORE) {
+    uint4 signs[MORE][2];
+#pragma unroll
+    for (int i = 0; i < MORE; ++i) {
+      const int chunk = first + SPLIT * i;
+      if (chunk >= tile.chunks) continue;
+      signs[i][0] = __ldg(tile.signs + 64 * chunk + lane);
+      signs[i][1] = __ldg(tile.signs + 64 * chunk + 32 + lane);
+    }
+#pragma unroll
+    for (int i = 0; i < MORE; ++i) {
+      const int chunk = first + SPLIT * i;
+      if (chunk < tile.chunks) multiply_signs(plus, minus, signs[i], tile.planes + 64 * chunk, lane);
+    }
   }
   // Columns are planes: bit 7 counts -128.
   const int even = 1 << 2 * (lane % 4), odd = lane % 4 == 3 ? -128 : 2 * even;
@@ -215,19 +237,45 @@ DEVICE int2 project(uint4 (&held)[HELD][2], const Tile& tile, int begin, int lan
   return sum;
 }
 
-// What the warps of a cluster found out about a tile lies in SPLIT slots of 8 pairs: rows i, i + 8.
-DEVICE void send_slot(int2* slots, unsigned barrier, int slot, int2 sum, int lane) {
-  const unsigned to = shared_address(slots + 8 * slot + lane / 4);
-  const uint2 both = {static_cast<unsigned>(sum.x), static_cast<unsigned>(sum.y)};
-  for (int rank = lane % 4; rank < CLUSTER; rank += 4) send(to, barrier, rank, both);
-}
-DEVICE int from_slots(const int2* slots, int number) {
-  const int* const pairs = reinterpret_cast<const int*>(slots);
-  int sum = 0;
-#pragma unroll
-  for (int split = 0; split < SPLIT; ++split)
-    sum += pairs[2 * (8 * (number / 16 * SPLIT + split) + number % 8) + number / 8 % 2];
-  return sum;
+// What the cluster's blocks project lies block by block: 16 numbers of each tile of the block.
+struct Projected {
+  int* numbers;
+  int tiles, per_block;  // in all, and at most of a block
+
+  DEVICE int* of_block(int rank) const { return numbers + 16 * per_block * rank; }
+  DEVICE int of(int number) const {
+    const int tile = number / 16;
+    return of_block(tile % CLUSTER)[16 * (tile / CLUSTER) + number % 16];
+  }
+  DEVICE void clear() const {
+    for (int i = threadIdx.x; i < 16 * per_block; i += THREADS) of_block(cluster_rank())[i] = 0;
+  }
+  // Bytes that come from the other blocks.
+  DEVICE int awaited() const { return 64 * per_block * (CLUSTER - 1); }
+};
+
+// Computes this block's tiles and sends them to the cluster; `tile_of` gives each of them, and
+// `held` has the signs of the warp's first.
+template <class TileOf>
+DEVICE void project_tiles(const Projected& to, uint4 (&held)[HELD][2], const TileOf& tile_of,
+                          unsigned barrier) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, rank = cluster_rank();
+  for (int job = warp;; job += WARPS) {
+    const int own = job / SPLIT, tile = rank + CLUSTER * own;
+    if (tile >= to.tiles) break;
+    if (job != warp) load_signs(held, tile_of(tile), job % SPLIT, lane);
+    const int2 sum = project(held, tile_of(tile), job % SPLIT, lane);
+    if (lane % 4 == 0) {
+      atomicAdd(to.of_block(rank) + 16 * own + lane / 4, sum.x);
+      atomicAdd(to.of_block(rank) + 16 * own + lane / 4 + 8, sum.y);
+    }
+  }
+  show_to_copies();
+  __syncthreads();
+  const unsigned from = shared_address(to.of_block(rank));
+  if (threadIdx.x < CLUSTER && threadIdx.x != rank)
+    send_block(from, from, 64 * to.per_block, barrier, threadIdx.x);
+  wait_barrier(barrier, 0);
 }
 
 // The whole number that a row of little weights in shared memory gives with bytes, by a warp.

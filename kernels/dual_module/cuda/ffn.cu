@@ -20,8 +20,9 @@ struct Shared {
   unsigned* planes;       // padded to 256
   signed char* bytes;     // the projection, padded to 32
   unsigned char* little;  // little weights of the block's rows
-  int2* slots;            // what the cluster's warps found out about the projection
-  float* sums;            // [block of the cluster][slice]: what the blocks send of outputs
+  Projected projected;
+  float* sums;            // [block of the cluster][slice]: what the blocks send of this one's outputs
+  float* shares;          // [outputs]: what this block sends of the others'
   float* scale;           // [units]: on the way before it is needed
   float* offset;
   float* values;          // of listed units
@@ -35,6 +36,8 @@ struct Shared {
 
 struct Sizes {
   int room, planes, bytes, tiles, little, units, words, slice;
+
+  DEVICE int per_block() const { return up_to(tiles, CLUSTER) / CLUSTER; }
 };
 
 DEVICE Shared divide(unsigned char* at, const Sizes& z) {
@@ -44,9 +47,11 @@ DEVICE Shared divide(unsigned char* at, const Sizes& z) {
   s.planes = reinterpret_cast<unsigned*>(at), at += z.planes;
   s.bytes = reinterpret_cast<signed char*>(at), at += z.bytes;
   s.little = at, at += z.units * z.little;
-  s.slots = reinterpret_cast<int2*>(at), at += 64 * SPLIT * z.tiles;
-  s.sums = reinterpret_cast<float*>(at);
-  float* next = s.sums + CLUSTER * z.slice;
+  s.projected = {reinterpret_cast<int*>(at), z.tiles, z.per_block()};
+  at += 64 * CLUSTER * z.per_block();
+  float* next = reinterpret_cast<float*>(at);
+  s.sums = next, next += CLUSTER * z.slice;
+  s.shares = next, next += CLUSTER * z.slice;
   s.scale = next, next += z.units;
   s.offset = next, next += z.units;
   s.values = next, next += z.units;
@@ -71,25 +76,18 @@ DEVICE float project_vector(const Shared& s, const Sizes& z, uint4 (&held)[HELD]
     write_planes(s.planes + 8 * word, s.vector + 32 * word, inputs - 32 * word, worth, lane);
   __syncthreads();
   wait_for_cluster();
-  for (int job = warp;; job += WARPS) {
-    const int tile = cluster_rank() + CLUSTER * (job / SPLIT);
-    if (tile >= z.tiles) break;
-    const Tile own{signs + 64 * chunks * tile, s.planes, chunks};
-    if (job != warp) load_signs(held, own, job % SPLIT, lane);
-    const int2 sum = project(held, own, job % SPLIT, lane);
-    send_slot(s.slots, barrier, tile * SPLIT + job % SPLIT, sum, lane);
-  }
-  wait_barrier(barrier, 0);
+  const auto tile_of = [&](int tile) { return Tile{signs + 64 * chunks * tile, s.planes, chunks}; };
+  project_tiles(s.projected, held, tile_of, barrier);
   unsigned most[1] = {};
   for (int i = threadIdx.x; i < k; i += THREADS)
-    most[0] = max(most[0], static_cast<unsigned>(abs(from_slots(s.slots, i))));
+    most[0] = max(most[0], static_cast<unsigned>(abs(s.projected.of(i))));
   show_largest(s.scratch + WARPS, most);
   __syncthreads();
   const float unit = __fmul_rn(worth, scale);
   const int whole = static_cast<int>(shown_largest(s.scratch + WARPS, 0));
   const float step = worth_of(__fmul_rn(static_cast<float>(whole), unit));
   for (int i = threadIdx.x; i < k; i += THREADS) {
-    const float value = __fmul_rn(static_cast<float>(from_slots(s.slots, i)), unit);
+    const float value = __fmul_rn(static_cast<float>(s.projected.of(i)), unit);
     s.bytes[i] = static_cast<signed char>(to_byte(value, step));
   }
   wait_copies<0>();
@@ -132,23 +130,24 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
   const Shared s = divide(memory, z);
   const int first = blockIdx.x * units, own = max(0, min(units, hidden - first));
   const unsigned barrier = shared_address(s.barriers);
+  const Part parts[1] = {{x, inputs, z.room}};
+  uint2 got[TURNS_AHEAD];
+  begin_vector(got, parts, threadIdx.x);
+  unsigned largest[1] = {};
   if (threadIdx.x == 0) {
     for (int i = 0; i < 3; ++i) start_barrier(barrier + 8 * i, 1);
     publish_barriers();
-    arrive_expecting(barrier, 64 * SPLIT * z.tiles);
+    arrive_expecting(barrier, s.projected.awaited());
     arrive_expecting(barrier + 8, 4 * CLUSTER * z.words);
-    arrive_expecting(barrier + 16, 4 * CLUSTER * min(z.slice, max(0, outputs - rank * z.slice)));
+    arrive_expecting(barrier + 16, 4 * (CLUSTER - 1) * z.slice);
   }
   __syncwarp();
   arrive_at_cluster();
-
-  const Part parts[1] = {{x, inputs, z.room}};
-  unsigned largest[1] = {};
 #if DENSE
-  load_vector(s.vector, parts, largest);
   const int count = own;
   for (int i = threadIdx.x; i < own; i += THREADS) s.list[i] = first + i;
   if (threadIdx.x < 2) s.counters[threadIdx.x] = 0;
+  end_vector(s.vector, got, parts, largest);
   __syncthreads();
   wait_for_cluster();
 #else
@@ -157,16 +156,21 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
   const int chunks = z.planes / 256, tile = rank + CLUSTER * (warp / SPLIT);
   if (tile < z.tiles)
     load_signs(held, Tile{tiles + 64 * chunks * tile, s.planes, chunks}, warp % SPLIT, lane);
-  load_vector(s.vector, parts, largest);
+  const bool some = threadIdx.x < own;
+  const float its_scale = some ? code_scale[first + threadIdx.x] : 0.0f;
+  const float its_offset = some ? code_bias[first + threadIdx.x] : 0.0f;
   fetch(s.little, codes + static_cast<long long>(first) * z.little, own * z.little);
   commit_copies();
   for (int i = threadIdx.x; i < z.bytes; i += THREADS) s.bytes[i] = 0;
-  for (int row = threadIdx.x; row < own; row += THREADS) {
+  for (int i = threadIdx.x; i < z.words; i += THREADS) s.own_flags[i] = 0;
+  if (threadIdx.x < 2) s.counters[threadIdx.x] = 0;
+  s.projected.clear();
+  end_vector(s.vector, got, parts, largest);
+  if (some) s.scale[threadIdx.x] = its_scale, s.offset[threadIdx.x] = its_offset;
+  for (int row = threadIdx.x + THREADS; row < own; row += THREADS) {
     s.scale[row] = code_scale[first + row];
     s.offset[row] = code_bias[first + row];
   }
-  for (int i = threadIdx.x; i < z.words; i += THREADS) s.own_flags[i] = 0;
-  if (threadIdx.x < 2) s.counters[threadIdx.x] = 0;
   const float least = *threshold;
   const float step = project_vector(s, z, held, tiles, largest, inputs, k, scale);
 
@@ -262,14 +266,21 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
   for (int turn = 0; turn < TURNS; ++turn) {
     const int column = (turn * THREADS + threadIdx.x) * 8;
     if (column >= outputs) continue;
-    const int to = column / z.slice;
-    const unsigned at = shared_address(s.sums + rank * z.slice + column - to * z.slice);
+    float* const to = column / z.slice == rank ? s.sums + rank * z.slice + column % z.slice
+                                               : s.shares + column;
     const float(&eight)[8] = sums[turn];
-    send(at, barrier + 16, to, make_float4(eight[0], eight[1], eight[2], eight[3]));
-    send(at + 16, barrier + 16, to, make_float4(eight[4], eight[5], eight[6], eight[7]));
+    *reinterpret_cast<float4*>(to) = make_float4(eight[0], eight[1], eight[2], eight[3]);
+    *reinterpret_cast<float4*>(to + 4) = make_float4(eight[4], eight[5], eight[6], eight[7]);
   }
   if (threadIdx.x == 0) computed[blockIdx.x] = left;
+  show_to_copies();
+  __syncthreads();
+  if (threadIdx.x < CLUSTER && threadIdx.x != rank)
+    send_block(shared_address(s.sums + rank * z.slice),
+               shared_address(s.shares + threadIdx.x * z.slice), 4 * z.slice, barrier + 16,
+               threadIdx.x);
   wait_barrier(barrier + 16, 0);
+  arrive_at_cluster();  // nothing is copied from this block's memory when all have arrived
 
   // The slice of this block: from the cluster's blocks, then from all clusters.
   const int begin = rank * z.slice, end = min(outputs, begin + z.slice);
@@ -285,6 +296,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
   if (threadIdx.x == 0)
     s.counters[1] = count_up(came + rank, clusters - 1) == clusters - 1;
   __syncthreads();
+  wait_for_cluster();
   if (s.counters[1] == 0) return;
   for (int i = begin + threadIdx.x; i < end; i += THREADS) {
     float sum = second_bias[i];

@@ -124,18 +124,15 @@ DEVICE void send(unsigned to, unsigned barrier, int rank, unsigned value) {
       "r"(value), "r"(in_block(barrier, rank))
       : "memory");
 }
-DEVICE void send(unsigned to, unsigned barrier, int rank, uint2 value) {
+// Shows what the thread wrote in shared memory to copies that others begin after a barrier.
+DEVICE void show_to_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Copies shared memory (16 bytes or more) to a block of the cluster, whose barrier counts the bytes.
+DEVICE void send_block(unsigned to, unsigned from, int bytes, unsigned barrier, int rank) {
   asm volatile(
-      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [%0], {%1, %2}, [%3];" ::"r"(
-          in_block(to, rank)),
-      "r"(value.x), "r"(value.y), "r"(in_block(barrier, rank))
-      : "memory");
-}
-DEVICE void send(unsigned to, unsigned barrier, int rank, float4 value) {
-  asm volatile(
-      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, "
-      "[%5];" ::"r"(in_block(to, rank)),
-      "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w), "r"(in_block(barrier, rank))
+      "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+      "[%3];" ::"r"(in_block(to, rank)),
+      "r"(from), "r"(bytes), "r"(in_block(barrier, rank))
       : "memory");
 }
 
@@ -152,14 +149,7 @@ DEVICE void wait_barrier(unsigned, unsigned) { __syncthreads(); }
 DEVICE void send(unsigned to, unsigned, int, unsigned value) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
 }
-DEVICE void send(unsigned to, unsigned, int, uint2 value) {
-  asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(to), "r"(value.x), "r"(value.y)
-               : "memory");
-}
-DEVICE void send(unsigned to, unsigned, int, float4 value) {
-  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(value.x), "f"(value.y),
-               "f"(value.z), "f"(value.w)
-               : "memory");
-}
+DEVICE void show_to_copies() {}
+DEVICE void send_block(unsigned, unsigned, int, unsigned, int) {}
 
 #endif

@@ -2,7 +2,7 @@
 
 // One LSTM step of one vector with a little module, in one launch.
 //
-// A block owns all four gates of `units` hidden units. A cluster of blocks computes the projection
+// A block owns all four gates of some hidden units, up to `units`. A cluster of blocks computes the projection
 // for itself: each block some tiles of it, which it sends to all. Meanwhile little weights come in,
 // and the first `ahead` of the block's rows come into the second-level cache, in case they matter.
 // Then each warp estimates its rows, computes the first that matters and lists the others, of which
@@ -21,7 +21,7 @@ struct Shared {
   unsigned* planes;       // of x, of h: each padded to 256
   signed char* bytes;     // the projections, each padded to 32
   unsigned char* little;  // little weights of the block's rows
-  int2* slots;            // what the cluster's warps found out about the projection
+  Projected projected;
   float* estimate;        // [units][gate]
   float* part;            // [row][PIECES]: what the big weights give
   float* bias;            // [units][gate]; with the next two: on the way before they are needed
@@ -37,6 +37,8 @@ struct Shared {
 
 struct Sizes {
   int room_x, room_h, planes_x, planes_h, bytes_x, bytes_h, tiles_x, tiles_h, little, units;
+
+  DEVICE int per_block() const { return up_to(tiles_x + tiles_h, CLUSTER) / CLUSTER; }
 };
 
 DEVICE Shared divide(unsigned char* at, const Sizes& z) {
@@ -47,7 +49,8 @@ DEVICE Shared divide(unsigned char* at, const Sizes& z) {
   s.planes = reinterpret_cast<unsigned*>(at), at += z.planes_x + z.planes_h;
   s.bytes = reinterpret_cast<signed char*>(at), at += z.bytes_x + z.bytes_h;
   s.little = at, at += rows * z.little;
-  s.slots = reinterpret_cast<int2*>(at), at += 64 * SPLIT * (z.tiles_x + z.tiles_h);
+  s.projected = {reinterpret_cast<int*>(at), z.tiles_x + z.tiles_h, z.per_block()};
+  at += 64 * CLUSTER * z.per_block();
   float* next = reinterpret_cast<float*>(at);
   s.estimate = next, next += rows;
   s.part = next, next += PIECES * rows;
@@ -79,26 +82,19 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
   z.tiles_x = up_to(k_x, 16) / 16, z.tiles_h = up_to(k_h, 16) / 16;
   z.little = (z.bytes_x + z.bytes_h) * BITS / 8, z.units = units;
   const Shared s = divide(memory, z);
-  const int first = blockIdx.x * units, own = max(0, min(units, hidden - first));
+  const int first = static_cast<long long>(hidden) * blockIdx.x / gridDim.x;
+  const int own = static_cast<long long>(hidden) * (blockIdx.x + 1) / gridDim.x - first;
   const int rows = GATES * own;
   const Part parts[2] = {{x, inputs, z.room_x}, {h, hidden, z.room_h}};
-  // Rows of the block: unit by unit, the gates of a unit together.
-  const auto place = [&](int row) {
-    return static_cast<long long>(row % GATES) * hidden + first + row / GATES;
-  };
+  // Rows lie unit by unit, the gates of a unit together: a block's are contiguous.
+  const long long place = static_cast<long long>(GATES) * first;
+  const __half* const weights = weight + place * pitch;
 
+  uint2 got[TURNS_AHEAD];
+  begin_vector(got, parts, threadIdx.x);
+  const float state = threadIdx.x < own ? c[first + threadIdx.x] : 0.0f;
 #if !DENSE
   const unsigned barrier = shared_address(s.barrier);
-  if (threadIdx.x == 0) {
-    start_barrier(barrier, 1);
-    publish_barriers();
-    arrive_expecting(barrier, 64 * SPLIT * (z.tiles_x + z.tiles_h));
-  }
-  __syncwarp();
-  arrive_at_cluster();
-#endif
-  unsigned largest[2] = {};
-#if !DENSE
   const auto tile_of = [&](int tile) {
     const bool of_x = tile < z.tiles_x;
     const int chunks = (of_x ? z.planes_x : z.planes_h) / 256;
@@ -106,38 +102,40 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
     return Tile{signs + 64 * chunks * (of_x ? tile : tile - z.tiles_x),
                 of_x ? s.planes : s.planes + z.planes_x / 4, chunks};
   };
-  const int tiles = z.tiles_x + z.tiles_h;
   uint4 held[HELD][2];
-  int job = warp, tile = cluster_rank() + CLUSTER * (job / SPLIT);
-  if (tile < tiles) load_signs(held, tile_of(tile), job % SPLIT, lane);
-  load_vector(s.vector, parts, largest);
-  for (int row = warp; row < rows; row += WARPS) {
-    const unsigned to = shared_address(s.little + row * z.little);
-    const unsigned char* const from = codes + place(row) * z.little;
-    for (int i = lane * 16; i < z.little; i += 512) copy_async<16>(to + i, from + i, true);
+  {
+    const int tile = cluster_rank() + CLUSTER * (warp / SPLIT);
+    if (tile < s.projected.tiles) load_signs(held, tile_of(tile), warp % SPLIT, lane);
   }
+  const float threshold = thresholds[warp % GATES];  // of every row that the warp estimates
+  if (threadIdx.x == 0) {
+    start_barrier(barrier, 1);
+    publish_barriers();
+    arrive_expecting(barrier, s.projected.awaited());
+  }
+  __syncwarp();
+  arrive_at_cluster();
+  fetch(s.little, codes + place * z.little, rows * z.little);
+  fetch(s.scale, code_scale + place, 4 * rows);
+  fetch(s.offset, code_bias + place, 4 * rows);
+  s.projected.clear();
+  for (int i = threadIdx.x; i < z.bytes_x + z.bytes_h; i += THREADS) s.bytes[i] = 0;
+#endif
+  fetch(s.bias, bias + place, 4 * rows);
   commit_copies();
-#else
-  load_vector(s.vector, parts, largest);
-#endif
   for (int row = threadIdx.x; row < rows; row += THREADS) {
-    s.bias[row] = bias[place(row)];
-    if (row % GATES == 0) s.cell[row / GATES] = c[first + row / GATES];
     s.matters[row] = DENSE;
-#if DENSE
-    s.list[row] = row;
-#else
-    s.scale[row] = code_scale[place(row)];
-    s.offset[row] = code_bias[place(row)];
-#endif
+    if (DENSE) s.list[row] = row;
   }
   if (threadIdx.x < 4) s.counters[threadIdx.x] = DENSE && threadIdx.x % 3 == 0 ? rows : 0;
+  unsigned largest[2] = {};
+  end_vector(s.vector, got, parts, largest);
+  if (threadIdx.x < own) s.cell[threadIdx.x] = state;
+  for (int unit = threadIdx.x + THREADS; unit < own; unit += THREADS) s.cell[unit] = c[first + unit];
 #if !DENSE
-  const float threshold = thresholds[warp % GATES];  // of every row that the warp estimates
-  for (int i = threadIdx.x; i < z.bytes_x + z.bytes_h; i += THREADS) s.bytes[i] = 0;
   show_largest(s.scratch, largest);
   __syncthreads();
-  if (threadIdx.x < min(ahead, rows)) prefetch(weight + place(threadIdx.x) * pitch, 2 * pitch);
+  if (threadIdx.x < min(ahead, rows)) prefetch(weights + threadIdx.x * pitch, 2 * pitch);
   float worth[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i)
@@ -150,15 +148,11 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
   }
   __syncthreads();
   wait_for_cluster();
-  for (; tile < tiles; job += WARPS, tile = cluster_rank() + CLUSTER * (job / SPLIT)) {
-    if (job != warp) load_signs(held, tile_of(tile), job % SPLIT, lane);
-    const int2 sum = project(held, tile_of(tile), job % SPLIT, lane);
-    send_slot(s.slots, barrier, tile * SPLIT + job % SPLIT, sum, lane);
-  }
-  wait_barrier(barrier, 0);
+  project_tiles(s.projected, held, tile_of, barrier);
+  arrive_at_cluster();  // nothing is copied from this block's memory when all have arrived
 
   const auto projected = [&](int i) {
-    return from_slots(s.slots, i < k_x ? i : i - k_x + 16 * z.tiles_x);
+    return s.projected.of(i < k_x ? i : i - k_x + 16 * z.tiles_x);
   };
   unsigned most[2] = {};
   for (int i = threadIdx.x; i < k_x + k_h; i += THREADS) {
@@ -207,7 +201,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
     atomicAdd(s.counters + 2, 1);
   }
   if (mine >= 0) {
-    const float sum = row_product(weight + place(mine) * pitch, s.vector, pitch, lane);
+    const float sum = row_product(weights + static_cast<long long>(mine) * pitch, s.vector, pitch, lane);
     if (lane == 0) {
       s.part[PIECES * mine] = sum;
       if (PIECES == 2) s.part[PIECES * mine + 1] = 0.0f;
@@ -226,10 +220,11 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
     if (next >= PIECES * listed) break;
     const int row = static_cast<volatile int*>(s.list)[next / PIECES];
     const int begin = next % PIECES == 0 ? 0 : z.room_x;
-    const float sum = row_product(weight + place(row) * pitch + begin, s.vector + begin,
+    const float sum = row_product(weights + static_cast<long long>(row) * pitch + begin, s.vector + begin,
                                   PIECES == 1 ? pitch : begin == 0 ? z.room_x : z.room_h, lane);
     if (lane == 0) s.part[next % PIECES + PIECES * row] = sum;
   }
+  wait_copies<0>();
   __syncthreads();
   // A thread a gate; the four of a unit lie side by side.
   for (int base = 0; base < rows; base += THREADS) {
@@ -256,4 +251,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
     }
   }
   if (threadIdx.x == 0) computed[blockIdx.x] = s.counters[3];
+#if !DENSE
+  wait_for_cluster();
+#endif
 }

@@ -157,7 +157,9 @@ def test_layers_that_do_not_fit_are_refused() -> None:
     with pytest.raises(NasError, match="outputs in eights, not 7"):
         FFNStep(DualModuleFFN(nn.Linear(8, 8), nn.Linear(8, 7)), blocks=1)
     with pytest.raises(NasError, match="KiB of shared memory"):
-        LSTMStep(DualModuleLSTMCell.of(nn.LSTMCell(256, 700), projected=120), blocks=1)
+        LSTMStep(
+            DualModuleLSTMCell.of(nn.LSTMCell(256, 700), projected=120), 1, plan=Plan(24, 1, 1, 1)
+        )
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
