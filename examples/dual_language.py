@@ -26,7 +26,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kernels.dual_module.calibrate import compute_everything, everything_computed, fit, watch
+from kernels.dual_module.calibrate import (
+    compute_everything,
+    everything_computed,
+    fit,
+    some_of,
+    watch,
+)
 from kernels.dual_module.recurrent import LSTM_GATES, DualModuleLSTM
 
 STREAMS = 128  # that are read side by side when nothing is trained
@@ -145,8 +151,7 @@ class Shares:
         seen: dict[str, list[torch.Tensor]] = {name: [] for name in self.names}
 
         def take(name: str, what: tuple[torch.Tensor, ...]) -> None:
-            flat = what[0].flatten()
-            seen[name].append(flat[:: max(1, len(flat) // _SAMPLE)].clone())
+            seen[name].append(some_of(what[0], _SAMPLE))
 
         with everything_computed(dual.cells):  # type: ignore[arg-type]
             named = dict(zip(self.names, self.switches, strict=True))
