@@ -20,8 +20,8 @@ from kernels.jit import CompiledKernel, Kernel, compile_cuda, load, read_source
 SOURCES = Path(__file__).parent / "cuda"
 """Where the CUDA sources are."""
 
-_IDLE_BYTES = 24 << 10
-"""What a multiprocessor brings ahead while all wait for the projection; more was slower."""
+_IDLE_BYTES = 48 << 10
+"""What a multiprocessor brings ahead while it waits for the projection; more gains nothing."""
 
 Argument = torch.Tensor | np.generic | None
 
