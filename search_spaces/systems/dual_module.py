@@ -21,6 +21,9 @@ from search_spaces.variants import VARIANTS, Form, Place
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kernels.dual_module.linear import DualModuleLinear
+    from kernels.dual_module.regions import Activation
+
 KIND = "dual_module"
 """Of the variant."""
 
@@ -106,20 +109,24 @@ class DualModule:
 
         from kernels.dual_module.module import DualFeedForward, DualLinear, fit_blindly
 
-        sizes = [place.inputs[0][-1], *(layer.out_features for layer in layers)]
+        dual: torch.nn.Module
+
+        inputs, outputs = place.inputs[0][-1], [layer.out_features for layer in layers]
         biases = [not layer.no_bias for layer in layers]
-        bits = _bits(place)
+        first: DualModuleLinear
         if len(layers) == 1:
-            dual = first = DualLinear(*sizes, layers[0].act, bias=biases[0], bits=bits)  # type: ignore[arg-type]
-            big: list[torch.nn.Module] = [dual]
+            act: Activation = layers[0].act  # type: ignore[assignment]  # _layers has looked
+            dual = first = DualLinear(inputs, outputs[0], act, bias=biases[0], bits=_bits(place))
+            big = [(first.weight, first.bias)]
         else:
-            dual = DualFeedForward(*sizes, bias=(biases[0], biases[1]), bits=bits)  # type: ignore[assignment]
-            first, big = dual.first, [dual.first, dual.second]
+            both = DualFeedForward(inputs, *outputs, bias=(biases[0], biases[1]), bits=_bits(place))
+            dual, first = both, both.first
+            big = [(first.weight, first.bias), (both.second.weight, both.second.bias)]
         with torch.no_grad():
-            for i, module in enumerate(big):
-                module.weight.copy_(trained[f"{i}.linear.weight"])
-                if biases[i]:
-                    module.bias.copy_(trained[f"{i}.linear.bias"])
+            for i, (weight, bias) in enumerate(big):
+                weight.copy_(trained[f"{i}.linear.weight"])
+                if bias is not None:
+                    bias.copy_(trained[f"{i}.linear.bias"])
         fit_blindly(first)
         return {f"dual.{name}": tensor for name, tensor in dual.state_dict().items()}
 
