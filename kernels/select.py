@@ -19,6 +19,7 @@ SYSTEMS = (
     "kernels.shfl_bw.implementations",
     "kernels.arbitrary_precision.implementations",
     "kernels.extended_precision.implementations",
+    "kernels.dual_module.implementations",
 )
 """Modules with an ``IMPLEMENTATIONS`` tuple; a new kernel system adds its line here.
 

@@ -104,6 +104,7 @@ VARIANTS: Registry[VariantSystem] = Registry("variant")
 """By ``Variant.kind``."""
 SYSTEMS: tuple[str, ...] = (
     "search_spaces.systems.arbitrary_precision",
+    "search_spaces.systems.dual_module",
     "search_spaces.systems.extended_precision",
     "search_spaces.systems.shfl_bw",
 )

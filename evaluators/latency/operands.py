@@ -12,6 +12,7 @@ from kernels.arbitrary_precision.module import APConv2d, APLinear
 from kernels.arbitrary_precision.operands import Geometry
 from kernels.arbitrary_precision.precision import Precision
 from kernels.device import Device
+from kernels.dual_module.implementations import OP as DUAL
 from kernels.extended_precision.implementations import OP as EXTENDED
 from kernels.registry import Registry
 from kernels.select import Implementation, load
@@ -100,6 +101,28 @@ def _random_integers(shape: tuple[int, ...], precision: Precision) -> torch.Tens
     bits, generator = precision.weight_bits, torch.Generator().manual_seed(0)
     codes = torch.randint(0, 1 << bits, shape, generator=generator)
     return 2 * codes - 1 if bits == 1 else codes - (1 << (bits - 1))
+
+
+@OPERANDS.register(DUAL)
+def dual_module(workload: Workload, implementation: Implementation, device: Device) -> Run:
+    """Return one call of a feed-forward block whose little module was fitted to such inputs."""
+    from kernels.dual_module.calibrate import fit, set_ratio
+    from kernels.dual_module.linear import DualModuleFFN
+
+    inputs, outputs = workload.inputs[0][1], workload.output[1]
+    attrs = dict(workload.attrs)
+    hidden = int(str(attrs["hidden"]))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = (torch.nn.Linear(inputs, hidden), torch.nn.Linear(hidden, outputs))
+    block = DualModuleFFN(*layers).to(device.torch_name)
+    many = random_tensor((4 * inputs, inputs), workload, device).float()
+    fit(block, lambda: block.first(many))
+    set_ratio(block, float(str(attrs["ratio"])), lambda: block.first(many))
+    x = many[:1].to(DTYPES[workload.dtype])
+    make: Callable[..., Callable[[torch.Tensor], torch.Tensor]] = load(implementation)  # type: ignore[assignment]
+    run = make(block, x.dtype)
+    return lambda: run(x)
 
 
 def random_tensor(shape: tuple[int, ...], workload: Workload, device: Device) -> torch.Tensor:

@@ -13,17 +13,32 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kernels.bench import POLICY, Case, Comparison, measure, relative_error
+from kernels.bench import (
+    POLICY,
+    SCOUTING,
+    Case,
+    Comparison,
+    Turns,
+    measure,
+    relative_error,
+)
 from kernels.dual_module.calibrate import fit, set_ratio
-from kernels.dual_module.launch import FFNStep, LSTMStep
+from kernels.dual_module.launch import (
+    DENSE_PLANS,
+    FFN_PLANS,
+    LSTM_PLANS,
+    FFNStep,
+    LSTMStep,
+    Plan,
+)
 from kernels.dual_module.linear import DualModuleFFN
 from kernels.dual_module.recurrent import DualModuleLSTMCell
-from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets
+from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets, time_interleaved
 
 SYSTEM = "dual_module"
 _HALF = torch.float16
 _SAMPLES = 4096
-_INPUTS = 256  # over which the share of rows that are not computed is counted
+_INPUTS = 40  # vectors that are timed in turn, since each has rows of its own that matter
 _DECAY = 1.0  # of the inputs' spectrum: little modules live from correlated inputs
 
 
@@ -46,24 +61,28 @@ def _cases() -> Iterator[Case]:
 
 
 def _lstm(case: str, hidden: int) -> Comparison:
-    blocks = torch.cuda.get_device_properties(0).multi_processor_count
     cell = DualModuleLSTMCell.of(nn.LSTMCell(hidden, hidden).cuda(), bits=4)
     xs, hs = _inputs(hidden, 1), _inputs(hidden, 2) / 4
     cs = torch.randn(_SAMPLES, hidden, device="cuda")
     fit(cell, lambda: cell(xs, (hs, cs)))
     sets = cold_sets(16 * hidden * hidden)
-    dense = [LSTMStep(cell, blocks, dense=True) for _ in range(sets)]
     set_ratio(cell, 0.5, lambda: cell(xs, (hs, cs)))
-    ours = [LSTMStep(cell, blocks) for _ in range(sets)]
     halves, states = xs.half(), hs.half()
     new_h = torch.empty(hidden, dtype=_HALF, device="cuda")
     new_c = torch.empty(hidden, device="cuda")
 
     def calls(steps: Sequence[LSTMStep]) -> list[Call]:
         return [
-            step.launch(halves[i], states[i], cs[i], new_h, new_c).run
-            for i, step in enumerate(steps)
+            steps[i % sets].launch(halves[i], states[i], cs[i], new_h, new_c).run
+            for i in range(_turns(sets))
         ]
+
+    def made(plan: Plan, dense: bool) -> list[LSTMStep]:
+        return [LSTMStep(cell, plan=plan, dense=dense) for _ in range(sets)]
+
+    tried = {name: made(plan, False) for name, plan in LSTM_PLANS.items()}
+    best = _fastest({name: calls(steps) for name, steps in tried.items()})
+    ours = tried[best]
 
     def error() -> float:
         calls(ours)[0]()
@@ -72,16 +91,18 @@ def _lstm(case: str, hidden: int) -> Comparison:
         return relative_error(new_c, expected.double())
 
     def figures() -> dict[str, JsonValue]:
-        return _realised(calls([ours[0]] * _INPUTS), ours[0].computed, 4 * hidden)
+        kept = _realised(calls(ours), [step.computed for step in ours], 4 * hidden)
+        return {**kept, "plan": best}
 
     library = [nn.LSTM(hidden, hidden).cuda().half() for _ in range(sets)]
 
     def cudnn(i: int) -> object:
-        return library[i](halves[i : i + 1], (states[i : i + 1], cs[i : i + 1].half()))
+        state = states[i : i + 1], cs[i : i + 1].half()
+        return library[i % sets](halves[i : i + 1], state)
 
     baselines: dict[str, Sequence[Call]] = {
-        "cuDNN": [partial(cudnn, i) for i in range(sets)],
-        "own dense step": calls(dense),
+        "cuDNN": [partial(cudnn, i) for i in range(_turns(sets))],
+        **{f"own dense step, {name}": calls(made(p, True)) for name, p in DENSE_PLANS.items()},
     }
     baseline = "the better of cuDNN and our own dense step"
     moved = 16 * hidden * hidden
@@ -90,14 +111,13 @@ def _lstm(case: str, hidden: int) -> Comparison:
 
 def _ffn(case: str) -> Comparison:
     width, hidden = 4096, 16384
-    blocks = torch.cuda.get_device_properties(0).multi_processor_count
     first, second = nn.Linear(width, hidden).cuda(), nn.Linear(hidden, width).cuda()
     block = DualModuleFFN(first, second, bits=4)
     xs = _inputs(width, 3)
     fit(block, lambda: block.first(xs))
     set_ratio(block, 0.8, lambda: block.first(xs))
     sets = cold_sets(4 * width * hidden)
-    steps = [FFNStep(block, blocks) for _ in range(sets)]
+    lossless = [FFNStep(block, lossless=True) for _ in range(sets)]
     halves = xs.half()
     y = torch.empty(width, dtype=_HALF, device="cuda")
     pairs = [
@@ -106,31 +126,62 @@ def _ffn(case: str) -> Comparison:
     ]
     biases = first.bias.detach().half(), second.bias.detach().half()
 
+    def calls(steps: Sequence[FFNStep]) -> list[Call]:
+        return [steps[i % sets].launch(halves[i], y).run for i in range(_turns(sets))]
+
+    tried = {
+        name: [FFNStep(block, plan=plan) for _ in range(sets)] for name, plan in FFN_PLANS.items()
+    }
+    best = _fastest({name: calls(steps) for name, steps in tried.items()})
+    steps = tried[best]
+
     def dense(i: int) -> object:
-        w1, w2 = pairs[i]
+        w1, w2 = pairs[i % sets]
         return F.linear(torch.relu_(F.linear(halves[i : i + 1], w1, biases[0])), w2, biases[1])
 
     def error() -> float:
-        steps[0].launch(halves[0], y).run()
+        calls(steps)[0]()
         return relative_error(y, block(halves[:1].float())[0].double())
 
     def figures() -> dict[str, JsonValue]:
-        inputs: list[Call] = [steps[0].launch(halves[i], y).run for i in range(_INPUTS)]
-        return _realised(inputs, steps[0].computed, hidden)
+        kept = _realised(calls(steps), [step.computed for step in steps], hidden)
+        return {**kept, "plan": best}
 
-    calls: list[Call] = [step.launch(halves[i], y).run for i, step in enumerate(steps)]
-    baselines: dict[str, Sequence[Call]] = {"linear": [partial(dense, i) for i in range(sets)]}
-    moved = 4 * width * hidden
-    what = "cuBLAS fp16 two GEMVs"
-    return Comparison(case, what, calls, baselines, moved, error, figures=figures)
+    baselines: dict[str, Sequence[Call]] = {
+        "linear": [partial(dense, i) for i in range(_turns(sets))]
+    }
+    return Comparison(
+        case,
+        "cuBLAS fp16 two GEMVs",
+        calls(steps),
+        baselines,
+        4 * width * hidden,
+        error,
+        beside={"lossless": calls(lossless)},
+        figures=figures,
+    )
 
 
-def _realised(calls: Sequence[Call], computed: torch.Tensor, rows: int) -> dict[str, JsonValue]:
-    """Return which share of the rows kept its estimate, over inputs; computed counts the others."""
+def _fastest(tried: Turns) -> str:
+    """Return the name of the plan that takes least."""
+    with torch.no_grad():
+        timings = time_interleaved(tried, device="cuda", policy=SCOUTING)
+    return min(timings, key=lambda name: timings[name].median_us)
+
+
+def _turns(sets: int) -> int:
+    """Return how many calls, each with a vector of its own, use each set equally often."""
+    return sets * max(1, _INPUTS // sets)
+
+
+def _realised(
+    calls: Sequence[Call], computed: Sequence[torch.Tensor], rows: int
+) -> dict[str, JsonValue]:
+    """Return which share of the rows kept its estimate in the calls; computed counts the others."""
     shares = []
-    for call in calls:
+    for i, call in enumerate(calls):
         call()
-        shares.append(1 - int(computed.sum()) / rows)
+        shares.append(1 - int(computed[i % len(computed)].sum()) / rows)
     return {
         "kept_share": sum(shares) / len(shares),
         "kept_share_least": min(shares),

@@ -66,8 +66,7 @@ def set_ratio(
     seen: dict[str, list[torch.Tensor]] = {name: [] for name in switches}
 
     def take(name: str, given: tuple[torch.Tensor, ...]) -> None:
-        flat = given[0].flatten()
-        seen[name].append(flat[:: max(1, len(flat) // _SAMPLE)].clone())
+        seen[name].append(some_of(given[0], _SAMPLE))
 
     with everything_computed(layers):
         watch(switches, take, run)
@@ -91,7 +90,7 @@ def set_tolerance(model: nn.Module, tolerance: float, run: Run) -> None:
     errors: dict[str, list[float]] = {name: [] for name in layers}
 
     def take(name: str, given: tuple[torch.Tensor, ...]) -> None:
-        difference = layers[name].estimate(given[0]) - layers[name].big(given[0])
+        difference = layers[name].estimate(*given) - layers[name].big(*given)
         errors[name].append(float(difference.abs().mean()))
 
     with everything_computed(layers.values()):
@@ -158,6 +157,18 @@ def compute_everything(layer: DualModule) -> None:
     """Set a layer's thresholds so that no row keeps its estimate."""
     for switch in layer.switches():
         switch.threshold.fill_(-torch.inf if switch.activation == "relu" else torch.inf)
+
+
+def some_of(values: torch.Tensor, count: int) -> torch.Tensor:
+    """Return values drawn from all of a tensor, with equal seeds the same; all where there are few.
+
+    Steps of a fixed width would meet the same rows of every vector.
+    """
+    flat = values.flatten()
+    if len(flat) <= count:
+        return flat.clone()
+    places = torch.randint(len(flat), (count,), generator=torch.Generator().manual_seed(len(flat)))
+    return flat[places.to(flat.device)]
 
 
 @contextmanager

@@ -49,21 +49,27 @@ class DualModuleConv2d(DualModule):
         self.switch = Switch("relu")
         self.to(conv.weight.device)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map x (b, c, h, w) to ReLU of the convolution (b, m, h', w')."""
-        estimate = self.estimate(x)
-        mixed = torch.where(self.switch(estimate), self.big(x), estimate.to(x.dtype))
+    def forward(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
+        """Map x (b, c, h, w) to ReLU of the convolution (b, m, h', w').
+
+        Args:
+            x: the layer's input.
+            added: to the convolution before ReLU, as a residual block does; None adds nothing.
+        """
+        estimate = self.estimate(x, added)
+        mixed = torch.where(self.switch(estimate), self.big(x, added), estimate.to(x.dtype))
         return torch.relu(mixed)
 
-    def big(self, x: torch.Tensor) -> torch.Tensor:
+    def big(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
         """Return the convolution before ReLU, all of it computed."""
         y: torch.Tensor = self.conv(x)
-        return y
+        return y if added is None else y + added
 
-    def estimate(self, x: torch.Tensor) -> torch.Tensor:
+    def estimate(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
         """Return the little module's estimate (b, m, h', w'), float32."""
         rows: torch.Tensor = self.estimator(self._windows(x))
-        return rows.transpose(1, 2).reshape(len(x), -1, *self._size(x))
+        y = rows.transpose(1, 2).reshape(len(x), -1, *self._size(x))
+        return y if added is None else y + added
 
     def estimators(self) -> list[Estimator]:
         """See :class:`DualModule`."""

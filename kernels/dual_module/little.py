@@ -15,11 +15,13 @@ DEFAULT_BITS = 4
 """Of a little weight; the paper measured no loss against 8."""
 
 INPUT_BITS = 8
-"""Of a projected input."""
+"""Of an input, and of its projection."""
 
 
 class Projection(nn.Module):
     """Signs that map d numbers to k and keep lengths: u = root(3 / k) P x.
+
+    Numbers are first rounded to 8 bits with a scale for each vector: sums are whole numbers.
 
     Buffer ``signs`` (k, bytes), two bits a sign; see ``projection.pack_signs``.
 
@@ -39,8 +41,9 @@ class Projection(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map x (..., d) to (..., k), float32, or float64 where x is."""
         work = x if x.dtype == torch.float64 else x.float()
+        whole, scale = quantise(work, INPUT_BITS, per_row=True)
         signs = unpack_signs(self.signs, self.inputs).to(work.dtype)
-        u: torch.Tensor = work @ signs.T * (3 / self.outputs) ** 0.5
+        u: torch.Tensor = whole.to(work.dtype) @ signs.T * (scale * (3 / self.outputs) ** 0.5)
         return u
 
     def extra_repr(self) -> str:

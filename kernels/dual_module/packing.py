@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 _PART_MULTIPLE = 32  # little weights of a part: whole words for every thread of a warp
-_ROW_MULTIPLE = 64  # inputs of a part: whole words of signs
+_ROW_MULTIPLE = 64  # inputs of a part: 128 bytes
+_TILE, _CHUNK = 16, 256  # signs that a tensor core takes at once
 
 
 def pack_codes(codes: torch.Tensor, parts: Sequence[int], bits: int) -> torch.Tensor:
@@ -41,3 +42,21 @@ def pack_rows(weight: torch.Tensor, parts: Sequence[int]) -> torch.Tensor:
         for part in torch.split(weight, list(parts), 1)
     ]
     return torch.cat(padded, 1).half().contiguous()
+
+
+def pack_signs(signs: torch.Tensor) -> torch.Tensor:
+    """Return signs (k, d), int8, as tensor cores take them (tiles, chunks, 2, 32, 4), int32.
+
+    A tile is 16 rows, a chunk 256 inputs; the bits that are +1 come before those that are -1. Of 32
+    threads, thread l holds bits ``32 (l % 4)`` on of row ``l / 4`` and of eight rows further, then
+    both 128 bits further.
+    """
+    k, d = signs.shape
+    padded = F.pad(signs, (0, -d % _CHUNK, 0, -k % _TILE))
+    halves = torch.stack([padded > 0, padded < 0]).to(torch.int64)
+    # sign, tile, eight of rows, row, chunk, half of a chunk, word, bit
+    bits = halves.view(2, len(padded) // _TILE, 2, 8, -1, 2, 4, 32)
+    words = (bits << torch.arange(32, device=signs.device)).sum(-1)
+    packed = words.permute(1, 4, 0, 3, 6, 5, 2).reshape(len(padded) // _TILE, -1, 2, 32, 4)
+    wrapped: torch.Tensor = torch.where(packed >= 1 << 31, packed - (1 << 32), packed)
+    return wrapped.to(torch.int32).contiguous()

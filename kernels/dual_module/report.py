@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,8 +47,17 @@ def report(model: nn.Module, run: Run) -> list[LayerReport]:
     """
     layers = estimating_layers(model)
     sums = {name: _Sums() for name in layers}
-    watch(layers, lambda name, given: sums[name].add(layers[name], given[0]), run)
+    watch(layers, lambda name, given: sums[name].add(layers[name], *given), run)
     return [sums[name].report(name, layers[name]) for name in layers]
+
+
+def _projection(layer: Estimating) -> dict[str, int]:
+    """Return what the projection of a convolution is, for its cost."""
+    if isinstance(layer, DualModuleLinear):
+        return {}
+    down, across = layer.conv.stride
+    signs = layer.projection.inputs * layer.projection.outputs
+    return {"signs": signs, "turns": int(down) * int(across)}
 
 
 class _Sums:
@@ -57,8 +67,8 @@ class _Sums:
         self.rows = self.kept = self.false = 0
         self.error = self.size = 0.0
 
-    def add(self, layer: Estimating, x: torch.Tensor) -> None:
-        switch, estimate, exact = layer.switch, layer.estimate(x), layer.big(x)
+    def add(self, layer: Estimating, *given: Any) -> None:
+        switch, estimate, exact = layer.switch, layer.estimate(*given), layer.big(*given)
         mask = switch(estimate)
         mixed = switch.apply_activation(torch.where(mask, exact, estimate.to(exact.dtype)))
         wanted = switch.apply_activation(exact)
@@ -79,6 +89,7 @@ class _Sums:
             estimator.bits,
             ratio,
             weight.element_size(),
+            **_projection(layer),
         )
         return LayerReport(
             name,

@@ -52,6 +52,9 @@ class Cost:
         bits: of a little weight.
         ratio: share of rows that keep the estimate.
         element_bytes: of a big weight.
+        signs: entries of the projection; None where it maps all d inputs to all k outputs.
+        turns: how often it is applied for one input vector: for a convolution, which projects each
+            pixel's channels once, pixels for one output pixel.
     """
 
     outputs: int
@@ -60,6 +63,8 @@ class Cost:
     bits: int
     ratio: float
     element_bytes: int = 4
+    signs: int | None = None
+    turns: int = 1
 
     @property
     def big_bytes(self) -> float:
@@ -74,7 +79,11 @@ class Cost:
     @property
     def projection_bytes(self) -> float:
         """The projection's signs, two bits each."""
-        return self.projected * self.inputs / 4
+        return self._signs / 4
+
+    @property
+    def _signs(self) -> int:
+        return self.projected * self.inputs if self.signs is None else self.signs
 
     @property
     def memory_ratio(self) -> float:
@@ -100,7 +109,7 @@ class Cost:
             NasError: there is no such rule.
         """
         product = self.projected / self.inputs
-        adds = self.projected / (3 * self.outputs)
+        adds = self.turns * self._signs / (3 * self.outputs * self.inputs)
         extra = {"free": 0.0, "weighted": product * self.bits / 32, "full": product + adds}
         if rule not in extra:
             raise NasError(f"Unknown counting rule {rule!r}. Known: {', '.join(extra)}.")

@@ -40,8 +40,9 @@ class Switch(nn.Module):
             mask = most_sensitive(estimate, self.activation, self.count)
         else:
             mask = sensitive(estimate, self.activation, self.threshold)
-        self.decided += mask.numel()
-        self.kept += mask.numel() - int(mask.sum())
+        if not torch.compiler.is_compiling():  # an export has no use for the counts
+            self.decided += mask.numel()
+            self.kept += mask.numel() - int(mask.sum())
         return mask
 
     def set_ratio(self, estimates: torch.Tensor, ratio: float) -> None:

@@ -9,6 +9,13 @@ struct __half {
   operator float() const { return static_cast<float>(value); }
 };
 
+inline float __half2float(__half x) { return x; }
+inline __half __ushort_as_half(unsigned short bits) {
+  __half half;
+  __builtin_memcpy(&half, &bits, 2);
+  return half;
+}
+
 struct __half2 {
   __half x, y;
 };

@@ -161,16 +161,26 @@ inline void prefetch(const void* from, int bytes) {
     machine::fail("a prefetch that is not of whole units of 16 bytes");
 }
 inline float load_shared_by_blocks(const float* from) { return *from; }
-inline unsigned long long add_release(unsigned long long* to, unsigned long long value) {
-  const unsigned long long before = *to;
-  *to += value, ++machine::progress;
+inline unsigned count_up(unsigned* counter, unsigned last) {
+  const unsigned before = *counter;
+  *counter = before >= last ? 0 : before + 1;
   return before;
 }
-inline unsigned long long load_acquire(const unsigned long long* from) { return *from; }
 inline void pause() { machine::yield(); }
 
 inline void let_next_start() {}
 inline void wait_for_previous() {}
+
+inline int warp_sum(int value) {
+  const auto all = machine::show(static_cast<unsigned>(value));
+  unsigned sum = 0;
+  for (unsigned long long shown : all.shown) sum += static_cast<unsigned>(shown);
+  return static_cast<int>(sum);
+}
+inline unsigned warp_largest(unsigned value) {
+  const auto all = machine::show(value);
+  return static_cast<unsigned>(*std::max_element(all.shown, all.shown + machine::WARP));
+}
 
 #ifdef HOPPER
 
@@ -282,6 +292,27 @@ inline void show_to_tensor_cores() {
   }
   machine::current->unfenced.clear();
   machine::current->fenced = now;
+}
+inline void arrive_at_cluster() {}
+inline void wait_for_cluster() { meet_cluster(); }
+
+inline void send(unsigned to, unsigned barrier, int rank, unsigned value) {
+  if (to % 4 != 0) machine::fail("what is sent is not aligned");
+  Barrier& b = barrier_of(rank, barrier);
+  b.copies.push_back([=, &b] {
+    std::memcpy(machine::shared_of(machine::running[rank]) + to, &value, 4);
+    b.bytes -= 4;
+  });
+}
+inline void show_to_copies() {}
+inline void send_block(unsigned to, unsigned from, int bytes, unsigned barrier, int rank) {
+  if (to % 16 != 0 || from % 16 != 0 || bytes % 16 != 0) machine::fail("send_block is not aligned");
+  Barrier& b = barrier_of(rank, barrier);
+  b.copies.push_back([=, &b, own = machine::rank()] {
+    std::memcpy(machine::shared_of(machine::running[rank]) + to,
+                machine::shared_of(machine::running[own]) + from, bytes);
+    b.bytes -= bytes;
+  });
 }
 
 template <int NAME, int THREADS>
@@ -477,5 +508,22 @@ void warpgroup_product_across(float (&sums)[COUNT], unsigned long long rows,
 }
 
 inline unsigned char* dynamic_shared() { return memory; }
+
+#else
+
+inline int cluster_rank() { return 0; }
+inline void start_barrier(unsigned, int) {}
+inline void arrive_expecting(unsigned, int) {}
+inline void publish_barriers() {}
+inline void arrive_at_cluster() {}
+inline void wait_for_cluster() {}
+inline void wait_barrier(unsigned, unsigned) { __syncthreads(); }
+
+inline void send(unsigned to, unsigned, int, unsigned value) {
+  if (to % 4 != 0) machine::fail("what is sent is not aligned");
+  std::memcpy(at_shared(to), &value, 4);
+}
+inline void show_to_copies() {}
+inline void send_block(unsigned, unsigned, int, unsigned, int) {}
 
 #endif

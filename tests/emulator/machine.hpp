@@ -274,6 +274,14 @@ inline float __shfl_xor_sync(unsigned mask, float value, int far) {
 inline int __shfl_sync(unsigned, int value, int lane) {
   return static_cast<int>(machine::show(static_cast<unsigned>(value)).shown[lane]);
 }
+inline unsigned __ballot_sync(unsigned, bool value) {
+  const auto all = machine::show(value);
+  unsigned bits = 0;
+  for (int i = 0; i < machine::WARP; ++i) bits |= static_cast<unsigned>(all.shown[i] != 0) << i;
+  return bits;
+}
+inline void __threadfence_block() {}
+inline void __threadfence() {}
 inline int __dp4a(int a, int b, int sum) {
   for (int i = 0; i < 4; ++i)
     sum += static_cast<signed char>(a >> 8 * i) * static_cast<signed char>(b >> 8 * i);
@@ -289,6 +297,14 @@ T atomicAdd(T* to, T value) {
   *to += value;
   return before;
 }
+
+inline unsigned atomicOr(unsigned* to, unsigned value) {
+  const unsigned before = *to;
+  *to |= value;
+  return before;
+}
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __ffs(unsigned x) { return __builtin_ffs(static_cast<int>(x)); }
 
 inline int __clz(unsigned x) { return x ? __builtin_clz(x) : 32; }
 

@@ -17,10 +17,6 @@ pytestmark = [
 ]
 
 
-def blocks() -> int:
-    return torch.cuda.get_device_properties(0).multi_processor_count
-
-
 @pytest.mark.parametrize("hidden", [70, 650, 1500])
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
@@ -31,7 +27,7 @@ def test_lstm_steps(hidden: int, bits: int, ratio: float) -> None:
     cs = torch.randn(512, hidden, device="cuda")
     fit(cell, lambda: cell(xs.float(), (hs.float(), cs)))
     set_ratio(cell, ratio, lambda: cell(xs.float(), (hs.float(), cs)))
-    step = LSTMStep(cell, blocks())
+    step = LSTMStep(cell)
     for row in range(5):
         new_h = torch.full((hidden,), torch.nan, dtype=torch.float16, device="cuda")
         new_c = torch.full((hidden,), torch.nan, device="cuda")
@@ -55,7 +51,7 @@ def test_feed_forward_steps(sizes: tuple[int, int, int], ratio: float) -> None:
     xs = torch.randn(1024, width, device="cuda").half()
     fit(block, lambda: block.first(xs.float()))
     set_ratio(block, ratio, lambda: block.first(xs.float()))
-    step = FFNStep(block, blocks())
+    step = FFNStep(block)
     for row in range(3):
         y = torch.full((outputs,), torch.nan, dtype=torch.float16, device="cuda")
         step.launch(xs[row], y).run()

@@ -52,19 +52,104 @@ DEVICE float load_shared_by_blocks(const float* from) {
   return value;
 }
 
-DEVICE unsigned long long add_release(unsigned long long* to, unsigned long long value) {
-  unsigned long long before;
-  asm volatile("atom.add.release.gpu.global.u64 %0, [%1], %2;"
-               : "=l"(before)
-               : "l"(to), "l"(value)
+// Counts who comes, from 0 to `last`, then from 0 again; the last sees what all before wrote.
+DEVICE unsigned count_up(unsigned* counter, unsigned last) {
+  unsigned before;
+  asm volatile("atom.inc.acq_rel.gpu.global.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(counter), "r"(last)
                : "memory");
   return before;
 }
 
-DEVICE unsigned long long load_acquire(const unsigned long long* from) {
-  unsigned long long value;
-  asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(from) : "memory");
-  return value;
+DEVICE void pause() { asm volatile("nanosleep.u32 20;"); }
+
+DEVICE int warp_sum(int value) { return __reduce_add_sync(~0u, value); }
+DEVICE unsigned warp_largest(unsigned value) { return __reduce_max_sync(~0u, value); }
+
+// c += a * b on single bits, 16 x 256 by 256 x 8: AND, then counts of ones. a[0] holds row l / 4,
+// bits 32 * (l % 4) on; a[1] eight rows further; a[2], a[3] 128 bits further; b0, b1 likewise.
+DEVICE void multiply(int* c, const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  asm("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0, %1, %2, %3}, "
+      "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-DEVICE void pause() { asm volatile("nanosleep.u32 20;"); }
+#ifdef HOPPER
+
+DEVICE int cluster_rank() {
+  int rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
+DEVICE void start_barrier(unsigned barrier, int count) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
+}
+
+DEVICE void arrive_expecting(unsigned barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+
+// Shows barriers that were started to the cluster; then all threads arrive, and later wait.
+DEVICE void publish_barriers() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+DEVICE void arrive_at_cluster() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+DEVICE void wait_for_cluster() { asm volatile("barrier.cluster.wait.aligned;" ::: "memory"); }
+
+DEVICE void wait_barrier(unsigned barrier, unsigned parity) {
+  asm volatile(
+      "{.reg .pred done; WAIT: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;"
+      "@!done bra WAIT;}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+
+DEVICE unsigned in_block(unsigned address, int rank) {
+  unsigned there;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+  return there;
+}
+
+// Stores in the shared memory of a block of the cluster, whose barrier counts the bytes.
+DEVICE void send(unsigned to, unsigned barrier, int rank, unsigned value) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(
+          in_block(to, rank)),
+      "r"(value), "r"(in_block(barrier, rank))
+      : "memory");
+}
+// Shows what the thread wrote in shared memory to copies that others begin after a barrier.
+DEVICE void show_to_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Copies shared memory (16 bytes or more) to a block of the cluster, whose barrier counts the bytes.
+DEVICE void send_block(unsigned to, unsigned from, int bytes, unsigned barrier, int rank) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+      "[%3];" ::"r"(in_block(to, rank)),
+      "r"(from), "r"(bytes), "r"(in_block(barrier, rank))
+      : "memory");
+}
+
+#else  // a block is a cluster
+
+DEVICE int cluster_rank() { return 0; }
+DEVICE void start_barrier(unsigned, int) {}
+DEVICE void arrive_expecting(unsigned, int) {}
+DEVICE void publish_barriers() {}
+DEVICE void arrive_at_cluster() {}
+DEVICE void wait_for_cluster() {}
+DEVICE void wait_barrier(unsigned, unsigned) { __syncthreads(); }
+
+DEVICE void send(unsigned to, unsigned, int, unsigned value) {
+  asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
+}
+DEVICE void show_to_copies() {}
+DEVICE void send_block(unsigned, unsigned, int, unsigned, int) {}
+
+#endif

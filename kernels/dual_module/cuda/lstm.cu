@@ -2,12 +2,15 @@
 
 // One LSTM step of one vector with a little module, in one launch.
 //
-// A block owns all four gates of `units` hidden units. It fetches its little weights, computes its
-// share of the projections, and waits for all blocks; meanwhile the first `ahead` of its rows come
-// into the second-level cache, in case they matter. Then it estimates its rows, lists those that
-// do, and its warps take halves of them, of W_ih and of W_hh, until all are taken. Mixing, gates and
-// the cell's update are local. With DENSE the list holds all rows, and there is no little module:
-// what the other is compared with.
+// A block owns all four gates of some hidden units, up to `units`. A cluster of blocks computes the projection
+// for itself: each block some tiles of it, which it sends to all. Meanwhile little weights come in,
+// and the first `ahead` of the block's rows come into the second-level cache, in case they matter.
+// Then each warp estimates its rows, computes the first that matters and lists the others, of which
+// warps that are done take halves, of W_ih and of W_hh, until all are taken. Mixing, gates and the
+// cell's update are local. With DENSE the list holds all rows, and there is no little module: what
+// the other is compared with.
+//
+// Compile-time constants beside those of all kernels: DENSE, and PIECES of a listed row.
 
 constexpr int GATES = 4;  // input, forget, cell, output
 
@@ -15,149 +18,240 @@ DEVICE float sigmoid(float x) { return __fdiv_rn(1.0f, 1.0f + expf(-x)); }
 
 struct Shared {
   __half* vector;         // x, h, zeros: each padded to 64
+  unsigned* planes;       // of x, of h: each padded to 256
   signed char* bytes;     // the projections, each padded to 32
   unsigned char* little;  // little weights of the block's rows
-  float* raw;             // the projections before they are rounded
-  float* row_value;       // [units][gate]: the estimate
-  float* part;            // [row][W_ih, W_hh]: what the big weights give
+  Projected projected;
+  float* estimate;        // [units][gate]
+  float* part;            // [row][PIECES]: what the big weights give
   float* bias;            // [units][gate]; with the next two: on the way before they are needed
   float* scale;
   float* offset;
   float* cell;            // [units]
-  float* scratch;         // [2][WARPS]
+  unsigned* scratch;      // [2][WARPS], for each of two roundings
+  int* matters;           // [row]
   int* list;
-  int* counters;          // rows listed, halves of rows taken
+  int* counters;          // rows listed, pieces taken, warps that estimated, rows that matter
+  unsigned long long* barrier;
 };
 
-DEVICE int up_to(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+struct Sizes {
+  int room_x, room_h, planes_x, planes_h, bytes_x, bytes_h, tiles_x, tiles_h, little, units;
 
-DEVICE Shared divide(unsigned char* at, int vector, int bytes, int little, int numbers, int units) {
-  const int rows = GATES * units;
+  DEVICE int per_block() const { return up_to(tiles_x + tiles_h, CLUSTER) / CLUSTER; }
+};
+
+DEVICE Shared divide(unsigned char* at, const Sizes& z) {
+  const int rows = GATES * z.units;
   Shared s;
-  s.vector = reinterpret_cast<__half*>(at), at += 2 * vector;
-  s.bytes = reinterpret_cast<signed char*>(at), at += bytes;
-  s.little = at, at += rows * little;
+  s.barrier = reinterpret_cast<unsigned long long*>(at), at += 16;
+  s.vector = reinterpret_cast<__half*>(at), at += 2 * (z.room_x + z.room_h);
+  s.planes = reinterpret_cast<unsigned*>(at), at += z.planes_x + z.planes_h;
+  s.bytes = reinterpret_cast<signed char*>(at), at += z.bytes_x + z.bytes_h;
+  s.little = at, at += rows * z.little;
+  s.projected = {reinterpret_cast<int*>(at), z.tiles_x + z.tiles_h, z.per_block()};
+  at += 64 * CLUSTER * z.per_block();
   float* next = reinterpret_cast<float*>(at);
-  s.raw = next, next += numbers;
-  s.row_value = next, next += rows;
-  s.part = next, next += 2 * rows;
+  s.estimate = next, next += rows;
+  s.part = next, next += PIECES * rows;
   s.bias = next, next += rows;
   s.scale = next, next += rows;
   s.offset = next, next += rows;
-  s.cell = next, next += units;
-  s.scratch = next, next += 2 * WARPS;
-  s.list = reinterpret_cast<int*>(next);
+  s.cell = next, next += z.units;
+  s.scratch = reinterpret_cast<unsigned*>(next), next += 4 * WARPS;
+  s.matters = reinterpret_cast<int*>(next);
+  s.list = s.matters + rows;
   s.counters = s.list + rows;
   return s;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1) dual_lstm_step(
+extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_step(
     const __half* __restrict__ x, const __half* __restrict__ h, const float* __restrict__ c,
     const __half* __restrict__ weight, const float* __restrict__ bias,
     const unsigned char* __restrict__ codes, const float* __restrict__ code_scale,
     const float* __restrict__ code_bias, const unsigned char* __restrict__ signs_x,
     const unsigned char* __restrict__ signs_h, const float* __restrict__ thresholds,
-    float* projections, unsigned long long* counter, __half* __restrict__ new_h,
-    float* __restrict__ new_c, int* __restrict__ computed, int inputs, int hidden, int units,
-    int k_x, int k_h, int pitch, float worth_x, float worth_h, int ahead) {
+    __half* __restrict__ new_h, float* __restrict__ new_c, int* __restrict__ computed, int inputs,
+    int hidden, int units, int k_x, int k_h, int pitch, float worth_x, float worth_h, int ahead) {
   extern __shared__ __align__(16) unsigned char memory[];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int room_x = up_to(inputs, 64), room_h = up_to(hidden, 64);
-  const int bytes_x = up_to(k_x, 32), bytes_h = up_to(k_h, 32);
-  const int little_bytes = (bytes_x + bytes_h) * BITS / 8;
-  const int first = blockIdx.x * units, own = min(units, hidden - first), rows = GATES * own;
-  const Shared s =
-      divide(memory, room_x + room_h, bytes_x + bytes_h, little_bytes, k_x + k_h, units);
-  // Rows of the block: unit by unit, the gates of a unit together.
-  const auto place = [&](int row) { return row % GATES * hidden + first + row / GATES; };
+  Sizes z;
+  z.room_x = up_to(inputs, 64), z.room_h = up_to(hidden, 64);
+  z.planes_x = up_to(inputs, 256), z.planes_h = up_to(hidden, 256);
+  z.bytes_x = up_to(k_x, 32), z.bytes_h = up_to(k_h, 32);
+  z.tiles_x = up_to(k_x, 16) / 16, z.tiles_h = up_to(k_h, 16) / 16;
+  z.little = (z.bytes_x + z.bytes_h) * BITS / 8, z.units = units;
+  const Shared s = divide(memory, z);
+  const int first = static_cast<long long>(hidden) * blockIdx.x / gridDim.x;
+  const int own = static_cast<long long>(hidden) * (blockIdx.x + 1) / gridDim.x - first;
+  const int rows = GATES * own;
+  const Part parts[2] = {{x, inputs, z.room_x}, {h, hidden, z.room_h}};
+  // Rows lie unit by unit, the gates of a unit together: a block's are contiguous.
+  const long long place = static_cast<long long>(GATES) * first;
+  const __half* const weights = weight + place * pitch;
 
+  uint2 got[TURNS_AHEAD];
+  begin_vector(got, parts, threadIdx.x);
+  const float state = threadIdx.x < own ? c[first + threadIdx.x] : 0.0f;
 #if !DENSE
-  for (int row = warp; row < rows; row += WARPS) {
-    const unsigned to = shared_address(s.little + row * little_bytes);
-    const unsigned char* const from = codes + static_cast<long long>(place(row)) * little_bytes;
-    for (int i = lane * 16; i < little_bytes; i += 512) copy_async<16>(to + i, from + i, true);
-  }
-  commit_copies();
-  const auto signs_of = [&](int k) {
-    return k < k_x ? signs_x + k * (room_x / 4) : signs_h + (k - k_x) * (room_h / 4);
+  const unsigned barrier = shared_address(s.barrier);
+  const auto tile_of = [&](int tile) {
+    const bool of_x = tile < z.tiles_x;
+    const int chunks = (of_x ? z.planes_x : z.planes_h) / 256;
+    const uint4* const signs = reinterpret_cast<const uint4*>(of_x ? signs_x : signs_h);
+    return Tile{signs + 64 * chunks * (of_x ? tile : tile - z.tiles_x),
+                of_x ? s.planes : s.planes + z.planes_x / 4, chunks};
   };
-  unsigned held[HELD];
-  int k = warp * gridDim.x + blockIdx.x;
-  if (k < k_x + k_h) load_signs(held, signs_of(k), (k < k_x ? room_x : room_h) / 4, lane);
-#endif
-  for (int i = threadIdx.x; i < room_x + room_h; i += THREADS)
-    s.vector[i] = i < room_x ? (i < inputs ? x[i] : __half(0.0f))
-                             : (i - room_x < hidden ? h[i - room_x] : __half(0.0f));
-  for (int row = threadIdx.x; row < rows; row += THREADS) {
-    s.bias[row] = bias[place(row)];
-    if (row % GATES == 0) s.cell[row / GATES] = c[first + row / GATES];
-#if DENSE
-    s.list[row] = row;
-#else
-    s.scale[row] = code_scale[place(row)];
-    s.offset[row] = code_bias[place(row)];
-#endif
+  uint4 held[HELD][2];
+  {
+    const int tile = cluster_rank() + CLUSTER * (warp / SPLIT);
+    if (tile < s.projected.tiles) load_signs(held, tile_of(tile), warp % SPLIT, lane);
   }
-  if (threadIdx.x < 2) s.counters[threadIdx.x] = DENSE && threadIdx.x == 0 ? rows : 0;
-#if !DENSE
   const float threshold = thresholds[warp % GATES];  // of every row that the warp estimates
-  for (int i = threadIdx.x; i < bytes_x + bytes_h; i += THREADS) s.bytes[i] = 0;
-  __syncthreads();
-  while (k < k_x + k_h) {
-    const bool of_x = k < k_x;
-    const float u = projected(held, signs_of(k), of_x ? s.vector : s.vector + room_x,
-                              (of_x ? room_x : room_h) / 4, lane);
-    if (lane == 0) projections[k] = u * (of_x ? worth_x : worth_h);
-    k += gridDim.x * WARPS;
-    if (k < k_x + k_h) load_signs(held, signs_of(k), (k < k_x ? room_x : room_h) / 4, lane);
+  if (threadIdx.x == 0) {
+    start_barrier(barrier, 1);
+    publish_barriers();
+    arrive_expecting(barrier, s.projected.awaited());
   }
-  if (threadIdx.x < min(ahead, rows))
-    prefetch(weight + static_cast<long long>(place(threadIdx.x)) * pitch, 2 * pitch);
-  wait_for_blocks(counter);
+  __syncwarp();
+  arrive_at_cluster();
+  fetch(s.little, codes + place * z.little, rows * z.little);
+  fetch(s.scale, code_scale + place, 4 * rows);
+  fetch(s.offset, code_bias + place, 4 * rows);
+  s.projected.clear();
+  for (int i = threadIdx.x; i < z.bytes_x + z.bytes_h; i += THREADS) s.bytes[i] = 0;
+#endif
+  fetch(s.bias, bias + place, 4 * rows);
+  commit_copies();
+  for (int row = threadIdx.x; row < rows; row += THREADS) {
+    s.matters[row] = DENSE;
+    if (DENSE) s.list[row] = row;
+  }
+  if (threadIdx.x < 4) s.counters[threadIdx.x] = DENSE && threadIdx.x % 3 == 0 ? rows : 0;
+  unsigned largest[2] = {};
+  end_vector(s.vector, got, parts, largest);
+  if (threadIdx.x < own) s.cell[threadIdx.x] = state;
+  for (int unit = threadIdx.x + THREADS; unit < own; unit += THREADS) s.cell[unit] = c[first + unit];
+#if !DENSE
+  show_largest(s.scratch, largest);
+  __syncthreads();
+  if (threadIdx.x < min(ahead, rows)) prefetch(weights + threadIdx.x * pitch, 2 * pitch);
+  float worth[2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i)
+    worth[i] = worth_of(__half2float(__ushort_as_half(shown_largest(s.scratch, i))));
+  for (int word = warp; word < (z.planes_x + z.planes_h) / 32; word += WARPS) {
+    const bool of_h = word >= z.planes_x / 32;
+    const int begin = 32 * (of_h ? word - z.planes_x / 32 : word);
+    write_planes(s.planes + 8 * word, s.vector + begin + (of_h ? z.room_x : 0),
+                 (of_h ? hidden : inputs) - begin, of_h ? worth[1] : worth[0], lane);
+  }
+  __syncthreads();
+  wait_for_cluster();
+  project_tiles(s.projected, held, tile_of, barrier);
+  arrive_at_cluster();  // nothing is copied from this block's memory when all have arrived
 
+  const auto projected = [&](int i) {
+    return s.projected.of(i < k_x ? i : i - k_x + 16 * z.tiles_x);
+  };
+  unsigned most[2] = {};
+  for (int i = threadIdx.x; i < k_x + k_h; i += THREADS) {
+    const unsigned size = abs(projected(i));
+    most[0] = max(most[0], i < k_x ? size : 0u);
+    most[1] = max(most[1], i < k_x ? 0u : size);
+  }
+  show_largest(s.scratch + 2 * WARPS, most);
+  __syncthreads();
+  const float unit[2] = {__fmul_rn(worth[0], worth_x), __fmul_rn(worth[1], worth_h)};
   float steps[2];
-  round_to_bytes<2>(s.bytes, projections, {k_x, k_h}, s.raw, s.scratch, steps);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int whole = static_cast<int>(shown_largest(s.scratch + 2 * WARPS, i));
+    steps[i] = worth_of(__fmul_rn(static_cast<float>(whole), unit[i]));
+  }
+  for (int i = threadIdx.x; i < k_x + k_h; i += THREADS) {
+    const bool of_h = i >= k_x;
+    const float value = __fmul_rn(static_cast<float>(projected(i)), of_h ? unit[1] : unit[0]);
+    s.bytes[of_h ? i - k_x + z.bytes_x : i] = static_cast<signed char>(to_byte(value, of_h ? steps[1] : steps[0]));
+  }
   wait_copies<0>();
   __syncthreads();
+  int mine = -1;
   for (int row = warp; row < rows; row += WARPS) {
-    const unsigned char* const little = s.little + row * little_bytes;
-    const int from_x = little_product(little, s.bytes, bytes_x, lane);
+    const unsigned char* const little = s.little + row * z.little;
+    const int from_x = little_product(little, s.bytes, z.bytes_x, lane);
     const int from_h =
-        little_product(little + bytes_x * BITS / 8, s.bytes + bytes_x, bytes_h, lane);
+        little_product(little + z.bytes_x * BITS / 8, s.bytes + z.bytes_x, z.bytes_h, lane);
+    const float sum = __fmaf_rn(steps[0], static_cast<float>(from_x),
+                                __fmul_rn(steps[1], static_cast<float>(from_h)));
+    const float estimate = __fmaf_rn(sum, s.scale[row], s.offset[row]);
+    const bool matters = !(fabsf(estimate) > threshold);
     if (lane == 0) {
-      const float sum = __fmaf_rn(steps[0], static_cast<float>(from_x),
-                                  __fmul_rn(steps[1], static_cast<float>(from_h)));
-      const float estimate = __fmaf_rn(sum, s.scale[row], s.offset[row]);
-      s.row_value[row] = estimate;
-      if (!(fabsf(estimate) > threshold)) s.list[atomicAdd(s.counters, 1)] = row;
+      s.estimate[row] = estimate;
+      if (matters) {
+        s.matters[row] = 1;
+        atomicAdd(s.counters + 3, 1);
+        if (mine >= 0) s.list[atomicAdd(s.counters, 1)] = row;
+      }
+    }
+    if (matters && mine < 0) mine = row;
+  }
+  if (lane == 0) {
+    __threadfence_block();
+    atomicAdd(s.counters + 2, 1);
+  }
+  if (mine >= 0) {
+    const float sum = row_product(weights + static_cast<long long>(mine) * pitch, s.vector, pitch, lane);
+    if (lane == 0) {
+      s.part[PIECES * mine] = sum;
+      if (PIECES == 2) s.part[PIECES * mine + 1] = 0.0f;
     }
   }
-#endif
+  while (*static_cast<volatile int*>(s.counters + 2) < WARPS) pause();
+  __threadfence_block();
+#else
   __syncthreads();
-  const int listed = s.counters[0];
+#endif
+  const int listed = *static_cast<volatile int*>(s.counters);
   for (;;) {
     int next = 0;
     if (lane == 0) next = atomicAdd(s.counters + 1, 1);
     next = __shfl_sync(~0u, next, 0);
-    if (next >= 2 * listed) break;
-    const int row = s.list[next / 2];
-    const __half* const weights = weight + static_cast<long long>(place(row)) * pitch;
-    const float sum = next % 2 == 0
-                          ? row_product(weights, s.vector, room_x, lane)
-                          : row_product(weights + room_x, s.vector + room_x, room_h, lane);
-    if (lane == 0) s.part[2 * row + next % 2] = sum;
+    if (next >= PIECES * listed) break;
+    const int row = static_cast<volatile int*>(s.list)[next / PIECES];
+    const int begin = next % PIECES == 0 ? 0 : z.room_x;
+    const float sum = row_product(weights + static_cast<long long>(row) * pitch + begin, s.vector + begin,
+                                  PIECES == 1 ? pitch : begin == 0 ? z.room_x : z.room_h, lane);
+    if (lane == 0) s.part[next % PIECES + PIECES * row] = sum;
   }
+  wait_copies<0>();
   __syncthreads();
-  for (int i = threadIdx.x; i < listed; i += THREADS) {
-    const int row = s.list[i];
-    s.row_value[row] = s.part[2 * row] + s.part[2 * row + 1] + s.bias[row];
+  // A thread a gate; the four of a unit lie side by side.
+  for (int base = 0; base < rows; base += THREADS) {
+    const int row = base + threadIdx.x, gate = row % GATES;
+    float value = 0.0f;
+    if (row < rows) {
+      if (s.matters[row]) {
+        value = s.part[PIECES * row] + s.bias[row];
+        if (PIECES == 2) value += s.part[PIECES * row + 1];
+      } else {
+        value = s.estimate[row];
+      }
+    }
+    const float flat = sigmoid(gate == 2 ? 2.0f * value : value);
+    const float active = gate == 2 ? 2.0f * flat - 1.0f : flat;  // tanh of the cell's gate
+    // The input gate meets the cell's, the forget gate's thread the output gate's.
+    const float other = __shfl_xor_sync(~0u, active, 2);
+    const float before = row < rows ? s.cell[row / GATES] : 0.0f;
+    const float share = active * (gate == 1 ? before : other);
+    const float cell = share + __shfl_xor_sync(~0u, share, 1);
+    if (row < rows && gate == 1) {
+      new_c[first + row / GATES] = cell;
+      new_h[first + row / GATES] = __half(other * tanhf(cell));
+    }
   }
-  __syncthreads();
-  for (int unit = threadIdx.x; unit < own; unit += THREADS) {
-    const float* const gate = s.row_value + GATES * unit;
-    const float cell = sigmoid(gate[1]) * s.cell[unit] + sigmoid(gate[0]) * tanhf(gate[2]);
-    new_c[first + unit] = cell;
-    new_h[first + unit] = __half(sigmoid(gate[3]) * tanhf(cell));
-  }
-  if (threadIdx.x == 0) computed[blockIdx.x] = listed;
+  if (threadIdx.x == 0) computed[blockIdx.x] = s.counters[3];
+#if !DENSE
+  wait_for_cluster();
+#endif
 }

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from evaluators.latency.operands import OPERANDS
+from kernels.device import detect
 from kernels.dual_module.calibrate import (
     compute_everything,
     dual_layers,
@@ -19,6 +21,7 @@ from kernels.dual_module.calibrate import (
 )
 from kernels.dual_module.conv import DualModuleConv2d, fold_batch_norm
 from kernels.dual_module.fit import LeastSquares, quantise
+from kernels.dual_module.implementations import feed_forward_workload
 from kernels.dual_module.linear import DualModuleFFN, DualModuleLinear
 from kernels.dual_module.little import LittleModule
 from kernels.dual_module.projection import pack_signs, ternary, unpack_signs
@@ -33,6 +36,9 @@ from kernels.dual_module.regions import (
 from kernels.dual_module.report import report
 from kernels.dual_module.sizes import Cost, projection_size
 from kernels.errors import NasError
+from kernels.select import explain, implementations, select
+
+CPU = detect("cpu")
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -492,3 +498,23 @@ def test_parts_have_scales_of_their_own() -> None:
     equations.add(u, y)
     weights, bias = equations.solve()
     torch.testing.assert_close(u @ weights.T + bias, y, rtol=1e-2, atol=1e-2)
+
+
+def test_the_ways_of_a_feed_forward_block_refuse_in_words() -> None:
+    work = feed_forward_workload(32, 64, 8, dtype="float32")
+    explained = explain(work, CPU)
+    assert [choice.implementation.name for choice in explained.choices] == [
+        "dual",
+        "dense",
+        "lossless",
+    ]
+    assert "9.0 or later" in explained.choices[0].reason
+    assert select(work, CPU).name == "dense"
+
+
+def test_the_dense_way_is_called_on_operands_of_its_own() -> None:
+    work = feed_forward_workload(32, 64, 8, dtype="float32")
+    (entry,) = [item for item in implementations(work.op) if item.name == "dense"]
+    y = OPERANDS.get(work.op)(work, entry, CPU)()
+    assert y.shape == (1, 8)
+    assert torch.isfinite(y).all()

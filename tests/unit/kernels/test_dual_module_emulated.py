@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ from torch import nn
 
 from kernels.dual_module.calibrate import compute_everything, fit, set_ratio
 from kernels.dual_module.launch import (
-    FFN_WARPS,
-    LSTM_WARPS,
+    FFN_PLAN,
+    LSTM_PLAN,
     SOURCES,
     FFNStep,
     Launch,
     LSTMStep,
+    Plan,
     compiled,
 )
 from kernels.dual_module.linear import DualModuleFFN
@@ -33,8 +35,10 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def emulate(launch: Launch, folder: Path) -> None:
-    defines = {**launch.defines, "COOPERATIVE": 1}
-    kernel = Emulated(SOURCES / launch.file, launch.function, defines, folder)
+    together = launch.defines["CLUSTER"]
+    kernel = Emulated(
+        SOURCES / launch.file, launch.function, launch.defines, folder, together=together
+    )
     kernel((launch.blocks,), (32 * launch.defines["WARPS"],), launch.arguments)
 
 
@@ -53,7 +57,8 @@ def halved(module: nn.Module) -> None:
 @needs_compiler
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
-def test_an_lstm_step(bits: int, ratio: float, folder: Path) -> None:
+@pytest.mark.parametrize("plan", [Plan(8, 2, 3, 2, pieces=2), Plan(4, 1, 1, 1, pieces=1)], ids=str)
+def test_an_lstm_step(bits: int, ratio: float, plan: Plan, folder: Path) -> None:
     torch.manual_seed(0)
     cell = DualModuleLSTMCell.of(nn.LSTMCell(90, 70), bits=bits, projected=36)
     halved(cell)
@@ -61,8 +66,8 @@ def test_an_lstm_step(bits: int, ratio: float, folder: Path) -> None:
     run = lambda: cell(xs.float(), (hs.float(), cs))  # noqa: E731
     fit(cell, run)
     set_ratio(cell, ratio, run)
-    step = LSTMStep(cell, blocks=3)
-    assert step.blocks == 3
+    step = LSTMStep(cell, blocks=3, plan=plan)
+    assert step.blocks == 3 + 3 % plan.cluster
     new_h = torch.full((70,), torch.nan, dtype=torch.float16)
     new_c = torch.full((70,), torch.nan)
     for row in (0, 7):
@@ -91,14 +96,17 @@ def test_a_dense_lstm_step(folder: Path) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("ratio", [0.0, 0.7, 1.0])
-def test_a_feed_forward_step(ratio: float, folder: Path) -> None:
+@pytest.mark.parametrize(
+    "plan", [Plan(4, 4, 2, 2), Plan(8, 2, 1, 1, early=4, soon=2), Plan(4, 1, 2, 1)], ids=str
+)
+def test_a_feed_forward_step(ratio: float, plan: Plan, folder: Path) -> None:
     torch.manual_seed(0)
     block = DualModuleFFN(nn.Linear(100, 150), nn.Linear(150, 72), projected=40)
     halved(block)
     xs = normal(300, 100).half()
     fit(block, lambda: block(xs.float()))
     set_ratio(block, ratio, lambda: block(xs.float()))
-    step = FFNStep(block, blocks=4)
+    step = FFNStep(block, 4, plan=plan)
     y = torch.full((72,), torch.nan, dtype=torch.float16)
     for row in (0, 3):
         emulate(step.launch(xs[row], y), folder)
@@ -109,13 +117,26 @@ def test_a_feed_forward_step(ratio: float, folder: Path) -> None:
 
 
 @needs_compiler
+def test_a_lossless_feed_forward_step(folder: Path) -> None:
+    torch.manual_seed(0)
+    block = DualModuleFFN(nn.Linear(100, 150), nn.Linear(150, 72), projected=40)
+    halved(block)
+    x, y = normal(100).half(), torch.full((72,), torch.nan, dtype=torch.float16)
+    step = FFNStep(block, 4, plan=Plan(4, 2, 1, 1, early=4), lossless=True)
+    emulate(step.launch(x, y), folder)
+    hidden = torch.relu(block.first.big(x.float()))
+    torch.testing.assert_close(y.float(), block.second(hidden), rtol=2e-3, atol=2e-3)
+    assert int(step.computed.sum()) == int((hidden != 0).sum())
+
+
+@needs_compiler
 def test_nan_reaches_the_output(folder: Path) -> None:
     torch.manual_seed(0)
     block = DualModuleFFN(nn.Linear(64, 64), nn.Linear(64, 8), projected=20)
     xs = normal(100, 64).half()
     fit(block, lambda: block(xs.float()))
     set_ratio(block, 0.5, lambda: block(xs.float()))
-    step, y = FFNStep(block, blocks=2), torch.zeros(8, dtype=torch.float16)
+    step, y = FFNStep(block, 2, plan=Plan(4, 2, 1, 1)), torch.zeros(8, dtype=torch.float16)
     broken = xs[0].clone()
     broken[5] = torch.nan
     emulate(step.launch(broken, y), folder)
@@ -136,19 +157,24 @@ def test_layers_that_do_not_fit_are_refused() -> None:
     with pytest.raises(NasError, match="outputs in eights, not 7"):
         FFNStep(DualModuleFFN(nn.Linear(8, 8), nn.Linear(8, 7)), blocks=1)
     with pytest.raises(NasError, match="KiB of shared memory"):
-        LSTMStep(DualModuleLSTMCell.of(nn.LSTMCell(256, 700), projected=120), blocks=1)
+        LSTMStep(
+            DualModuleLSTMCell.of(nn.LSTMCell(256, 700), projected=120), 1, plan=Plan(24, 1, 1, 1)
+        )
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_kernels_compile_nearly_without_spills(arch: str, bits: int) -> None:
-    of_lstm = {"WARPS": LSTM_WARPS, "BITS": bits, "DENSE": 0}
-    of_ffn = {"WARPS": FFN_WARPS, "BITS": bits, "TURNS": 1}
-    step = compiled("lstm.cu", of_lstm, arch).functions["dual_lstm_step"]
-    block = compiled("ffn.cu", of_ffn, arch).functions["dual_ffn"]
-    for resources, warps in ((step, LSTM_WARPS), (block, FFN_WARPS)):
+    of_lstm, of_ffn = (
+        replace(plan, cluster=1) if arch == "sm_80" else plan for plan in (LSTM_PLAN, FFN_PLAN)
+    )
+    more = {"BITS": bits, "DENSE": 0}
+    step = compiled("lstm.cu", {**of_lstm.defines(), **more}, arch).functions["dual_lstm_step"]
+    more["TURNS"] = 1
+    block = compiled("ffn.cu", {**of_ffn.defines(), **more}, arch).functions["dual_ffn"]
+    for resources, plan in ((step, of_lstm), (block, of_ffn)):
         assert resources.spill_bytes <= 32  # numbers that outlive the loop over rows
-        assert resources.registers * 32 * warps <= 65536
+        assert resources.registers * 32 * plan.warps <= 65536
 
 
 def test_switching_nothing_is_the_dense_step() -> None:
