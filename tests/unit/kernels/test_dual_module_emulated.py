@@ -173,7 +173,7 @@ def test_kernels_compile_nearly_without_spills(arch: str, bits: int) -> None:
     more["TURNS"] = 1
     block = compiled("ffn.cu", {**of_ffn.defines(), **more}, arch).functions["dual_ffn"]
     for resources, plan in ((step, of_lstm), (block, of_ffn)):
-        assert resources.spill_bytes <= 32  # numbers that outlive the loop over rows
+        assert resources.spill_bytes <= 48  # numbers that outlive the loop over rows
         assert resources.registers * 32 * plan.warps <= 65536
 
 
