@@ -92,7 +92,7 @@ DEVICE unsigned warp_max(unsigned value) {
   return value;
 }
 
-DEVICE int warp_sum(int value) {
+DEVICE int sum_of_warp(int value) {
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
   return value;
@@ -149,7 +149,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         *reinterpret_cast<uint2*>(to + unit_at(s, at / 32, row, unit + 4) + half) = lo;
       }
     }
-    poor = warp_sum(poor);
+    poor = sum_of_warp(poor);
     bad = static_cast<int>(warp_max(bad));
     if constexpr (WARPS > 1) {
       if (threadIdx.x % 32 == 0) warp_poor[warp] = poor, warp_trouble[warp] = bad;

@@ -42,12 +42,14 @@ class Moment:
         entries: those in the window.
         failures: the newest that failed.
         scales: of each constraint, what its violations are divided by.
+        first: (k, objectives), figures of the first lessons that have some.
     """
 
     count: int
     entries: Sequence[Entry]
     failures: Sequence[Lesson]
     scales: Mapping[str, float]
+    first: Sequence[Array]
 
     def violation(self, lesson: Lesson) -> float:
         """Return all violations in one number; 0 for a feasible lesson."""
@@ -104,7 +106,8 @@ class Memory:
     def moment(self) -> Moment:
         """Return what there is now; it stays as it is."""
         scales = dict(zip(self._constraints, self._window.scales, strict=True))
-        return Moment(self.count, self._window.entries(), tuple(self._failures), scales)
+        window, failures = self._window.entries(), tuple(self._failures)
+        return Moment(self.count, window, failures, scales, tuple(self._first))
 
     def known(self, moment: Moment) -> Known:
         """Return what the lessons of a moment say."""
@@ -129,7 +132,7 @@ class Memory:
                 for _, lesson, row in told
             ]
         )
-        scale = self._scale([entry.row for entry in entries if entry.row is not None])
+        scale = self._scale([entry.row for entry in entries if entry.row is not None], moment)
         points = [point for point, _, _ in told]
         return Known(points, values.reshape(-1, self._objectives), violations, scale)
 
@@ -140,7 +143,7 @@ class Memory:
         """
         entries = [item for item in moment.entries if self._point(item.lesson) is not None]
         kept = [item for item in entries if item.row is not None and not item.lesson.infeasible]
-        scale = self._scale([item.row for item in kept if item.row is not None])
+        scale = self._scale([item.row for item in kept if item.row is not None], moment)
         if scale is None:
             kept = [entries[place] for place in self._ranked(entries, moment, _FEW)]
         else:
@@ -173,17 +176,17 @@ class Memory:
         values = np.array(rows).reshape(len(rows), self._objectives)
         return best(values, np.array(violations), count)
 
-    def _scale(self, rows: Sequence[Array]) -> Scale | None:
-        return Scale.of(np.array(rows), self._sample()) if rows else None
+    def _scale(self, rows: Sequence[Array], moment: Moment) -> Scale | None:
+        return Scale.of(np.array(rows), self._sample(moment)) if rows else None
 
-    def _sample(self) -> Array:
+    def _sample(self, moment: Moment) -> Array:
         """Return figures of points that were not chosen for being good, (n, objectives).
 
         NaN where one is not known. Objectives that are free are known of many points; of others
         there are the first lessons.
         """
         free = self._free
-        paid = np.where(np.isfinite(free).all(axis=0), np.nan, np.array(self._first))
+        paid = np.where(np.isfinite(free).all(axis=0), np.nan, np.array(moment.first))
         return np.vstack([free, paid])
 
     @cached_property
