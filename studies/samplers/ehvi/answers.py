@@ -64,14 +64,19 @@ def stack(points: Sequence[Mapping[str, Array]], columns: Columns) -> tuple[Arra
         (n, d) and (n,).
     """
     rows = np.zeros((len(points), max((end for _, end in columns.values()), default=0)))
-    lengths = np.zeros(len(points))
-    for number, answers in enumerate(points):
-        for name, vector in answers.items():
-            lengths[number] += vector @ vector
-            if name in columns:
-                start, end = columns[name]
-                rows[number, start:end] = vector
-    return rows, lengths
+    vectors = [vector for answers in points for vector in answers.values()]
+    if not vectors:
+        return rows, np.zeros(len(points))
+    begins = {name: begin for name, (begin, _) in columns.items()}
+    to = np.array([begins.get(name, -1) for answers in points for name in answers])
+    widths = np.fromiter(map(len, vectors), dtype=np.intp, count=len(vectors))
+    figures = np.concatenate(vectors)
+    within = np.arange(len(figures)) - np.repeat(np.cumsum(widths) - widths, widths)
+    points_of = np.repeat(np.arange(len(points)), [len(answers) for answers in points])
+    row = np.repeat(points_of, widths)
+    kept = np.repeat(to >= 0, widths)
+    rows[row[kept], (np.repeat(to, widths) + within)[kept]] = figures[kept]
+    return rows, np.bincount(row, figures**2, minlength=len(points))
 
 
 def _is_number(option: Option) -> bool:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import starmap
 from random import Random
 
 import numpy as np
@@ -71,6 +72,7 @@ class SpaceDomain:
         self._identify, self._free = identify, free
         self._signs = np.array([1.0 if item == "min" else -1.0 for item in directions])
         self._runs = Runs(space, data, self._describe)
+        self._encoded: dict[tuple[str, int], Array] = {}
 
     @cached_property
     def sample_points(self) -> list[Point]:
@@ -160,14 +162,18 @@ class SpaceDomain:
             key=self._identify(candidate),
             decisions=candidate.decisions,
             open=tuple(name for name, _, _ in opens),
-            answers={
-                parameter_name(name, options): encode(position, options)
-                for name, options, position in opens
-            },
+            answers=dict(starmap(self._answer, opens)),
             graph=graph_features(candidate.architecture),
             known=self._signs * np.array(free.values, dtype=float),
             allowed=free.allowed,
         )
+
+    def _answer(self, name: str, options: Sequence[Option], position: int) -> tuple[str, Array]:
+        parameter = parameter_name(name, options)
+        vector = self._encoded.get((parameter, position))
+        if vector is None:
+            vector = self._encoded[parameter, position] = encode(position, options)
+        return parameter, vector
 
 
 def _varied(figures: Array) -> npt.NDArray[np.intp]:
