@@ -23,6 +23,8 @@ _BLOCK = 200
 _WARM_UP = 400
 _EDGE = 1000
 """Trials at the beginning and at the end of a study whose times are compared."""
+_TOGETHER = 50
+"""Trials that are timed together: a driver stores what it began in a turn with one transaction."""
 _READS = 3
 
 
@@ -85,9 +87,9 @@ class RecordCosts:
 
     Attributes:
         trials: how many it has.
-        first: a trial from ask to tell, all of it recorded: the median of the first 1,000.
+        first: a trial from ask to tell, all recorded: the median of blocks of the first 1,000.
         last: the same of the last 1,000.
-        p90: of the last 1,000.
+        p90: of blocks of the last 1,000.
         front: the front, from a record that was closed.
         summary: counts, reasons, times and the best trial, likewise.
         resume: from the call of a driver that goes on with the study to its first trial.
@@ -143,13 +145,14 @@ def record_costs(space: str, trials: int, *, say: Callable[[str], None]) -> Reco
         begin, known = time.perf_counter(), len(ends)
         run_study(config.model_copy(update={"trials": trials + 1}), folder, on_progress=note)
         resume = ends[known] - begin
-    times = [1e3 * (end - begin) for begin, end in pairwise(ends[:known])]
-    if len(times) < 2 * _EDGE:
+    if known <= 2 * _EDGE:
         raise NasError(f"The space {space!r} gave {len(ends)} trials; 2,000 are needed.")
-    last = times[-_EDGE:]
+    blocks = [1e3 * (b - a) / _TOGETHER for a, b in pairwise(ends[:known:_TOGETHER])]
+    edge = _EDGE // _TOGETHER
+    last = blocks[-edge:]
     return RecordCosts(
         trials=known,
-        first=statistics.median(times[:_EDGE]),
+        first=statistics.median(blocks[:edge]),
         last=statistics.median(last),
         p90=statistics.quantiles(last, n=10)[-1],
         front=1e3 * reads[front],

@@ -76,7 +76,8 @@ def stack(points: Sequence[Mapping[str, Array]], columns: Columns) -> tuple[Arra
     row = np.repeat(points_of, widths)
     kept = np.repeat(to >= 0, widths)
     rows[row[kept], (np.repeat(to, widths) + within)[kept]] = figures[kept]
-    return rows, np.bincount(row, figures**2, minlength=len(points))
+    lengths: Array = np.bincount(row, figures**2, minlength=len(points)).astype(np.float64)
+    return rows, lengths
 
 
 def _is_number(option: Option) -> bool:
