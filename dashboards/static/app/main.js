@@ -10,7 +10,7 @@
   const POLL = 700; // ms between two looks at the record
   // How many times as long as a page took to renew it then rests, and how many ms at least: a
   // search at full speed always has something new, and shall keep its processor.
-  const REST = 4;
+  const REST = 9;
   const LEAST_REST = 1500;
   let shown = { as: "", text: "" };
   let version = null;
