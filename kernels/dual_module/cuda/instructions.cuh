@@ -1,29 +1,7 @@
 #pragma once
+#include "../../cuda/sm80.cuh"
 
-// Instructions of the hardware that C++ has no words for: all inline assembly of these kernels.
-// tests/emulator has the same functions in plain C++, so that the kernels also run on a CPU.
-
-#define DEVICE __device__ __forceinline__
-
-DEVICE unsigned shared_address(const void* pointer) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
-}
-
-// Copies BYTES (8 or 16); zeros where `valid` is false, nothing is read then.
-template <int BYTES>
-DEVICE void copy_async(unsigned to, const void* from, bool valid) {
-  static_assert(BYTES == 16, "the size that these kernels copy");
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-               "r"(valid ? 16 : 0)
-               : "memory");
-}
-
-DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-template <int PENDING>
-DEVICE void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
-}
+// Inline assembly that these kernels alone use; what others use too stands in kernels/cuda.
 
 // Reads 16 bytes that are used once: not kept in the first-level cache.
 DEVICE uint4 load_once(const void* from) {
@@ -67,48 +45,13 @@ DEVICE void pause() { asm volatile("nanosleep.u32 20;"); }
 DEVICE int warp_sum(int value) { return __reduce_add_sync(~0u, value); }
 DEVICE unsigned warp_largest(unsigned value) { return __reduce_max_sync(~0u, value); }
 
-// c += a * b on single bits, 16 x 256 by 256 x 8: AND, then counts of ones. a[0] holds row l / 4,
-// bits 32 * (l % 4) on; a[1] eight rows further; a[2], a[3] 128 bits further; b0, b1 likewise.
-DEVICE void multiply(int* c, const unsigned (&a)[4], unsigned b0, unsigned b1) {
-  asm("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0, %1, %2, %3}, "
-      "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 #ifdef HOPPER
+#include "../../cuda/sm90.cuh"
 
-DEVICE int cluster_rank() {
-  int rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-
-DEVICE void start_barrier(unsigned barrier, int count) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
-}
-
-DEVICE void arrive_expecting(unsigned barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
-               : "memory");
-}
-
-// Shows barriers that were started to the cluster; then all threads arrive, and later wait.
-DEVICE void publish_barriers() {
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-}
 DEVICE void arrive_at_cluster() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
 DEVICE void wait_for_cluster() { asm volatile("barrier.cluster.wait.aligned;" ::: "memory"); }
-
-DEVICE void wait_barrier(unsigned barrier, unsigned parity) {
-  asm volatile(
-      "{.reg .pred done; WAIT: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;"
-      "@!done bra WAIT;}" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-}
 
 DEVICE unsigned in_block(unsigned address, int rank) {
   unsigned there;

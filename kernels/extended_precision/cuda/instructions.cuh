@@ -1,13 +1,7 @@
 #pragma once
+#include "../../cuda/sm90.cuh"
 
-// Instructions of the hardware that C++ has no words for: all inline assembly of these kernels.
-// tests/emulator has the same functions in plain C++, so that the kernels also run on a CPU.
-
-#define DEVICE __device__ __forceinline__
-
-DEVICE unsigned shared_address(const void* pointer) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
-}
+// Inline assembly that these kernels alone use; what others use too stands in kernels/cuda.
 
 // Two floats as two halves, to nearest or toward zero; the first is the lower half.
 template <bool TOWARD_ZERO>
@@ -29,113 +23,7 @@ DEVICE float2 to_floats(unsigned both) {
   return values;
 }
 
-// Barriers in shared memory, which count arrivals and bytes.
-
-DEVICE void start_barrier(unsigned barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-}
-
-// Makes initialised barriers known to the cluster's threads and to the copy engine.
-DEVICE void publish_barriers() {
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-}
-
-// Arrives, and has the phase wait for so many bytes more.
-DEVICE void arrive_expecting(unsigned barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
-               : "memory");
-}
-
-// Arrives at the same barrier of a block of the cluster. Neither this nor the wait names a scope:
-// with .cluster they become a fence of all memory (MEMBAR.ALL.GPU, CCTL.IVALL in SASS), while here
-// only the copy engine and the tensor cores touch what the barriers guard.
-DEVICE void arrive_at(unsigned barrier, int block) {
-  asm volatile(
-      "{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1;"
-      "mbarrier.arrive.shared::cluster.b64 _, [there];}" ::"r"(barrier),
-      "r"(block)
-      : "memory");
-}
-
-// Waits until the phase of that parity has ended.
-DEVICE void wait_barrier(unsigned barrier, unsigned parity) {
-  asm volatile(
-      "{.reg .pred done;"
-      "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;"
-      "@!done bra again;}" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-}
-
-DEVICE int cluster_rank() {
-  int rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-
-DEVICE void meet_cluster() {
-  asm volatile(
-      "barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::
-          : "memory");
-}
-
-// Copies from global to shared memory; the barrier is told of the bytes that have come.
-DEVICE void copy_block(unsigned to, const void* from, int bytes, unsigned barrier) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-          "r"(to),
-      "l"(from), "r"(bytes), "r"(barrier)
-      : "memory");
-}
-
-// The same into every block of the mask, each of which has its own barrier told.
-DEVICE void copy_block_to(unsigned to, const void* from, int bytes, unsigned barrier,
-                         unsigned short mask) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
-      "[%0], [%1], %2, [%3], %4;" ::"r"(to),
-      "l"(from), "r"(bytes), "r"(barrier), "h"(mask)
-      : "memory");
-}
-
-template <int REGISTERS>
-DEVICE void take_registers() {
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
-}
-
-template <int REGISTERS>
-DEVICE void give_registers() {
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
-}
-
 // Warpgroup products: 64 rows of A times N rows of B, both in shared memory with K contiguous.
-
-// Makes this thread's ordinary writes to shared memory known to the tensor cores.
-DEVICE void show_to_tensor_cores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-
-DEVICE void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-
-DEVICE void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-
-template <int PENDING>
-DEVICE void wait_products() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
-}
-
-// Describes a tile whose rows are 128 bytes, swizzled in groups of 8 rows, at a multiple of 1024.
-// Adding 2 moves on by 16 halves within the row.
-DEVICE unsigned long long matrix_tile(unsigned address) {
-  return (address & 0x3ffffu) >> 4 | 1ull << 16 | 64ull << 32 | 1ull << 62;
-}
-
-// Keeps the compiler from moving reads or writes of the sums across this place.
-template <int TILES>
-DEVICE void hold(float (&sums)[TILES][4]) {
-#pragma unroll
-  for (int j = 0; j < TILES; ++j)
-#pragma unroll
-    for (int i = 0; i < 4; ++i) asm volatile("" : "+f"(sums[j][i])::"memory");
-}
 
 #define SUMS(j) "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])
 #define SUMS4(j) SUMS(j), SUMS(j + 1), SUMS(j + 2), SUMS(j + 3)

@@ -1,9 +1,7 @@
 #pragma once
+#include "../../cuda/sm90.cuh"
 
-// Instructions of the hardware that C++ has no words for: all inline assembly of these kernels.
-// tests/emulator has the same functions in plain C++, so that the kernels also run on a CPU.
-
-#define DEVICE __device__ __forceinline__
+// Inline assembly that these kernels alone use; what others use too stands in kernels/cuda.
 
 // Launches that overlap.
 
@@ -26,154 +24,10 @@ DEVICE unsigned char* dynamic_shared() {
   return memory;
 }
 
-DEVICE unsigned shared_address(const void* pointer) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
-}
-
-// Barriers in shared memory.
-
-DEVICE void start_barrier(unsigned barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-}
-
-DEVICE void publish_barriers() {
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-}
-
-DEVICE void arrive(unsigned barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
-DEVICE void arrive_expecting(unsigned barrier, unsigned bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
-               : "memory");
-}
-
-// Arrives at the barrier at the same place in another block of the cluster. No scope is named: with
-// .cluster it becomes a fence of all memory (MEMBAR.ALL.GPU in SASS), while what the barrier guards is
-// touched by copies and tensor cores alone.
-DEVICE void arrive_at(unsigned barrier, unsigned rank) {
-  asm volatile(
-      "{\n"
-      ".reg .b32 there;\n"
-      "mapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
-      "}" ::"r"(barrier),
-      "r"(rank)
-      : "memory");
-}
-
-DEVICE void wait_barrier(unsigned barrier, unsigned parity) {
-  asm volatile(
-      "{\n"
-      ".reg .pred done;\n"
-      "again:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@done bra out;\n"
-      "bra again;\n"
-      "out:\n"
-      "}" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-}
-
-DEVICE int cluster_rank() {
-  int rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-
-DEVICE void meet_cluster() {
-  asm volatile(
-      "barrier.cluster.arrive.release.aligned;\n"
-      "barrier.cluster.wait.acquire.aligned;" ::
-          : "memory");
-}
-
-// Waits for the threads of a part of the block, which come here or are counted below.
-template <int NAME, int THREADS_>
-DEVICE void wait_for_group() {
-  asm volatile("bar.sync %0, %1;" ::"n"(NAME), "n"(THREADS_) : "memory");
-}
-
+// Is counted by a group that waits, and goes on.
 template <int NAME, int THREADS_>
 DEVICE void tell_group() {
   asm volatile("bar.arrive %0, %1;" ::"n"(NAME), "n"(THREADS_) : "memory");
-}
-
-// Copies.
-
-// Copies BYTES (16); zeros where `valid` is false, nothing is read then.
-template <int BYTES>
-DEVICE void copy_async(unsigned to, const void* from, bool valid) {
-  static_assert(BYTES == 16, "the size that these kernels copy");
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-               "r"(valid ? 16 : 0)
-               : "memory");
-}
-
-DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-template <int PENDING>
-DEVICE void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
-}
-
-// Arrives at a barrier, which counts this thread, once all its copies so far have landed.
-DEVICE void arrive_when_copied(unsigned barrier) {
-  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
-}
-
-// What this thread wrote to shared memory, or saw announced, is seen by the
-// tensor cores that it orders afterwards.
-DEVICE void show_to_tensor_cores() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
-// One bulk copy, counted by `barrier`.
-DEVICE void copy_block(unsigned to, const void* from, unsigned bytes, unsigned barrier) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-          "r"(to),
-      "l"(from), "r"(bytes), "r"(barrier)
-      : "memory");
-}
-
-// The same to that place in every block of `blocks`, counted by the barrier of each.
-DEVICE void copy_block_to(unsigned to, const void* from, unsigned bytes, unsigned barrier,
-                                unsigned short blocks) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
-      " [%0], [%1], %2, [%3], %4;" ::"r"(to),
-      "l"(from), "r"(bytes), "r"(barrier), "h"(blocks)
-      : "memory");
-}
-
-// Registers and tensor cores.
-
-template <int COUNT>
-DEVICE void give_registers() {
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
-}
-
-template <int COUNT>
-DEVICE void take_registers() {
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
-}
-
-DEVICE void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-
-DEVICE void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-
-template <int PENDING>
-DEVICE void wait_products() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
-}
-
-// Describes a tile of rows of 128 bytes, along K, whose 16-byte units are swizzled by the row, at a
-// multiple of 1024. Adding 2 moves on by 16 elements of K.
-DEVICE unsigned long long matrix_tile(unsigned address) {
-  return (address & 0x3FFFFu) >> 4 | 1ull << 16 | 64ull << 32 | 1ull << 62;
 }
 
 // Describes such tiles with rows of 64 columns, one row for each element of K; the next 64 columns lie

@@ -2,7 +2,9 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-// Element type, asynchronous copies, matrix fragments and the XOR swizzle shared by the kernels.
+#include "../../cuda/sm80.cuh"
+
+// Element type, matrix fragments and the XOR swizzle shared by the kernels.
 //
 // Tiles lie in shared memory as [pixel][channel] of 2-byte elements. The 16-byte units of a pixel
 // are permuted within each 128 bytes by the pixel's low three bits: ldmatrix reads 8 pixels of one
@@ -15,33 +17,6 @@ typedef __nv_bfloat16 Element;
 typedef __half Element;
 #define MMA_TYPE "f16"
 #endif
-
-#define DEVICE __device__ __forceinline__
-
-DEVICE unsigned shared_address(const void* pointer) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
-}
-
-// Copies 16 bytes; zeros where `valid` is false, nothing is read then.
-DEVICE void copy_async(unsigned to, const void* from, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-               "r"(valid ? 16 : 0)
-               : "memory");
-}
-
-DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-template <int PENDING>
-DEVICE void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
-}
-
-DEVICE void load_matrices(unsigned (&r)[4], unsigned address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address)
-               : "memory");
-}
 
 DEVICE void load_matrices_transposed(unsigned (&r)[4], unsigned address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"

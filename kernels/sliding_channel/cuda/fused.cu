@@ -59,7 +59,7 @@ DEVICE void fetch_halo(unsigned to, const Element* x, const Place& place, const 
                           static_cast<unsigned>(column) < static_cast<unsigned>(image.width);
       const Element* from = base + (inside ? (row * image.width + column) * CIN : 0);
       if (pixels % at_once == 0 || first + i < pixels)
-        copy_async(to + threadIdx.x * 16 + i * CIN * 2, from, inside);
+        copy_async<16>(to + threadIdx.x * 16 + i * CIN * 2, from, inside);
       column += at_once % HALO_WIDTH;
       row += at_once / HALO_WIDTH;
       if (column >= left + HALO_WIDTH) {
@@ -72,7 +72,7 @@ DEVICE void fetch_halo(unsigned to, const Element* x, const Place& place, const 
       const int pixel = i / UNITS;
       const int row = top + pixel / HALO_WIDTH, column = left + pixel % HALO_WIDTH;
       const bool inside = row >= 0 && row < image.height && column >= 0 && column < image.width;
-      copy_async(to + i * 16,
+      copy_async<16>(to + i * 16,
                  base + (inside ? (row * image.width + column) * CIN : 0) + i % UNITS * 8, inside);
     }
   }

@@ -1,16 +1,10 @@
 #pragma once
+#include "../../cuda/sm90.cuh"
 #ifdef BFLOAT
 #include <cuda_bf16.h>
 #endif
 
-// Hopper's instructions that C++ has no words for: all inline assembly of forward_hopper.cu.
-// tests/emulator has the same functions in plain C++, so that the kernel also runs on a CPU.
-
-#define DEVICE __device__ __forceinline__
-
-DEVICE unsigned shared_address(const void* pointer) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
-}
+// Inline assembly that these kernels alone use; what others use too stands in kernels/cuda.
 
 // Two floats as two elements, to nearest; the first is the lower one.
 template <bool TOWARD_ZERO>
@@ -25,24 +19,6 @@ DEVICE unsigned to_halves(float low, float high) {
   return both;
 }
 
-// The compiler splits vector stores of registers that it did not place side by side; this does not.
-template <int BYTES>
-DEVICE void store_bytes(void* to, const unsigned* words) {
-  static_assert(BYTES == 16, "units");
-  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words[0]), "r"(words[1]),
-               "r"(words[2]), "r"(words[3])
-               : "memory");
-}
-
-// Copies of 16 bytes; zeros where `valid` is false, nothing is read then.
-template <int BYTES>
-DEVICE void copy_async(unsigned to, const void* from, bool valid) {
-  static_assert(BYTES == 16, "units");
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-               "r"(valid ? 16 : 0)
-               : "memory");
-}
-
 DEVICE void read_unit(unsigned* words, unsigned address) {
   asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
@@ -55,90 +31,7 @@ DEVICE unsigned halves_of(unsigned first, unsigned second, bool upper) {
   return __byte_perm(first, second, upper ? 0x7632 : 0x5410);
 }
 
-// Barriers in shared memory, which count arrivals and bytes.
-
-DEVICE void start_barrier(unsigned barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-}
-
-// Makes initialised barriers known to the copy engine.
-DEVICE void publish_barriers() {
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-}
-
-DEVICE void arrive(unsigned barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
-// Arrives, and has the phase wait for so many bytes more.
-DEVICE void arrive_expecting(unsigned barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
-               : "memory");
-}
-
-// Arrives once what this thread began to copy has come.
-DEVICE void arrive_when_copied(unsigned barrier) {
-  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
-}
-
-// Waits until the phase of that parity has ended.
-DEVICE void wait_barrier(unsigned barrier, unsigned parity) {
-  asm volatile(
-      "{.reg .pred done;"
-      "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;"
-      "@!done bra again;}" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-}
-
-// Copies from global to shared memory; the barrier is told of the bytes that have come.
-DEVICE void copy_block(unsigned to, const void* from, int bytes, unsigned barrier) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-          "r"(to),
-      "l"(from), "r"(bytes), "r"(barrier)
-      : "memory");
-}
-
-template <int REGISTERS>
-DEVICE void take_registers() {
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
-}
-
-template <int REGISTERS>
-DEVICE void give_registers() {
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
-}
-
 // Warpgroup products: 64 rows of A times N rows of B, both in shared memory with K contiguous.
-
-// Makes ordinary writes to shared memory that this thread did or saw announced known to the
-// tensor cores.
-DEVICE void show_to_tensor_cores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-
-DEVICE void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-
-DEVICE void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-
-template <int PENDING>
-DEVICE void wait_products() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
-}
-
-// Describes a tile whose rows are 128 bytes, swizzled in groups of 8 rows, at a multiple of 1024.
-// Adding 2 moves on by 16 elements within the row.
-DEVICE unsigned long long matrix_tile(unsigned address) {
-  return (address & 0x3ffffu) >> 4 | 1ull << 16 | 64ull << 32 | 1ull << 62;
-}
-
-// Keeps the compiler from moving reads or writes of the sums across this place.
-template <int TILES>
-DEVICE void hold(float (&sums)[TILES][4]) {
-#pragma unroll
-  for (int j = 0; j < TILES; ++j)
-#pragma unroll
-    for (int i = 0; i < 4; ++i) asm volatile("" : "+f"(sums[j][i])::"memory");
-}
 
 #ifdef BFLOAT
 #define PRODUCT_TYPES "f32.bf16.bf16"

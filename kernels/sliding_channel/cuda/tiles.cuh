@@ -13,12 +13,12 @@ DEVICE void fetch_tile(unsigned to, const Element* from, long long first, long l
     const unsigned target = to + unit_offset<CHANNELS>(row, unit);
 #pragma unroll
     for (int i = 0; i < PIXELS_ / rows; ++i)
-      copy_async((target ^ (i * rows % 8 << 4)) + i * rows * CHANNELS * 2,
+      copy_async<16>((target ^ (i * rows % 8 << 4)) + i * rows * CHANNELS * 2,
                  source + i * rows * SPACING, row + i * rows < left);
   } else {
     for (int i = threadIdx.x; i < PIXELS_ * units; i += THREADS_) {
       const int pixel = i / units;
-      copy_async(to + unit_offset<CHANNELS>(pixel, i % units),
+      copy_async<16>(to + unit_offset<CHANNELS>(pixel, i % units),
                  from + (first + pixel) * SPACING + i % units * 8, pixel < left);
     }
   }
