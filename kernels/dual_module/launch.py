@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -109,12 +110,12 @@ class Launch:
         kernel((self.blocks,), (threads,), self.arguments, shared_bytes=self.shared_bytes)
 
 
-class _Step:
+class _Step(ABC):
     """What steps have in common: how hidden units are divided among blocks.
 
     Args:
-        plan: what was asked for, or what is fastest where there are clusters.
-        asked: whether the plan was asked for.
+        plan: of the kernel, where one was asked for.
+        fastest: taken where none was, without clusters where the GPU has none.
         device: of the weights.
     """
 
@@ -157,13 +158,13 @@ class _Step:
         self.computed = torch.zeros(self.blocks, dtype=torch.int32, device=self.device)
 
     @property
+    @abstractmethod
     def defines(self) -> dict[str, int]:
         """The kernel's constants."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shared_bytes_of(self, units: int) -> int:
         """Return a block's shared memory, of so many units."""
-        raise NotImplementedError
 
     def launched(self, arguments: Sequence[Argument]) -> Launch:
         """Return the launch with its arguments."""
