@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from evaluators.audit.audit import audit_export
 from evaluators.audit.cases import cases_of, largest_difference, write_cases
 from evaluators.audit.process import run_where_due
 from evaluators.audit.truth import Truth
@@ -31,6 +32,14 @@ def trained(architecture: Architecture, seed: int = 0) -> nn.Module:
             inputs = example_inputs(architecture, 4)
             module(*(x + step if x.is_floating_point() else x for x in inputs))
     return module.eval()
+
+
+def audited_source(architecture: Architecture, module: nn.Module, order: Order, to: Path) -> str:
+    """Export a network into a new folder, hold it to its audit, and return its Python source."""
+    export_network(architecture, module, to, order)
+    audit = audit_export(to, Truth(architecture, module, order))
+    assert audit.passed, audit.remarks()
+    return (to / "model.py").read_text()
 
 
 def reloaded_differences(

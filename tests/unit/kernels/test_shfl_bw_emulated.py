@@ -14,10 +14,11 @@ from kernels.shfl_bw.dealing import deal
 from kernels.shfl_bw.images import images_of, taps_of
 from kernels.shfl_bw.launch import SOURCES
 from kernels.shfl_bw.packed import Packed, pack
-from kernels.shfl_bw.pattern import Pattern, like_weight
+from kernels.shfl_bw.pattern import like_weight
 from kernels.shfl_bw.plan import Plan, refuses_plan
 from kernels.shfl_bw.window import Window
 from tests.emulator import Emulated, missing
+from tests.unit.kernels.patterns import normal, uneven
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
@@ -25,24 +26,6 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 @pytest.fixture(scope="session", name="folder")
 def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("emulated")
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator)
-
-
-def uneven(rows: int, columns: int, v: int, counts: list[int], seed: int = 0) -> Pattern:
-    """A shuffled pattern whose groups keep the given numbers of columns."""
-    generator = torch.Generator().manual_seed(seed)
-    groups = len(counts)
-    assert groups == -(-rows // v)
-    ranks = torch.rand(groups, columns, generator=generator).argsort(1).argsort(1)
-    kept = ranks < torch.tensor(counts)[:, None]
-    order = torch.randperm(groups * v, generator=generator)
-    mask = torch.zeros(groups * v, columns, dtype=torch.bool)
-    mask[order] = kept.repeat_interleave(v, 0)
-    return Pattern(mask[:rows], order, v)
 
 
 def emulate(

@@ -16,25 +16,7 @@ from kernels.shfl_bw.packed import Packed, check, pack
 from kernels.shfl_bw.pattern import Pattern, group_count
 from kernels.shfl_bw.plan import Plan
 from kernels.shfl_bw.window import Window
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator)
-
-
-def uneven(rows: int, columns: int, v: int, counts: list[int], seed: int = 0) -> Pattern:
-    """A shuffled pattern whose groups keep the given numbers of columns."""
-    generator = torch.Generator().manual_seed(seed)
-    groups = len(counts)
-    assert groups == -(-rows // v)
-    ranks = torch.rand(groups, columns, generator=generator).argsort(1).argsort(1)
-    kept = ranks < torch.tensor(counts)[:, None]
-    order = torch.randperm(groups * v, generator=generator)
-    mask = torch.zeros(groups * v, columns, dtype=torch.bool)
-    mask[order] = kept.repeat_interleave(v, 0)
-    return Pattern(mask[:rows], order, v)
-
+from tests.unit.kernels.patterns import normal, uneven
 
 # Plans and images
 
@@ -203,7 +185,7 @@ def test_taps_say_where_a_column_reads() -> None:
 # Compiled for the target
 
 
-def compiled(plan: Plan, **extra: int) -> None:
+def assert_compiles_well(plan: Plan, **extra: int) -> None:
     """Compile the product kernel; nothing spills, no instruction is left out or put in order."""
     defines = plan.defines() | {"ACTIVATION": 0} | extra
     options = [f"-D{name}={value}" for name, value in defines.items()]
@@ -219,7 +201,7 @@ def compiled(plan: Plan, **extra: int) -> None:
 
 
 def test_the_plan_of_record_compiles_without_spills() -> None:
-    compiled(plans.choose(64, 64, 1024, 4096, sms=132))
+    assert_compiles_well(plans.choose(64, 64, 1024, 4096, sms=132))
 
 
 @pytest.mark.slow
@@ -227,9 +209,9 @@ def test_the_plan_of_record_compiles_without_spills() -> None:
 def test_all_plans_compile_without_spills(v: int) -> None:
     """And with everything that adds registers: convolution, GELU, splits."""
     for plan in plans.candidates(v):
-        compiled(plan)
-        compiled(plan, CONV=1, ACTIVATION=5)
-    compiled(plans.candidates(v)[0], SPLIT=1, BFLOAT=1)
+        assert_compiles_well(plan)
+        assert_compiles_well(plan, CONV=1, ACTIVATION=5)
+    assert_compiles_well(plans.candidates(v)[0], SPLIT=1, BFLOAT=1)
 
 
 @pytest.mark.parametrize("file", ["reduce.cu", "transpose.cu"])

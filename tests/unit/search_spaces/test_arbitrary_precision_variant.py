@@ -8,18 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from evaluators.audit.audit import audit_export
-from evaluators.audit.truth import Truth
 from kernels.arbitrary_precision.convert import pack as pack_layers
 from kernels.arbitrary_precision.module import APConv2d, APLinear
 from kernels.arbitrary_precision.training import QuantConv2d, QuantLinear
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from search_spaces.export.load import load
-from search_spaces.export.write import Order, export_network
+from search_spaces.export.write import Order
 from search_spaces.pack import pack, prepare
 from search_spaces.variants import realise, system_of, tolerance_of
-from tests.exporting import trained
+from tests.exporting import audited_source, trained
 
 NET = Architecture.parse(
     "input 3x8x8; conv 16 k3 bn relu; conv 24 k3 s2 bias silu; conv 24 k1 bn; gap; flatten; "
@@ -83,23 +81,18 @@ def test_training_goes_on_from_the_calibrated_network() -> None:
 
 def test_packed_exports_are_whole_audited_and_load_again(tmp_path: Path) -> None:
     order = Order("packed", ("python", "pt2"))
-    truth = Truth(FEW, prepared(), order)
-    export_network(FEW, truth.module, tmp_path / "packed", order)
-    audit = audit_export(tmp_path / "packed", truth)
-    assert audit.passed, audit.remarks()
-    source = (tmp_path / "packed" / "model.py").read_text()
+    module = prepared()
+    source = audited_source(FEW, module, order, tmp_path / "packed")
     assert "from kernels.arbitrary_precision.module import APConv2d, APLinear" in source
     assert "APConv2d(16, 24, (3, 3), Precision(1, 2), stride=(2, 2), padding=(1, 1))" in source
-    assert torch.equal(outputs(load(tmp_path / "packed")), outputs(pack(FEW, truth.module)))
+    assert torch.equal(outputs(load(tmp_path / "packed")), outputs(pack(FEW, module)))
 
 
 def test_plain_exports_need_torch_alone(tmp_path: Path) -> None:
     order = Order("plain", ("python", "onnx"))
-    truth = Truth(FEW, prepared(), order)
-    export_network(FEW, truth.module, tmp_path / "plain", order)
-    audit = audit_export(tmp_path / "plain", truth)
-    assert audit.passed, audit.remarks()
-    assert "kernels" not in (tmp_path / "plain" / "model.py").read_text()
+    module = prepared()
+    source = audited_source(FEW, module, order, tmp_path / "plain")
+    assert "kernels" not in source
 
 
 def test_a_network_that_was_not_calibrated_is_refused_in_one_line() -> None:

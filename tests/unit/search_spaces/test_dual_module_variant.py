@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from evaluators.audit.audit import audit_export
 from evaluators.audit.truth import Truth
 from kernels.dual_module.calibrate import fit, set_ratio
 from kernels.dual_module.module import DualFeedForward, DualLinear
@@ -18,7 +17,7 @@ from search_spaces.export.load import load
 from search_spaces.export.write import Order, export_network
 from search_spaces.pack import pack
 from search_spaces.variants import realise
-from tests.exporting import trained
+from tests.exporting import audited_source, trained
 
 NET = Architecture.parse(
     "input 3x8x8; conv 16 k3 bn relu; gap; flatten; linear 48 tanh; linear 64 relu; linear 24; "
@@ -61,13 +60,10 @@ def test_a_calibrated_network_skips_rows_and_stays_near() -> None:
 
 def test_packed_exports_are_audited_and_load_again(tmp_path: Path) -> None:
     order = Order("packed", ("python", "pt2"))
-    truth = Truth(DUAL, trained(NET), order)
-    export_network(DUAL, truth.module, tmp_path / "packed", order)
-    audit = audit_export(tmp_path / "packed", truth)
-    assert audit.passed, audit.remarks()
-    source = (tmp_path / "packed" / "model.py").read_text()
+    module = trained(NET)
+    source = audited_source(DUAL, module, order, tmp_path / "packed")
     assert "from kernels.dual_module.module import DualFeedForward, DualLinear" in source
-    torch.testing.assert_close(outputs(load(tmp_path / "packed")), outputs(truth.module))
+    torch.testing.assert_close(outputs(load(tmp_path / "packed")), outputs(module))
 
 
 def test_plain_exports_are_the_big_module(tmp_path: Path) -> None:

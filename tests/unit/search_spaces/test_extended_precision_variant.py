@@ -8,16 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from evaluators.audit.audit import audit_export
-from evaluators.audit.truth import Truth
 from kernels.errors import NasError
 from kernels.extended_precision.module import Linear, PointwiseConv2d
 from search_spaces.architecture import Architecture
 from search_spaces.export.load import load
-from search_spaces.export.write import Order, export_network
+from search_spaces.export.write import Order
 from search_spaces.pack import pack
 from search_spaces.variants import realise, tolerance_of
-from tests.exporting import trained
+from tests.exporting import audited_source, trained
 
 NET = Architecture.parse(
     "input 3x8x8; conv 16 k3 bn relu; conv 32 bias silu; gap; flatten; linear 48 gelu; linear 5"
@@ -52,13 +50,10 @@ def test_products_of_halves_compute_what_the_dense_layers_do(
 
 def test_packed_exports_are_audited_and_load_again(tmp_path: Path) -> None:
     order = Order("packed", ("python", "pt2"))
-    truth = Truth(EMULATED, trained(NET), order)
-    export_network(EMULATED, truth.module, tmp_path / "packed", order)
-    audit = audit_export(tmp_path / "packed", truth)
-    assert audit.passed, audit.remarks()
-    source = (tmp_path / "packed" / "model.py").read_text()
+    module = trained(NET)
+    source = audited_source(EMULATED, module, order, tmp_path / "packed")
     assert "from kernels.extended_precision.module import Linear" in source
-    assert torch.equal(outputs(load(tmp_path / "packed")), outputs(pack(EMULATED, truth.module)))
+    assert torch.equal(outputs(load(tmp_path / "packed")), outputs(pack(EMULATED, module)))
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from evaluators.audit.audit import audit_export
-from evaluators.audit.truth import Truth
 from kernels.errors import NasError
 from kernels.shfl_bw.module import ShflBWConv2d, ShflBWLinear
 from kernels.shfl_bw.pattern import as_matrix, is_shfl_bw
 from kernels.shfl_bw.training import SparseTraining, Sparsity
 from search_spaces.architecture import Architecture
 from search_spaces.export.load import load
-from search_spaces.export.write import Order, export_network
+from search_spaces.export.write import Order
 from search_spaces.pack import pack
 from search_spaces.variants import realise, tolerance_of
-from tests.exporting import trained
+from tests.exporting import audited_source, trained
 
 NET = Architecture.parse(
     "input 3x8x8; conv 16 k3 bn relu; conv 32 k3 s2 bias silu; gap; flatten; linear 48 gelu; "
@@ -74,23 +72,18 @@ def test_a_weight_that_was_trained_on_a_mask_keeps_it() -> None:
 
 def test_packed_exports_are_whole_audited_and_load_again(tmp_path: Path) -> None:
     order = Order("packed", ("python", "pt2"))
-    truth = Truth(SPARSE, trained(NET), order)
-    export_network(SPARSE, truth.module, tmp_path / "packed", order)
-    audit = audit_export(tmp_path / "packed", truth)
-    assert audit.passed, audit.remarks()
-    source = (tmp_path / "packed" / "model.py").read_text()
+    module = trained(NET)
+    source = audited_source(SPARSE, module, order, tmp_path / "packed")
     assert "from kernels.shfl_bw.module import ShflBWConv2d, ShflBWLinear" in source
     assert 'ShflBWLinear(32, 48, v=8, density=0.25, activation="gelu")' in source
-    assert torch.equal(outputs(load(tmp_path / "packed")), outputs(pack(SPARSE, truth.module)))
+    assert torch.equal(outputs(load(tmp_path / "packed")), outputs(pack(SPARSE, module)))
 
 
 def test_plain_exports_need_torch_alone(tmp_path: Path) -> None:
     order = Order("plain", ("python", "onnx"))
-    truth = Truth(SPARSE, trained(NET), order)
-    export_network(SPARSE, truth.module, tmp_path / "plain", order)
-    audit = audit_export(tmp_path / "plain", truth)
-    assert audit.passed, audit.remarks()
-    assert "kernels" not in (tmp_path / "plain" / "model.py").read_text()
+    module = trained(NET)
+    source = audited_source(SPARSE, module, order, tmp_path / "plain")
+    assert "kernels" not in source
 
 
 @pytest.mark.parametrize(
