@@ -157,6 +157,7 @@ def _figures(figures: Mapping[str, Json]) -> str:
     for name, item in figures.items():
         detail = item["detail"]
         how = [f"{key} {_short(detail[key])}" for key in _DETAILS if _short(detail.get(key))]
+        how += [f"DISTURBED: {reason}" for reason in detail.get("disturbed") or ()]
         rows.append((name, f"{figure(name, item):<28}{', '.join(how)}".rstrip()))
     return _wrapped(rows)
 
