@@ -131,9 +131,10 @@ class SpaceDomain:
         answers, lengths = stack([point.answers for point in points], columns)
         graph = np.array([point.graph for point in points]) - usual.centre
         figures = graph[:, usual.varied] / usual.spread[usual.varied]
+        costs = Block.apart(figures, 0.05, linear=True)
         return [
             Block(answers / np.sqrt(usual.questions), lengths / usual.questions, np.ones(1), True),
-            Block.apart(figures, 0.05, linear=True),
+            *([costs] if len(usual.varied) else []),  # variants of a model may all cost the same
             Block.of(graph[:, FIGURES:] / usual.counts, 0.5),
         ]
 

@@ -233,6 +233,26 @@ def test_odd_figures_stop_nothing_and_repeat_nothing(worth):
     assert len(set(found)) == 30
 
 
+@space("alike", version=1)
+def alike(choose, data):
+    """27 members, all with the same costs and scores."""
+    net = NetworkBuilder(data.input_shape)
+    x = net.input
+    for _, layer in choose.scopes("layer", 3):
+        x = net.conv(x, 8, kernel=3, act=layer("act", ["relu", "tanh", "silu"]))
+    return net.classifier(x, data.classes)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_space_whose_members_all_cost_the_same_is_searched_to_its_end():
+    def smooth(candidate):
+        text = candidate.architecture.text
+        return (float(text.count("tanh")), float(text.count("relu")))
+
+    found = keys(run(ehvi(alike), smooth, 27))
+    assert len(set(found)) == 27
+
+
 def test_sixty_four_in_flight_are_all_different():
     found = keys(run(ehvi(), costs, 100, ahead=64))
     assert len(set(found)) == 100
