@@ -144,6 +144,9 @@ class Executor(Protocol):
 
         Returns:
             Nothing where nothing is queued, or time is up.
+
+        Raises:
+            NasError: jobs can no longer be run at all; says why.
         """
         ...
 

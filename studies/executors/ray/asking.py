@@ -135,5 +135,5 @@ def why_it_died(problem: BaseException) -> str:
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     for line in lines:
         if line.startswith(("The actor is dead because", "The actor died because")):
-            return line[:300]
+            return lines[-1][:300] if "creation task" in line else line[:300]
     return f"{type(problem).__name__}: {lines[0][:300] if lines else ''}"

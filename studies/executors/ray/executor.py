@@ -39,6 +39,8 @@ _GROWTH = 4
 """or a share of those that are there, so that a large cluster is not long in coming."""
 _LEAVE_SECONDS = 0.3
 """How long stations have to leave in order."""
+_REFUSALS = 5
+"""How often in a row none may start before it is said that none can."""
 _MOVE_SECONDS = 2.0
 """How long a measurement waits for a GPU before a training makes way after its job."""
 
@@ -253,9 +255,10 @@ class RayExecutor:
         self._members.remove(member)
         member.kill()
         ticket, why = member.ticket, why_it_died(problem)
-        if member.greeting is None:
+        now = time.monotonic()
+        if member.greeting is None and now >= self._not_before:  # those that fell at once are one
+            self._not_before = now + self._terms.backoff * 2 ** len(self._refused)
             self._refused.append(why)
-            self._not_before = time.monotonic() + self._terms.backoff * len(self._refused)
         if ticket is None:
             return
         kept = self._outbox.get(ticket.job.key) if ticket.job.key else None
@@ -380,15 +383,13 @@ class RayExecutor:
         self._give_up(slot)
 
     def _give_up(self, slot: Slot) -> None:
-        """Fail what waits where no station can be started at all."""
-        if len(self._refused) < self._attempts:
+        """End where no station can be started at all: that is no candidate's fault."""
+        if len(self._refused) < _REFUSALS or self._members.count(slot, Phase.IDLE, Phase.BUSY):
             return
-        if self._members.count(slot, Phase.IDLE, Phase.BUSY):
-            return
-        reason = f"no worker can be started on the cluster: {self._refused[-1]}"
-        queue = self._queues[slot]
-        while queue:
-            self._fail(queue.popleft(), reason)
+        raise NasError(
+            f"No worker can be started on the cluster ({self._refused[-1]}). Mend it and give the "
+            "same command to go on."
+        )
 
     def _free(self) -> dict[str, float]:
         """Return the resources that nobody has, as of a moment ago."""

@@ -153,6 +153,17 @@ def test_a_job_that_kills_each_station_is_over(settings: StationSettings) -> Non
     assert "\n" not in outcome.reason
 
 
+def test_where_no_station_can_start_the_study_ends_and_no_candidate_fails(
+    settings: StationSettings,
+) -> None:
+    broken, terms = replace(settings, attempts=0), Terms(backoff=0.01)
+    with executor(broken, terms=terms) as running:
+        for number in range(3):
+            running.submit(job(number, Sleep(0.0)))
+        with pytest.raises(NasError, match=r"No worker can be started .*attempts.*Mend it"):
+            pump(running, lambda: False)
+
+
 def test_a_new_driver_takes_over_what_stations_are_at(
     settings: StationSettings, tmp_path: Path
 ) -> None:
