@@ -124,16 +124,12 @@ def _quality(means: Means, metric: Metric, index: int) -> Evaluator:
     return evaluator.until(epoch, tuple(map(str, moments)))
 
 
-_IMAGES = 64
-"""Training images that scores of fresh networks compare."""
-
-
 def _untrained(means: Means, _: Metric, index: int) -> Evaluator:
-    from evaluators.proxies.untrained import UntrainedEvaluator
+    from evaluators.proxies.untrained import IMAGES, UntrainedEvaluator
 
     wanted = tuple(name for name in wanted_metrics(means.config) if name in UNTRAINED)
     dataset = means.dataset
-    images = dataset.train.batch(slice(0, _IMAGES)) if isinstance(dataset, Dataset) else None
+    images = dataset.train.batch(slice(0, IMAGES)) if isinstance(dataset, Dataset) else None
     return UntrainedEvaluator(
         wanted, seed=means.config.seed + index, device=means.device.torch_name, images=images
     )

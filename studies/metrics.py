@@ -53,6 +53,8 @@ UNTRAINED = (
     "trainability",
     "vkdnw",
     "dss",
+    "attention_confidence",
+    "head_importance",
 )
 """Scores of fresh networks; :mod:`evaluators.proxies.untrained` says what they are."""
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from evaluators.analytic import AnalyticEvaluator
 from evaluators.proxies.agreement import kendall, spearman
-from evaluators.proxies.fusion import FUSED, FUSED_PROBED, SINGLE, fuse, oriented
+from evaluators.proxies.fusion import FUSED, FUSED_PROBED, PROBED, SINGLE, fuse, oriented
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from studies.config import StudyConfig
@@ -84,9 +84,14 @@ def trust(workspace: Workspace | Path | str, study: str) -> Trust:
     truth = oriented([item.values[target].value for item in newest], way)
     scores = {name: oriented(figures[name], way) for name, way in SINGLE.items()}
     scores[FUSED] = fuse(figures)
-    for name in (FUSED_PROBED, *UNTRAINED):  # what only a study that asked for it has
-        if all(name in item.values for item in newest):
-            scores[name] = oriented([item.values[name].value for item in newest], "max")
+    recorded = {  # what only a study that asked for it has
+        name: [item.values[name].value for item in newest]
+        for name in (FUSED_PROBED, *UNTRAINED)
+        if all(name in item.values for item in newest)
+    }
+    scores |= {name: oriented(column, "max") for name, column in recorded.items()}
+    if FUSED_PROBED not in scores and recorded.keys() >= PROBED.keys() - figures.keys():
+        scores[FUSED_PROBED] = fuse({**figures, **recorded}, PROBED)
     size = _number(kendall(scores["params"], truth))
     found = [
         Trusted(name, tau, rho, off=len(newest) >= TRAINED_ENOUGH and tau < size)

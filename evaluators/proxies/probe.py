@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from evaluators.protocol import EvaluationError
 from search_spaces.architecture import Architecture, Node
 from search_spaces.blocks import cuts
 from search_spaces.build import build
+from search_spaces.ops.attention import Attention
 from search_spaces.source import module_names
 
 _Call = Callable[..., Tensor]
@@ -26,14 +28,20 @@ class Probe:
         architecture: what it is.
         module: the network.
         cuts: canonical numbers of maps that everything passes through: where blocks end.
+        vocabulary: how many token ids there are; 0 where it reads an image.
     """
 
     def __init__(self, architecture: Architecture, seed: int, device: torch.device) -> None:
         if not architecture.live:
             raise EvaluationError("Nothing of the input reaches the output.")
-        if len(architecture.inputs) != 1 or len(architecture.inputs[0].shape) != 3:
-            raise EvaluationError("Scores of fresh networks are for networks that read one image.")
+        first = architecture.inputs[0]
+        self.vocabulary = getattr(first.op, "vocabulary", 0)
+        if len(architecture.inputs) != 1 or (len(first.shape) != 3 and not self.vocabulary):
+            raise EvaluationError(
+                "Scores of fresh networks are for networks that read one image or one text."
+            )
         self.architecture = architecture
+        self._device = device
         self.module = build(Architecture(architecture.nodes)).to(device)
         initialise(self.module, seed)
         for layer in self.module.modules():
@@ -56,13 +64,42 @@ class Probe:
             for node, name in zip(nodes, names, strict=True)
         ]
 
+    def noise(self, batch: int) -> Tensor:
+        """Draw inputs from the global generator: normal images (b, c, h, w), or tokens (b, t)."""
+        shape = (batch, *self.architecture.inputs[0].shape)
+        if self.vocabulary:
+            return torch.randint(self.vocabulary, shape, device=self._device)
+        return torch.randn(shape, device=self._device)
+
+    @contextmanager
+    def settled(self, images: Tensor) -> Iterator[None]:
+        """Evaluate for a while, by the statistics of these inputs: samples do not mix."""
+        with torch.no_grad():
+            self.run(images)
+        self.module.eval()
+        try:
+            yield
+        finally:
+            self.module.train()
+
+    def positive(self) -> Probe:
+        """Return a copy in double precision, all weights positive, that has seen nothing yet."""
+        twin = Probe(self.architecture, 0, self._device)
+        twin.module.double()
+        with torch.no_grad():
+            for mine, weight in zip(
+                twin.module.parameters(), self.module.parameters(), strict=True
+            ):
+                mine.copy_(weight).abs_()
+        return twin
+
     def run(
         self, images: Tensor, apart: Collection[int] = ()
     ) -> tuple[list[Tensor], Mapping[int, Tensor]]:
         """Run the network.
 
         Args:
-            images: (b, c, h, w).
+            images: (b, c, h, w), or tokens (b, t).
             apart: nodes behind which the graph of gradients is cut.
 
         Returns:
@@ -79,10 +116,15 @@ class Probe:
             values.append(value)
         return values, ends
 
-    def rectified(self) -> list[int]:
-        """Return the nodes whose outputs are rectified: zero or positive."""
+    def activated(self) -> list[int]:
+        """Return the nodes with units that are positive when they are active, and only then."""
         nodes = self.architecture.nodes
-        return [n for n, node in enumerate(nodes) if getattr(node.op, "act", None) in _RECTIFIERS]
+        return [n for n, node in enumerate(nodes) if getattr(node.op, "act", None) in _ACTIVE]
+
+    def attentions(self) -> list[int]:
+        """Return the nodes that are attention."""
+        nodes = self.architecture.nodes
+        return [n for n, node in enumerate(nodes) if isinstance(node.op, Attention)]
 
     def of_attention(self) -> list[nn.Module]:
         """Return the linear layers that give attention what it reads, or read what it gives."""
@@ -102,7 +144,8 @@ class Probe:
         return [layer for layer in self.module.modules() if isinstance(layer, found)]
 
 
-_RECTIFIERS = frozenset({"relu", "relu6"})
+_ACTIVE = frozenset({"relu", "relu6", "hardswish", "silu", "gelu", "gelu_tanh"})
+"""Activations with the sign of what they read, or zero."""
 
 
 def _before_rotation(nodes: Sequence[Node], number: int) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -42,11 +40,20 @@ def code_kernel(codes: Tensor) -> Tensor:
     return (ones @ ones.T + (1 - ones) @ (1 - ones).T).double()
 
 
-def log_determinant(kernel: Tensor, units: int, ridge: float = 1e-6) -> Tensor:
-    """Return ``ln det`` of a kernel, as a share of the units, with a ridge so that it is finite."""
+def log_determinant(kernel: Tensor, ridge: float = 1e-6) -> Tensor:
+    """Return ``ln det`` of a kernel of codes, with a ridge so that samples may be equal.
+
+    Args:
+        kernel: units that two samples agree on, (b, b); each agrees with itself on all.
+        ridge: what is added to the diagonal, as a share of the units.
+
+    Source: NASWOT (Mellor et al., ICML 2021). The number of units is part of the score there: a
+    kernel of shares would be less by ``b ln(units)``, and ranks shallow networks first.
+    """
+    units = kernel.diagonal().mean().clamp_min(1)
     eye = torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
     result: Tensor = torch.linalg.slogdet(kernel / units + ridge * eye)[1]
-    return result
+    return result + len(kernel) * units.log()
 
 
 def feature_entropy(features: Tensor) -> Tensor:
@@ -106,8 +113,44 @@ def decile_entropy(spectrum: Tensor) -> Tensor:
     return entropy(torch.quantile(spectrum.clamp_min(0), places))
 
 
-def fisher_spectrum(gradients: Sequence[Tensor]) -> Tensor:
-    """Return the eigenvalues of the empirical Fisher information, from gradients (b, weights)."""
-    rows = torch.cat(list(gradients)).double()
-    result: Tensor = torch.linalg.eigvalsh(rows.T @ rows / len(rows))
+def label_spread(shares: Tensor, most: int) -> Tensor:
+    """Return a root R of the covariance of labels that a network draws: ``R^T R``, (b, r, classes).
+
+    The Fisher information for some weights is then the mean over samples of ``(R J)^T R J``, J the
+    gradients of the logits: an expectation over labels, for which none is drawn.
+
+    Args:
+        shares: p, what the network predicts, (b, classes); the covariance is ``diag(p) - p p^T``.
+        most: rows; where there are more classes, random sums of them stand for it in the mean.
+    """
+    p = shares.double()
+    eye = torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
+    root = p.sqrt()[:, :, None] * (eye - p[:, None, :])
+    if p.shape[1] <= most:
+        return root
+    signs = torch.randint(0, 2, (most, p.shape[1]), device=p.device).double() * 2 - 1
+    sums: Tensor = signs @ root / most**0.5
+    return sums
+
+
+def fisher_spectrum(rows: Tensor) -> Tensor:
+    """Return the eigenvalues of the Fisher information (weights,), from ``R J`` (b, r, weights).
+
+    See :func:`label_spread`.
+    """
+    flat = rows.double().flatten(0, 1)
+    result: Tensor = torch.linalg.eigvalsh(flat.T @ flat / len(rows))
+    return result
+
+
+def drawn_loss(output: Tensor) -> Tensor:
+    """Return the cross-entropy of each sample (b,), with labels that the network itself draws.
+
+    Args:
+        output: logits, (b, classes), or (b, tokens, classes): the mean over tokens.
+    """
+    logits = output.flatten(0, -2)
+    labels = torch.multinomial(logits.detach().softmax(1), 1)[:, 0]
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    result: Tensor = losses.reshape(len(output), -1).mean(1)
     return result

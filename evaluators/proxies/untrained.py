@@ -15,14 +15,17 @@ that (``docs/results.md``): they take real images where there are some.
 | ``narrowest`` | spread of features of the block where it is least | after AZ-NAS |
 | ``progressivity`` | its least growth from block to block | AZ-NAS |
 | ``trainability`` | gradients neither grow nor fade in a block | AZ-NAS |
-| ``vkdnw`` | evenness of the Fisher information's spectrum | VKDNW, CVPR 2025 |
+| ``vkdnw`` | layers with weights, and evenness of the Fisher information | VKDNW, CVPR 2025 |
 | ``dss`` | for transformers: diversity of attention's weights, saliency of others | CVPR 2022 |
+| ``attention_confidence`` | how sure attention is of one token | Serianni, Kalita, ACL 2023 |
+| ``head_importance`` | how much of the loss hangs on each head | Michel et al., NeurIPS 2019 |
+
+Networks that read tokens have the scores of attention and ``zico``, on random tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from hashlib import blake2b
 from itertools import pairwise
 
@@ -32,15 +35,17 @@ from torch import Tensor, nn
 from evaluators.accuracy.initialise import seeded
 from evaluators.protocol import EvaluationError, Measured, Slot
 from evaluators.proxies import statistics
+from evaluators.proxies.attention import confidence, diversity, importance
+from evaluators.proxies.curvature import curvature
 from evaluators.proxies.probe import Probe
 from kernels.errors import UnknownNameError
 from search_spaces.architecture import Architecture
 
-_VERSION = 1
+_VERSION = 2
 """Of the formulas and of how they are fed; a change of either raises it."""
+IMAGES = 64
+"""Real images that the scores that compare samples are given, where there are some."""
 _BATCHES = 2
-_WEIGHTS_A_LAYER = 2
-_DRAWS = 2
 
 
 class UntrainedEvaluator:
@@ -99,17 +104,22 @@ class UntrainedEvaluator:
         """Return the scores by name; what has no value is nan or infinite.
 
         Raises:
-            EvaluationError: nothing of the input reaches the output, or it reads no image.
+            EvaluationError: nothing of the input reaches the output, or it reads what a score
+                cannot be found with.
         """
         device = torch.device(self._device)
         probe = Probe(architecture, self._seed, device)
-        shape = architecture.inputs[0].shape
+        if probe.vocabulary:
+            for name in self.metrics:
+                if SCORES[name] not in _OF_TOKENS:
+                    raise EvaluationError(f"{name} is a score of networks that read an image.")
         found: dict[str, Tensor] = {}
-        with seeded(self._seed, device):
-            noise = torch.randn(self._batch, *shape, device=device)
-            real = noise if self._images is None else self._images.to(device)
-            for measure in dict.fromkeys(SCORES[name] for name in self.metrics):
-                found.update(measure(probe, real if measure is _inputs else noise))
+        for measure in dict.fromkeys(SCORES[name] for name in self.metrics):
+            with seeded(self._seed, device):  # each as if it were alone
+                inputs = probe.noise(self._batch)
+                if measure is _inputs and self._images is not None:
+                    inputs = self._images.to(device)
+                found.update(measure(probe, inputs))
         return {name: float(found[name].detach()) for name in self.metrics}
 
 
@@ -122,15 +132,13 @@ def _inputs(probe: Probe, images: Tensor) -> Mapping[str, Tensor]:
     values, _ = probe.run(images)
     output = values[-1]
     (gradient,) = torch.autograd.grad(output, images, torch.ones_like(output))
+    independent = max(2, gradient[0].numel() // 2)  # more gradients than pixels are never unlike
     kernel = torch.zeros(len(images), len(images), dtype=torch.float64, device=images.device)
-    units = 0
-    for number in probe.rectified():
-        codes = (values[number].detach() > 0).flatten(1)
-        kernel += statistics.code_kernel(codes)
-        units += codes.shape[1]
+    for number in probe.activated():
+        kernel += statistics.code_kernel((values[number].detach() > 0).flatten(1))
     return {
-        "jacob_cov": statistics.jacobian_correlation(gradient.flatten(1)),
-        "naswot": statistics.log_determinant(kernel, max(units, 1)),
+        "jacob_cov": statistics.jacobian_correlation(gradient.flatten(1)[:independent]),
+        "naswot": statistics.log_determinant(kernel),
     }
 
 
@@ -156,7 +164,7 @@ def _blocks(probe: Probe, images: Tensor) -> Mapping[str, Tensor]:
 
 def _flow(probe: Probe, images: Tensor) -> Mapping[str, Tensor]:
     """Return ln of ``sum |w| dR/d|w|``, R the output for ones with all weights positive."""
-    twin = _positive(probe)
+    twin = probe.positive()
     for layer in twin.module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.forward = _same  # type: ignore[method-assign, assignment]
@@ -165,40 +173,6 @@ def _flow(probe: Probe, images: Tensor) -> Mapping[str, Tensor]:
     gradients = torch.autograd.grad(twin.run(ones)[0][-1].sum(), weights)
     flows = [(w.detach() * g).sum() for w, g in zip(weights, gradients, strict=True)]
     return {"synflow": torch.stack(flows).sum().log()}
-
-
-def _diversity(probe: Probe, images: Tensor) -> Mapping[str, Tensor]:
-    """Return DSS of TF-TAS (Zhou et al.): R as for SynFlow, with norms as they are.
-
-    Linear layers of attention count ``|W|_* |dR/dW|_*``, nuclear norms that are large where the
-    weights are of high rank; the others ``sum W dR/dW``.
-    """
-    twin = _positive(probe)
-    twin.module.eval()
-    ones = torch.ones_like(images[:1], dtype=torch.float64)
-    layers = twin.layers()
-    near = {id(layer) for layer in twin.of_attention()}
-    gradients = torch.autograd.grad(twin.run(ones)[0][-1].sum(), [layer.weight for layer in layers])
-    total = torch.zeros((), dtype=torch.float64, device=images.device)
-    for layer, gradient in zip(layers, gradients, strict=True):
-        weight = layer.weight.detach()
-        if id(layer) in near:
-            norms = (torch.linalg.matrix_norm(item, "nuc") for item in (weight, gradient))
-            total += torch.stack(list(norms)).prod()
-        else:
-            total += (weight * gradient).sum().abs()
-    return {"dss": total}
-
-
-def _positive(probe: Probe) -> Probe:
-    """Return a copy in double precision whose weights are all positive."""
-    twin = Probe(probe.architecture, 0, next(probe.module.parameters()).device)
-    twin.module.load_state_dict(probe.module.state_dict())
-    twin.module.double()
-    with torch.no_grad():
-        for weight in twin.module.parameters():
-            weight.abs_()
-    return twin
 
 
 def _same(values: Tensor) -> Tensor:
@@ -210,86 +184,10 @@ def _steadiness(probe: Probe, images: Tensor) -> Mapping[str, Tensor]:
     weights = [layer.weight for layer in probe.layers()]
     batches = []
     for part in images.chunk(_BATCHES):
-        output = probe.run(part)[0][-1]
-        loss = nn.functional.cross_entropy(output, _drawn(output))
+        loss = statistics.drawn_loss(probe.run(part)[0][-1]).mean()
         batches.append(torch.autograd.grad(loss, weights))
     layers = [torch.stack(items) for items in zip(*batches, strict=True)]
     return {"zico": torch.stack([statistics.gradient_steadiness(item) for item in layers]).sum()}
-
-
-def _drawn(output: Tensor) -> Tensor:
-    """Draw labels from what the network predicts, (b,)."""
-    return torch.multinomial(output.detach().softmax(1), 1)[:, 0]
-
-
-def _curvature(probe: Probe, images: Tensor) -> Mapping[str, Tensor]:
-    """Return VKDNW: gradients of each sample for few weights of each layer, labels drawn.
-
-    Normalisation uses the statistics of one pass, so that samples do not depend on one another.
-    """
-    with torch.no_grad():
-        probe.run(images)
-    taken: list[tuple[nn.Module, Tensor, Tensor]] = []
-    layers = probe.layers()
-    hooks = [layer.register_forward_hook(partial(_take, taken)) for layer in layers]
-    probe.module.eval()
-    output = probe.run(images.detach().requires_grad_(True))[0][-1]
-    probe.module.train()
-    for hook in hooks:
-        hook.remove()
-    rows = []
-    for draw in range(_DRAWS):
-        loss = nn.functional.cross_entropy(output, _drawn(output), reduction="sum")
-        outer = torch.autograd.grad(
-            loss, [item[2] for item in taken], retain_graph=draw + 1 < _DRAWS
-        )
-        columns: list[Tensor] = []
-        for number, (layer, inner, _) in enumerate(taken):
-            columns += _weight_gradients(layer, inner, outer[number], seed=number)
-        rows.append(torch.stack(columns, 1))
-    return {"vkdnw": statistics.decile_entropy(statistics.fisher_spectrum(rows))}
-
-
-def _take(
-    taken: list[tuple[nn.Module, Tensor, Tensor]],
-    layer: nn.Module,
-    inputs: tuple[Tensor, ...],
-    output: Tensor,
-) -> None:
-    taken.append((layer, inputs[0].detach(), output))
-
-
-def _weight_gradients(layer: nn.Module, inner: Tensor, outer: Tensor, *, seed: int) -> list[Tensor]:
-    """Return the gradient of each sample for some weights of a layer, (b,) each."""
-    draws = torch.Generator().manual_seed(seed)
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    found = []
-    for _ in range(_WEIGHTS_A_LAYER):
-        place = [int(torch.randint(size, (1,), generator=draws)) for size in weight.shape]
-        if isinstance(layer, nn.Conv2d):
-            found.append(_convolution_gradient(layer, inner, outer, place))
-        else:
-            both = outer[..., place[0]] * inner[..., place[1]]
-            found.append(both.flatten(1).sum(1) if both.dim() > 1 else both)
-    return found
-
-
-def _convolution_gradient(
-    layer: nn.Conv2d, inner: Tensor, outer: Tensor, place: Sequence[int]
-) -> Tensor:
-    out, channel, row, column = place
-    group = out // (layer.out_channels // layer.groups)
-    channel += group * (layer.in_channels // layer.groups)
-    top, left = (int(size) for size in layer.padding)
-    padded = nn.functional.pad(inner[:, channel], (left, left, top, top))
-    y, x = row * layer.dilation[0], column * layer.dilation[1]
-    height, width = outer.shape[2:]
-    (down, right) = layer.stride
-    seen = padded[
-        :, y : y + down * (height - 1) + 1 : down, x : x + right * (width - 1) + 1 : right
-    ]
-    return (outer[:, out] * seen).sum((1, 2))
 
 
 SCORES: Mapping[str, _Measure] = {
@@ -301,7 +199,12 @@ SCORES: Mapping[str, _Measure] = {
     "narrowest": _blocks,
     "progressivity": _blocks,
     "trainability": _blocks,
-    "vkdnw": _curvature,
-    "dss": _diversity,
+    "vkdnw": curvature,
+    "dss": diversity,
+    "attention_confidence": confidence,
+    "head_importance": importance,
 }
 """What computes each score; those that share a pass stand together. More is better of all."""
+
+_OF_TOKENS = frozenset({_steadiness, confidence, importance})
+"""What needs no pixels: the others differentiate for the input, or feed numbers of their own."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from nas.commands.shared import AsJson, Device, Run, Study, complete_space
+from nas.commands.shared import AsJson, Device, Run, Study, complete_data, complete_space
 from nas.output import progress, show
 
 
@@ -76,7 +76,24 @@ def bench(
         typer.Option(help="Score of fresh networks to compute too; may be repeated."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Of the fresh networks.", metavar="N")] = 5,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set whose images jacob_cov and naswot see; without it, noise.",
+            autocompletion=complete_data,
+        ),
+    ] = None,
     device: Device = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Fresh networks at a time.", metavar="N")
+    ] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of each fresh network's scores; the same command goes on from it.",
+            metavar="FILE.jsonl",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Build networks of a table, score them, and compare the ranking with their qualities.
@@ -92,7 +109,10 @@ def bench(
         networks=networks,
         proxies=proxy or [],
         seeds=seeds,
+        data=data,
         device=device,
+        processes=processes,
+        out=out,
         say=progress,
     )
     show(result, as_json=as_json, text=job.bench_text)

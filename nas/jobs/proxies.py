@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from statistics import fmean, pstdev
 from typing import NamedTuple
 
+from evaluators.accuracy.data import Dataset, load_dataset
 from evaluators.analytic import AnalyticEvaluator
 from evaluators.proxies.agreement import Agreement, agreement
-from evaluators.proxies.fusion import FUSED, FUSED_PROBED, PROBED, SINGLE, fuse, oriented
-from evaluators.proxies.untrained import UntrainedEvaluator
+from evaluators.proxies.fusion import (
+    FUSED,
+    FUSED_PROBED,
+    PROBED,
+    SINGLE,
+    Floats,
+    fuse,
+    oriented,
+)
+from evaluators.proxies.untrained import IMAGES, UntrainedEvaluator
 from evaluators.tabular import Table, TextDecider
 from kernels.device import detect
 from kernels.errors import NasError
 from nas.jobs.common import Json
+from nas.jobs.fresh import Scored, score_fresh
 from nas.tables import table as text_table
+from search_spaces.architecture import Architecture
 from search_spaces.space import EXAMPLES, Space
 from search_spaces.zoo import load_space
 
@@ -35,7 +46,10 @@ def bench(
     networks: int,
     proxies: Sequence[str],
     seeds: int,
+    data: str | None,
     device: str | None,
+    processes: int,
+    out: Path | None,
     say: Callable[[str], None],
 ) -> Json:
     """Score the networks of a table and compare the ranking with their qualities.
@@ -47,7 +61,11 @@ def bench(
         networks: how many live ones to take, at random; 0 for all.
         proxies: scores of fresh networks to compute too.
         seeds: how often each of these is computed, with weights and images of its own.
+        data: the data set of the table, whose images the scores see that compare samples; None:
+            noise, and networks for images of 3x32x32 and 10 classes.
         device: where they are computed.
+        processes: how many at a time.
+        out: a file of each network's scores, from which an interrupted run goes on.
         say: told how far it is.
 
     Raises:
@@ -58,25 +76,17 @@ def bench(
     if not names:
         raise NasError("Name a column of qualities with --truth.")
     qualities = {name: table.figures(name) for name in names}
-    torch_device = detect(device).torch_name if proxies else "cpu"
-    fresh = [
-        UntrainedEvaluator(proxies, seed=seed, device=torch_device)
-        for seed in range(seeds if proxies else 0)
-    ]
-    scored = _scored(table, load_space(space), networks, fresh, say)
-    columns = {name: [oriented(scored.figures[name], way)] for name, way in SINGLE.items()}
-    columns |= {name: [oriented(found[name], "max") for found in scored.fresh] for name in proxies}
-    columns[FUSED] = [fuse(scored.figures)]
-    if set(proxies) >= set(PROBED) - set(scored.figures):
-        columns[FUSED_PROBED] = [
-            fuse({**scored.figures, **found}, PROBED) for found in scored.fresh
-        ]
+    dataset = None if data is None else _images_of(data)
+    evaluators = _fresh(proxies, seeds, dataset, device)
+    scored = _scored(table, load_space(space), networks, dataset, say)
+    found = score_fresh(scored.networks, evaluators, processes=processes, file=out, say=say)
+    columns = _columns(scored.figures, proxies, found)
     return {
         "files": [str(file) for file in files],
         "networks": len(scored.rows),
         "seeds": seeds,
         "seconds_each": scored.seconds / len(scored.rows),
-        "fresh_seconds_each": scored.fresh_seconds / len(scored.rows) / max(len(fresh), 1),
+        "fresh_seconds_each": fmean(item.seconds for row in found for item in row) if found else 0,
         "truths": {
             name: {
                 proxy: _over_seeds([agreement(values, quality[scored.rows]) for values in found])
@@ -87,33 +97,58 @@ def bench(
     }
 
 
-class _Scored(NamedTuple):
-    """Rows of live networks, their figures by name, and the same of fresh ones, a seed each."""
+def _images_of(data: str) -> Dataset:
+    dataset = load_dataset(data)
+    if not isinstance(dataset, Dataset):
+        raise NasError(f"The data set {data!r} has no images.")
+    return dataset
 
+
+def _fresh(
+    proxies: Sequence[str], seeds: int, data: Dataset | None, device: str | None
+) -> list[UntrainedEvaluator]:
+    if not proxies:
+        return []
+    place = detect(device).torch_name
+    images = None if data is None else data.train.batch(slice(0, IMAGES))
+    return [
+        UntrainedEvaluator(proxies, seed=seed, device=place, images=images) for seed in range(seeds)
+    ]
+
+
+def _columns(
+    figures: Mapping[str, list[float]], proxies: Sequence[str], found: Sequence[Sequence[Scored]]
+) -> dict[str, list[Floats]]:
+    """Return each score of all networks, more being better, once or once a seed."""
+    fresh = [{name: [item.scores[name] for item in row] for name in proxies} for row in found]
+    columns = {name: [oriented(figures[name], way)] for name, way in SINGLE.items()}
+    columns |= {name: [oriented(column[name], "max") for column in fresh] for name in proxies}
+    columns[FUSED] = [fuse(figures)]
+    if set(proxies) >= set(PROBED) - set(figures):
+        columns[FUSED_PROBED] = [fuse({**figures, **column}, PROBED) for column in fresh]
+    return columns
+
+
+class _Scored(NamedTuple):
+    """Live networks, their rows, their figures by name, and the seconds that these took."""
+
+    networks: list[Architecture]
     rows: list[int]
     figures: dict[str, list[float]]
-    fresh: list[dict[str, list[float]]]
     seconds: float
-    fresh_seconds: float
 
 
 def _scored(
-    table: Table,
-    space: Space,
-    count: int,
-    evaluators: Sequence[UntrainedEvaluator],
-    say: Callable[[str], None],
+    table: Table, space: Space, count: int, dataset: Dataset | None, say: Callable[[str], None]
 ) -> _Scored:
     """Build networks in a fixed random order and score them until there are enough."""
-    data = EXAMPLES[space.reads]
+    data = EXAMPLES[space.reads] if dataset is None else dataset.spec
     analytic = AnalyticEvaluator()
     order = list(range(len(table)))
     if count:
         Random(_SAMPLE_SEED).shuffle(order)
-    rows: list[int] = []
-    figures: dict[str, list[float]] = {name: [] for name in analytic.metrics}
-    fresh = [{name: list[float]() for name in item.metrics} for item in evaluators]
-    seconds = fresh_seconds = 0.0
+    result = _Scored([], [], {name: [] for name in analytic.metrics}, 0.0)
+    seconds = 0.0
     for row in order:
         network = space.run(TextDecider(table.answers[row]), data).architecture
         if not network.live:
@@ -121,30 +156,24 @@ def _scored(
         begin = time.perf_counter()
         found = analytic.evaluate(network)
         seconds += time.perf_counter() - begin
-        rows.append(row)
+        result.networks.append(network)
+        result.rows.append(row)
         for item in found:
-            figures[item.metric].append(item.value)
-        for evaluator, column in zip(evaluators, fresh, strict=True):
-            begin = time.perf_counter()
-            for name, value in evaluator.scores(network).items():
-                column[name].append(value)
-            fresh_seconds += time.perf_counter() - begin
-        if len(rows) % (_SAY_EVERY if not evaluators else 20) == 0:
-            say(f"{len(rows):,} networks")
-        if len(rows) == count:
+            result.figures[item.metric].append(item.value)
+        if len(result.rows) % _SAY_EVERY == 0:
+            say(f"{len(result.rows):,} networks")
+        if len(result.rows) == count:
             break
-    if not rows:
+    if not result.rows:
         raise NasError("No row of the table is a network that the input passes through.")
-    return _Scored(rows, figures, fresh, seconds, fresh_seconds)
+    return result._replace(seconds=seconds)
 
 
 def _over_seeds(found: Sequence[Agreement]) -> Json:
-    """Return the mean over seeds of each figure, and the deviation of Kendall's."""
-    means = {
-        name: fmean(item)
-        for name, item in zip(Agreement._fields, zip(*found, strict=True), strict=True)
-    }
-    return {**means, "tau_deviation": pstdev(item.tau for item in found)}
+    """Return the mean over seeds of each figure, and the deviation of the correlations."""
+    columns = dict(zip(Agreement._fields, zip(*found, strict=True), strict=True))
+    means = {name: fmean(item) for name, item in columns.items()}
+    return {**means, **{f"{name}_deviation": pstdev(columns[name]) for name in ("rho", "tau")}}
 
 
 def bench_text(result: Json) -> str:
@@ -156,7 +185,7 @@ def bench_text(result: Json) -> str:
     if result["fresh_seconds_each"]:
         lines.append(
             f"scores of fresh networks: {result['fresh_seconds_each']:.3f} s each, all together; "
-            f"mean over {result['seeds']} seeds"
+            f"mean and deviation over {result['seeds']} seeds"
         )
     for truth, found in result["truths"].items():
         ordered = sorted(found.items(), key=lambda item: -item[1]["tau"])
@@ -169,15 +198,19 @@ _HEADER = ("rho", "tau-b", "better half", "best tenth", "finds", "best")
 
 
 def _cells(item: Json) -> list[str]:
-    deviation = f" +- {item['tau_deviation']:.3f}" if item["tau_deviation"] else ""
     return [
-        f"{item['rho']:.3f}",
-        f"{item['tau']:.3f}{deviation}",
+        _with_deviation(item, "rho"),
+        _with_deviation(item, "tau"),
         f"{item['half']:.3f}",
         f"{item['tenth']:.3f}",
         f"{item['found']:.2f}",
         f"{item['best']:.2f}",
     ]
+
+
+def _with_deviation(item: Json, name: str) -> str:
+    deviation = item[f"{name}_deviation"]
+    return f"{item[name]:.3f}" + (f" +- {deviation:.3f}" if deviation else "")
 
 
 def check(run: Path, study: str | None) -> Json:

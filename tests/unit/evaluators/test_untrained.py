@@ -10,8 +10,9 @@ from torch import nn
 
 from evaluators.protocol import EvaluationError
 from evaluators.proxies import statistics
+from evaluators.proxies.curvature import weight_gradient
 from evaluators.proxies.probe import Probe
-from evaluators.proxies.untrained import SCORES, UntrainedEvaluator, _flow, _weight_gradients
+from evaluators.proxies.untrained import SCORES, UntrainedEvaluator, _flow
 from kernels.errors import UnknownNameError
 from search_spaces.architecture import Architecture
 from search_spaces.space import DataSpec
@@ -42,8 +43,11 @@ def test_log_determinant_of_activation_codes() -> None:
     codes = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 1]], dtype=torch.bool)  # agree on 2 of 4 units
     kernel = statistics.code_kernel(codes)
     assert kernel.tolist() == [[4, 2], [2, 4]]
-    expected = log(1 - 0.25)
-    assert float(statistics.log_determinant(kernel, 4)) == pytest.approx(expected, abs=1e-5)
+    assert float(statistics.log_determinant(kernel)) == pytest.approx(log(4 * 4 - 2 * 2), abs=1e-5)
+    twice = statistics.code_kernel(codes.repeat(1, 2))  # more units that say the same rank higher
+    assert float(statistics.log_determinant(twice)) == pytest.approx(log(48), abs=1e-5)
+    equal = statistics.code_kernel(codes[:1].repeat(2, 1))
+    assert -12 < float(statistics.log_determinant(equal)) < -9  # ln(16 * 2e-6): bad, yet finite
 
 
 def test_spread_of_features() -> None:
@@ -99,15 +103,43 @@ def test_gradients_of_samples_are_autograds(layer: nn.Module, shape: tuple[int, 
     inner = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     output = layer(inner)
     outer = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
-    found = _weight_gradients(layer, inner, outer, seed=5)
-    draws = torch.Generator().manual_seed(5)
-    for ours in found:
+    for seed in range(2):
+        ours = weight_gradient(layer, inner, outer, seed=seed)
+        draws = torch.Generator().manual_seed(seed)
         place = tuple(int(torch.randint(n, (1,), generator=draws)) for n in layer.weight.shape)
         for sample in range(3):
             (whole,) = torch.autograd.grad(
                 layer(inner[sample : sample + 1]), layer.weight, outer[sample : sample + 1]
             )
             assert float(ours[sample]) == pytest.approx(float(whole[place]), abs=1e-5)
+
+
+def test_fisher_information_of_a_linear_classifier_by_hand() -> None:
+    """Of p = (3/4, 1/4) and logits that a weight moves by 1 and 0: p (1 - p) = 3/16."""
+    shares = torch.tensor([[0.75, 0.25], [0.75, 0.25]])
+    root = statistics.label_spread(shares, 16)
+    assert (root.mT @ root)[0].tolist() == [[0.1875, -0.1875], [-0.1875, 0.1875]]
+    jacobian = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64)  # (classes, weights)
+    spectrum = statistics.fisher_spectrum(root @ jacobian)
+    # F = [[3, -6], [-6, 12]] / 16 has rank 1.
+    assert spectrum.tolist() == pytest.approx([0, 15 / 16], abs=1e-12)
+
+
+def test_random_sums_of_classes_stand_for_many_in_the_mean() -> None:
+    shares = torch.rand(1, 40, generator=torch.Generator().manual_seed(0)).softmax(1)
+    torch.manual_seed(0)
+    roots = torch.stack([statistics.label_spread(shares, 8)[0] for _ in range(2000)])
+    assert roots.shape[1:] == (8, 40)
+    expected = statistics.label_spread(shares, 40)[0]
+    mean = (roots.mT @ roots).mean(0)
+    assert float((mean - expected.mT @ expected).abs().max()) < 0.1 * float(expected.max()) ** 2
+
+
+def test_vkdnw_ranks_by_layers_and_then_by_evenness() -> None:
+    found = UntrainedEvaluator(("vkdnw",), batch=8).scores(NET)["vkdnw"]
+    assert 4 < found < 4 + log(9)  # three convolutions and a linear layer
+    shallow = Architecture.parse("input 3x8x8; conv 64 k3 bn relu; gap; flatten; linear 4")
+    assert UntrainedEvaluator(("vkdnw",), batch=8).scores(shallow)["vkdnw"] < 2 + log(9) < found
 
 
 def test_a_probe_gives_what_its_module_gives() -> None:
@@ -123,10 +155,12 @@ def test_scores_follow_from_the_seed() -> None:
     torch.manual_seed(99)
     assert UntrainedEvaluator(every, seed=1, batch=8).scores(NET) == first
     other = UntrainedEvaluator(every, seed=2, batch=8).scores(NET)
-    assert all(other[name] != first[name] for name in every)
+    of_attention = {"attention_confidence", "head_importance"}  # of which this network has none
+    assert all(other[name] != first[name] for name in every if name not in of_attention)
+    assert all(first[name] == 0 for name in of_attention)
     assert all(abs(value) < 1e9 for value in first.values())
-    alone = UntrainedEvaluator(("synflow",), seed=1, batch=8).scores(NET)
-    assert alone == {"synflow": first["synflow"]}
+    for name in every:  # company changes nothing
+        assert UntrainedEvaluator((name,), seed=1, batch=8).scores(NET) == {name: first[name]}
 
 
 def test_samples_are_compared_by_real_images_where_there_are_some() -> None:
@@ -151,33 +185,6 @@ def test_a_score_needs_no_torch_module_of_one_kind() -> None:
     )
     found = UntrainedEvaluator(tuple(SCORES), batch=8).scores(net)
     assert all(abs(value) < 1e9 for value in found.values())
-
-
-def test_dss_of_one_block_of_attention() -> None:
-    """Against the same sums on a plain module, layer by layer."""
-    from search_spaces.builder import NetworkBuilder
-
-    net = NetworkBuilder((3, 8, 8))
-    x = net.patches(net.input, 16, size=4)
-    x = net.add(x, net.self_attention(net.norm(x, "ln"), heads=2))
-    x = net.add(x, net.mlp(net.norm(x, "ln", name="norm2"), 24))
-    transformer = net.freeze(net.linear(net.pool_tokens(x), 5, name="head"))
-    module = Probe(transformer, 4, CPU).module.double().eval()
-    for weight in module.parameters():
-        weight.data.abs_()
-    module(torch.ones(1, 3, 8, 8, dtype=torch.float64)).sum().backward()
-    expected = 0.0
-    for name, layer in module.named_modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            weight, gradient = layer.weight.detach(), layer.weight.grad
-            if "attention" in name:
-                norms = [torch.linalg.svdvals(item).sum() for item in (weight, gradient)]
-                expected += float(norms[0] * norms[1])
-            else:
-                expected += float((weight * gradient).sum().abs())
-    found = UntrainedEvaluator(("dss",), seed=4).scores(transformer)["dss"]
-    assert found == pytest.approx(expected)
-    assert sum("attention" in name for name, _ in module.named_modules()) >= 4
 
 
 def test_dead_networks_and_unknown_scores_are_refused() -> None:

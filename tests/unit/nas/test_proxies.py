@@ -50,8 +50,41 @@ def test_bench_ranks_the_live_networks_of_a_table(nas, table: Path) -> None:
 def test_bench_scores_fresh_networks_over_seeds(nas, table: Path) -> None:
     options = ("--truth", "quality", "--networks", 4, "--proxy", "naswot", "--seeds", 2)
     done = nas("proxies", "bench", table, *options, "--device", "cpu")
-    assert "mean over 2 seeds" in done.stdout
+    assert "deviation over 2 seeds" in done.stdout
     assert "naswot" in done.stdout
+
+
+def test_bench_goes_on_where_it_was_cut_off(nas, table: Path, tmp_path: Path) -> None:
+    """A cut off run leaves whole lines and perhaps a part of one; two processes do the rest."""
+    out = tmp_path / "fresh.jsonl"
+    options = ("--truth", "quality", "--networks", 5, "--proxy", "narrowest", "--seeds", 2)
+    command = ("proxies", "bench", table, *options, "--device", "cpu", "--out", out, "--json")
+    whole = json.loads(nas(*command).stdout)
+    lines = out.read_text().splitlines(keepends=True)
+    assert len(lines) == len({json.loads(line)["key"] for line in lines}) >= 8
+    out.write_text("".join(lines[:3]) + lines[3][:20])
+    again = nas(*command, "--processes", 2)
+    assert f"3 fresh networks are in {out}" in again.stderr
+    assert json.loads(again.stdout)["truths"] == whole["truths"]
+    assert out.read_text().splitlines(keepends=True)[:3] == lines[:3]
+    assert len(out.read_text().splitlines()) == len(lines)
+
+
+def test_bench_refuses_a_file_that_is_none_of_its_own(nas, table: Path, tmp_path: Path) -> None:
+    options = ("--truth", "quality", "--networks", 2, "--proxy", "narrowest", "--device", "cpu")
+    for text in ("a,b\n1,2\n", "a,b"):
+        (tmp_path / "own.csv").write_text(text)
+        done = nas("proxies", "bench", table, *options, "--out", tmp_path / "own.csv", code=2)
+        assert "line 1: expected scores of a fresh network" in done.stderr
+        assert (tmp_path / "own.csv").read_text() == text
+
+
+def test_bench_builds_networks_for_a_data_set_and_shows_its_images(nas, table: Path) -> None:
+    options = ("--truth", "quality", "--networks", 4, "--proxy", "naswot", "--seeds", 1, "--json")
+    command = ("proxies", "bench", table, *options, "--device", "cpu")
+    noise, digits = (json.loads(nas(*command, *more).stdout) for more in ((), ("--data", "digits")))
+    assert noise["truths"]["quality"]["params"] == digits["truths"]["quality"]["params"]
+    assert all(-1 <= item["truths"]["quality"]["naswot"]["tau"] <= 1 for item in (noise, digits))
 
 
 def test_bench_names_what_it_cannot_read(nas, table: Path) -> None:
