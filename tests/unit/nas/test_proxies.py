@@ -105,7 +105,7 @@ def test_a_study_judges_its_proxies(nas, tmp_path: Path) -> None:
     api.search(
         "mobile-cnn-small",
         data="digits",
-        objectives={"shallow": "max"},
+        objectives={"shallow": "max", "trainability": "max", "narrowest": "max"},
         evaluate=shallow,
         out=run,
         trials=25,
@@ -117,6 +117,7 @@ def test_a_study_judges_its_proxies(nas, tmp_path: Path) -> None:
     assert proxies["depth"]["tau"] < proxies["params"]["tau"]
     assert proxies["depth"]["off"]
     assert not proxies["params"]["off"]
+    assert -1 < proxies["joint_probe"]["tau"] < 1  # joined from what the trials recorded
     assert "joint_rank" in nas("proxies", "check", run).stdout
 
 
