@@ -46,8 +46,10 @@ _WORDS = {
     "expressivity": ("Expressivity", "nats", ""),
     "progressivity": ("Progressivity", "nats", ""),
     "trainability": ("Trainability", "", ""),
-    "vkdnw": ("VKDNW", "nats", ""),
+    "vkdnw": ("VKDNW", "", ""),
     "dss": ("DSS", "", ""),
+    "attention_confidence": ("Confidence of attention", "", ""),
+    "head_importance": ("Importance of heads", "nats", ""),
 }
 
 

@@ -14,7 +14,15 @@ from dashboards.record import Floats, Reading, loads
 from dashboards.views.pack import pack
 from dashboards.words import study_metric
 from evaluators.proxies.agreement import kendall
-from evaluators.proxies.fusion import DESCRIPTION, FUSED, fuse, ranks
+from evaluators.proxies.fusion import (
+    DESCRIPTION,
+    FUSED,
+    FUSED_PROBED,
+    PROBED,
+    Scores,
+    fuse,
+    ranks,
+)
 from studies.metrics import quality_of
 
 FEWEST = 10
@@ -59,8 +67,9 @@ def proxies_view(columns: StudyColumns, connection: Reading) -> dict[str, Any]:
     truth = columns.values(target)
     rows: list[dict[str, Any]] = []
     ranked = {name: columns.values(name) for name in known}
-    if FUSED not in ranked and ranked.keys() >= DESCRIPTION.keys():
-        ranked[FUSED] = _joint(ranked, kept)
+    for name, scores in ((FUSED, DESCRIPTION), (FUSED_PROBED, PROBED)):
+        if name not in ranked and ranked.keys() >= scores.keys():
+            ranked[name] = _joint(ranked, kept, scores)
     for name, figures in ranked.items():
         if name in (target, f"test_{target}"):
             continue
@@ -89,12 +98,12 @@ def proxies_view(columns: StudyColumns, connection: Reading) -> dict[str, Any]:
     }
 
 
-def _joint(ranked: Mapping[str, Floats], kept: npt.NDArray[np.bool_]) -> Floats:
+def _joint(ranked: Mapping[str, Floats], kept: npt.NDArray[np.bool_], scores: Scores) -> Floats:
     """Return the joint rank of the candidates that were evaluated in full; nan of the others."""
-    for name in DESCRIPTION:
+    for name in scores:
         kept = kept & np.isfinite(ranked[name])
     joint = np.full(len(kept), np.nan)
-    joint[kept] = fuse({name: ranked[name][kept] for name in DESCRIPTION})
+    joint[kept] = fuse({name: ranked[name][kept] for name in scores}, scores)
     return joint
 
 

@@ -1,15 +1,16 @@
 """VKDNW: how even the Fisher information of a fresh network is over its layers.
 
-Source: Tybl and Neumann, CVPR 2025, the "single" score: a network ranks by its number of layers
-with weights, and then by the entropy of the spectrum, which is below ln 9. A spectrum says nothing
-where it has fewer samples than weights, so one weight stands for each layer, and every class that
-the network may predict counts as a sample, by its probability.
+Source: Tybl and Neumann, CVPR 2025, the "single" score: the number of layers with weights plus the
+entropy of the spectrum, at most ln 9. A spectrum says nothing where it has fewer samples than
+weights, so one weight stands for each layer, every class that the network may predict counts as a
+sample, by its probability, and of very many layers only as many are asked as there are samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import ceil
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,8 @@ def curvature(probe: Probe, images: Tensor) -> Mapping[str, Tensor]:
         for hook in hooks:
             hook.remove()
     spread = statistics.label_spread(logits.detach().softmax(1), _MOST_CLASSES).to(logits.dtype)
+    samples = len(images) * max(1, min(_MOST_CLASSES, logits.shape[1] - 1))
+    taken = taken[:: ceil(len(taken) / samples)]
     rows = []
     for number in range(spread.shape[1]):
         outer = torch.autograd.grad(

@@ -140,6 +140,9 @@ def test_vkdnw_ranks_by_layers_and_then_by_evenness() -> None:
     assert 4 < found < 4 + log(9)  # three convolutions and a linear layer
     shallow = Architecture.parse("input 3x8x8; conv 64 k3 bn relu; gap; flatten; linear 4")
     assert UntrainedEvaluator(("vkdnw",), batch=8).scores(shallow)["vkdnw"] < 2 + log(9) < found
+    two = Architecture.parse(NET.text.replace("linear 4", "linear 2"))
+    few = UntrainedEvaluator(("vkdnw",), batch=2).scores(two)["vkdnw"]  # two samples, four layers
+    assert 4 + 0.5 < few < 4 + log(9)
 
 
 def test_a_probe_gives_what_its_module_gives() -> None:
@@ -175,6 +178,16 @@ def test_samples_are_compared_by_real_images_where_there_are_some() -> None:
     assert a["jacob_cov"] != b["jacob_cov"]
     same = UntrainedEvaluator(("naswot",), batch=8, images=images[:1].expand(8, -1, -1, -1))
     assert same.scores(NET)["naswot"] < b["naswot"] - 10  # equal samples are told apart by nothing
+
+
+def test_gradients_of_more_samples_than_pixels_are_no_reason_for_a_bad_score() -> None:
+    """64 gradients of 64 pixels always depend on one another: an eigenvalue of 0 gives -1e5."""
+    small = Architecture.parse(
+        "input 1x8x8; conv 16 k3 bn relu; conv 16 k3 bn relu; gap; flatten; linear 4"
+    )
+    images = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+    found = UntrainedEvaluator(("jacob_cov",), images=images).scores(small)
+    assert -1e4 < found["jacob_cov"] < -32
 
 
 def test_a_score_needs_no_torch_module_of_one_kind() -> None:
