@@ -214,7 +214,7 @@ def _product(
     sms = torch.cuda.get_device_properties(0).multi_processor_count
 
     def launched(codes: LowBit) -> launch.Launch:
-        rows = launch.Rows(codes.planes, codes.sums, len(codes.planes))
+        rows = launch.Rows(codes.planes, codes.counted(), len(codes.planes))
         return launch.product_launch(rows, weights, launch.Outputs(kind, out), tile, sms=sms)
 
     prepared = launched(x) if isinstance(x, LowBit) else None
