@@ -61,7 +61,8 @@ class _Trial:
 
     Attributes:
         layer: whose it is.
-        kind: equal for convolutions that take equally long.
+        kind: equal for convolutions that take equally long; the third says whether something is
+            added.
         codes: that it reads.
         run: does it by the path and tile that it is given.
     """
@@ -75,7 +76,8 @@ class _Trial:
         """Time the tiles that the plan prefers."""
         layer, (height, width) = self.layer, self.codes.shape[2:]
         geometry = Geometry(layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-        window = Window(geometry.taps, geometry.kernel[1], self.codes.planes.shape[2])
+        plane_bytes, residual = self.codes.planes.shape[2], self.kind[2]
+        window = Window(geometry.taps, geometry.kernel[1], plane_bytes, bool(residual))
         size = geometry.output_size((height, width))
         pixels = self.codes.shape[0] * size[0] * size[1]
         sms = torch.cuda.get_device_properties(0).multi_processor_count
@@ -134,8 +136,8 @@ class LowBitBody:
         settings = {"reads": reads, "real": real, "residual": residual, "relu": relu}
         run = partial(planes_path.conv2d_fused, codes, layer.weights(), geometry, **settings)  # type: ignore[arg-type]
         if self.watch is not None:
-            outputs = (reads is not None, real, residual is not None)
-            self.watch(_Trial(layer, (codes.shape, layer.extra_repr(), outputs), codes, run))
+            kind = (codes.shape, layer.extra_repr(), residual is not None, real, reads is not None)
+            self.watch(_Trial(layer, kind, codes, run))
         how = self.how
         return run(path=how.path, tile=how.tiles.get(layer), overlap=how.overlap)
 

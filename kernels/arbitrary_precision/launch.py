@@ -201,7 +201,7 @@ def direct_launch(
         sms: multiprocessors.
         overlap: whether it may start before the kernel in front has ended.
     """
-    window = window_of(rows, geometry)
+    window = window_of(rows, geometry, residual=outputs.residual is not None)
     across = -(-weights.outputs // tile.features)
     tiles = -(-rows.count // PIXELS)
     down = min(-(-tiles // tile.groups), max(1, sms * tile.blocks // across))
@@ -218,9 +218,9 @@ def direct_launch(
     return Launch(file, function, defines, grid, block, shared, arguments, overlap)
 
 
-def window_of(rows: Rows, geometry: Geometry) -> Window:
+def window_of(rows: Rows, geometry: Geometry, *, residual: bool) -> Window:
     """Return what the direct convolution's plan must know."""
-    return Window(geometry.taps, geometry.kernel[1], rows.planes.shape[2])
+    return Window(geometry.taps, geometry.kernel[1], rows.planes.shape[2], residual)
 
 
 def _arguments(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 from kernels.arbitrary_precision.precision import Precision
 
@@ -28,11 +29,13 @@ class Window:
         taps: elements of the window.
         width: of the window.
         plane_bytes: of a plane of a pixel.
+        residual: whether something is added to the outputs.
     """
 
     taps: int
     width: int
     plane_bytes: int
+    residual: bool = False
 
     @property
     def unit(self) -> int:
@@ -70,12 +73,14 @@ class DirectTile:
         groups: warpgroups of a block, 64 output pixels each.
         ahead: turns whose codes are on the way.
         blocks: that a multiprocessor runs at once.
+        early: whether what is added to the outputs is asked for before the products.
     """
 
     features: int
     groups: int
     ahead: int
     blocks: int
+    early: bool = False
 
     @property
     def threads(self) -> int:
@@ -95,7 +100,8 @@ class DirectTile:
         """Return about how many registers a thread needs."""
         q = precision.activation_bits
         taken = min(self.ahead, window.turns) * q * 2 * window.unit // 4
-        return q * self.columns(precision) // 2 + taken + _OTHER_REGISTERS
+        held = self.features // 4 if self.early else 0
+        return q * self.columns(precision) // 2 + taken + held + _OTHER_REGISTERS
 
     def problem(self, precision: Precision, window: Window) -> str | None:
         """Return why an H100 cannot run the tile, None where it can."""
@@ -122,20 +128,20 @@ class DirectTile:
             "WARPGROUPS": self.groups,
             "AHEAD": self.ahead,
             "BLOCKS": self.blocks,
+            "EARLY": int(self.early),
             **window.defines(),
         }
 
 
 def tiles(precision: Precision, window: Window) -> Iterator[DirectTile]:
     """Yield the tiles that an H100 can run, with as many blocks at once as fit."""
-    for features in (128, 64, 32):
-        for groups in (1, 2):
-            for ahead in (4, 3, 2):
-                for blocks in (8, 6, 5, 4, 3, 2, 1):
-                    tile = DirectTile(features, groups, ahead, blocks)
-                    if tile.problem(precision, window) is None:
-                        yield tile
-                        break
+    shapes = product((128, 64, 32), (1, 2), (4, 3, 2), (False, True)[: 1 + window.residual])
+    for features, groups, ahead, early in shapes:
+        for blocks in (8, 6, 5, 4, 3, 2, 1):
+            tile = DirectTile(features, groups, ahead, blocks, early)
+            if tile.problem(precision, window) is None:
+                yield tile
+                break
 
 
 def ranked(
@@ -153,7 +159,7 @@ def ranked(
         sms: multiprocessors.
     """
 
-    def cost(tile: DirectTile) -> tuple[float, int, int, int]:
+    def cost(tile: DirectTile) -> tuple[float, ...]:
         work = -(-pixels // PIXELS) * -(-outputs // tile.features)
         at_once = tile.blocks * tile.groups
         rounds = -(-work // (sms * at_once))

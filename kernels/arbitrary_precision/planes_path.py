@@ -116,7 +116,7 @@ def conv2d_fused(
     size = geometry.output_size((height, width))
     count, m = b * size[0] * size[1], weights.outputs
     rows = _pixels(x, count, path)
-    tile = tile or _tile(rows, weights, path, geometry)
+    tile = tile or _tile(rows, weights, path, geometry, residual=residual is not None)
     out = codes = sums = None
     if real:
         out = x.planes.new_empty(count, m, dtype=torch.float16)
@@ -192,13 +192,18 @@ def _launch(
 
 
 def _tile(
-    rows: launch.Rows, weights: Weights, path: ConvPath, geometry: Geometry | None
+    rows: launch.Rows,
+    weights: Weights,
+    path: ConvPath,
+    geometry: Geometry | None,
+    *,
+    residual: bool = False,
 ) -> Tile | DirectTile:
     device, precision = rows.planes.device, weights.precision
     tile: Tile | DirectTile | None
     if path == "direct":
         assert geometry is not None
-        window = launch.window_of(rows, geometry)
+        window = launch.window_of(rows, geometry, residual=residual)
         tile = plan_direct.choose(precision, window, rows.count, weights.outputs, _sms(device))
     else:
         taps = 1 if geometry is None else geometry.taps

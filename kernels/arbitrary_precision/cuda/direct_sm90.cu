@@ -26,6 +26,7 @@ constexpr int ROUNDS = (TURNS + AT_ONCE - 1) / AT_ONCE;
 constexpr int TURN_BYTES = 4 * UNIT;  // of a row of weights
 constexpr int K_TILES = (ROUNDS * AT_ONCE * TURN_BYTES + TILE_BYTES - 1) / TILE_BYTES;
 constexpr int EIGHTS = FEATURES / 32;  // of a thread and token: outputs by 8
+constexpr bool SOON = RESIDUAL && EARLY;
 
 static_assert(FEATURES % 32 == 0 && COLUMNS % 8 == 0, "tiles are whole groups of 8 rows");
 static_assert(AHEAD >= 1 && PASSES == 1, "what plan_direct.py gives");
@@ -208,20 +209,26 @@ DEVICE void add_residual(float (&number)[8], const uint4& more) {
     for (int i = 0; i < 8; ++i) number[i] = number[i] < 0.0f ? 0.0f : number[i];  // keeps NaN
 }
 
+// Loads what is added to a thread's outputs.
+DEVICE void load_residual(uint4 (&more)[EIGHTS][2], int token, int tokens, int feature,
+                          const Finish& f) {
+#pragma unroll
+  for (int e = 0; e < EIGHTS; ++e)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      more[e][half] = make_uint4(0, 0, 0, 0);
+      if (token + 8 * half < tokens && feature + 32 * e < f.features)
+        more[e][half] = *reinterpret_cast<const uint4*>(
+            f.residual + (token + 8ll * half) * f.features + feature + 32 * e);
+    }
+}
+
 // Finishes a warp's 16 tokens: all outputs of two tokens a thread, see finish.cuh.
-DEVICE void finish_windows(const int (&counts)[Q][COLUMNS / 2], int first, int tokens, int feature,
-                           const Factors& factors, const Finish& f) {
-  const int lane = threadIdx.x % 32, token = first + lane / 4, own = feature + lane % 4 * 8;
+DEVICE void finish_windows(const int (&counts)[Q][COLUMNS / 2], uint4 (&more)[EIGHTS][2], int token,
+                           int tokens, int feature, const Factors& factors, const Finish& f) {
+  const int lane = threadIdx.x % 32, own = feature + lane % 4 * 8;
   const bool there[2] = {token < tokens, token + 8 < tokens};
-  uint4 more[EIGHTS][2] = {};
-  if constexpr (RESIDUAL)
-#pragma unroll
-    for (int e = 0; e < EIGHTS; ++e)
-#pragma unroll
-      for (int half = 0; half < 2; ++half)
-        if (there[half] && own + 32 * e < f.features)
-          more[e][half] = *reinterpret_cast<const uint4*>(
-              f.residual + (token + 8ll * half) * f.features + own + 32 * e);
+  if constexpr (RESIDUAL && !SOON) load_residual(more, token, tokens, own, f);
   unsigned bytes[2][(Q_OUT * EIGHTS + 3) / 4] = {};  // of planes, then of eights
 #pragma unroll
   for (int e = 0; e < EIGHTS; ++e) {
@@ -286,15 +293,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) low_bit_direct(ARG
   show_to_tensor_cores();
   __syncthreads();
   wait_for_previous();
-  const int group = of_first_lane(threadIdx.x / 128), warp = threadIdx.x / 32 % 4;
+  const int group = of_first_lane(threadIdx.x / 128);
+  const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
   const int step = static_cast<int>(gridDim.x) / all.across * WARPGROUPS;
   for (int tile = static_cast<int>(blockIdx.x) / all.across * WARPGROUPS + group; tile < all.count;
        tile += step) {
-    const int first = 64 * tile + 16 * warp;
+    const int token = 64 * tile + 16 * warp + lane / 4;
+    uint4 more[EIGHTS][2];
+    if constexpr (SOON) load_residual(more, token, rows.count, feature + lane % 4 * 8, finish_with);
     Corner window[2];
-    windows_of(window, first + static_cast<int>(threadIdx.x) % 32 / 4, rows.count, images);
+    windows_of(window, token, rows.count, images);
     int counts[Q][COLUMNS / 2];
     count_windows(counts, window, weights_at, rows, images);
-    finish_windows(counts, first, rows.count, feature, factors, finish_with);
+    finish_windows(counts, more, token, rows.count, feature, factors, finish_with);
   }
 }

@@ -155,7 +155,7 @@ def test_whole_numbers(
 @pytest.mark.parametrize("kind", ["codes", "real", "both"])
 @pytest.mark.parametrize(
     ("tile", "outputs", "bits_out", "zero_out"),
-    [(SMALL, 72, 3, 1), (DirectTile(64, 1, 3, 1), 64, 2, 0), (SMALL, 96, 1, 0)],
+    [(SMALL, 72, 3, 1), (DirectTile(64, 1, 3, 1, early=True), 64, 2, 0), (SMALL, 96, 1, 0)],
     ids=str,
 )
 def test_outputs_and_codes_for_the_next_layer(
