@@ -17,7 +17,7 @@ _COLUMNS = (*range(8, 33, 8), *range(48, 257, 16))  # that a product has
 _ROW_BYTES = 128  # of weights: 1024 bits along k
 _SHARED_BYTES = 227 << 10  # of a multiprocessor
 _SPARE_BYTES = 3 << 10  # of a block: alignment, factors, what the system keeps
-_OTHER_REGISTERS = 44  # of a thread: addresses and what finishing needs
+_OTHER_REGISTERS = 44  # of a thread: addresses and what finishing needs; and one a turn
 _AT_ONCE = 12  # turns that are written out, see direct_sm90.cu
 
 
@@ -101,7 +101,8 @@ class DirectTile:
         q = precision.activation_bits
         taken = min(self.ahead, window.turns) * q * 2 * window.unit // 4
         held = self.features // 4 if self.early else 0
-        return q * self.columns(precision) // 2 + taken + held + _OTHER_REGISTERS
+        others = _OTHER_REGISTERS + min(window.turns, _AT_ONCE)
+        return q * self.columns(precision) // 2 + taken + held + others
 
     def problem(self, precision: Precision, window: Window) -> str | None:
         """Return why an H100 cannot run the tile, None where it can."""
