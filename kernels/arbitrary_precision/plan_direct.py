@@ -18,6 +18,8 @@ _ROW_BYTES = 128  # of weights: 1024 bits along k
 _SHARED_BYTES = 227 << 10  # of a multiprocessor
 _SPARE_BYTES = 3 << 10  # of a block: alignment, factors, what the system keeps
 _OTHER_REGISTERS = 44  # of a thread: addresses and what finishing needs; and one a turn
+_FINISHING, _GATHERING = 8, 55  # instructions of a warp: an output of its columns; a turn
+_WAITING, _BETWEEN = 600, 1500  # clocks: for memory; of a tile otherwise
 _AT_ONCE = 12  # turns that are written out, see direct_sm90.cu
 
 
@@ -136,7 +138,8 @@ class DirectTile:
 
 def tiles(precision: Precision, window: Window) -> Iterator[DirectTile]:
     """Yield the tiles that an H100 can run, with as many blocks at once as fit."""
-    shapes = product((128, 64, 32), (1, 2), (4, 3, 2), (False, True)[: 1 + window.residual])
+    aheads = sorted({min(ahead, window.turns) for ahead in (2, 3, 4)}, reverse=True)
+    shapes = product((128, 64, 32), (1, 2), aheads, (False, True)[: 1 + window.residual])
     for features, groups, ahead, early in shapes:
         for blocks in (8, 6, 5, 4, 3, 2, 1):
             tile = DirectTile(features, groups, ahead, blocks, early)
@@ -150,7 +153,8 @@ def ranked(
 ) -> list[DirectTile]:
     """Return the tiles that an H100 can run, in the order in which to try them.
 
-    Fewest rounds come first, by the outputs of each. The order was not fitted to measurements.
+    An estimate of clocks: rounds of tiles, each as long as the instructions of all warps of a
+    scheduler or as one warp alone with what it waits for. It was not fitted to measurements.
 
     Args:
         precision: bits of the operands.
@@ -160,16 +164,16 @@ def ranked(
         sms: multiprocessors.
     """
 
-    def cost(tile: DirectTile) -> tuple[float, ...]:
+    def clocks(tile: DirectTile) -> float:
         work = -(-pixels // PIXELS) * -(-outputs // tile.features)
-        at_once = tile.blocks * tile.groups
-        rounds = -(-work // (sms * at_once))
-        return (
-            rounds * tile.features * max(1.0, at_once / 4),
-            tile.groups,
-            -tile.features,
-            -tile.ahead,
-        )
+        at_once = min(tile.blocks * tile.groups, -(-work // sms))
+        instructions = _FINISHING * tile.features + _GATHERING * window.turns + _GATHERING
+        waits = -(-window.turns // tile.ahead) + (window.residual and not tile.early)
+        alone = 2 * instructions + _BETWEEN + _WAITING * waits
+        return -(-work // (sms * at_once)) * max(at_once * instructions, alone)
+
+    def cost(tile: DirectTile) -> tuple[float, ...]:
+        return clocks(tile), tile.groups, -tile.features, -tile.early, -tile.ahead
 
     return sorted(tiles(precision, window), key=cost)
 

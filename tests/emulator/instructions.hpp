@@ -43,6 +43,8 @@ void store_bytes(void* to, const unsigned* words) {
   std::memcpy(to, words, BYTES);
 }
 
+inline float positive_part(float number) { return number <= 0 ? 0.0f : number; }
+
 inline void store_away(void* to, const unsigned* words) { store_bytes<16>(to, words); }
 
 // Thread l gets, of each of four 8 x 8 matrices of 2 bytes, the two elements 2 * (l % 4) of row

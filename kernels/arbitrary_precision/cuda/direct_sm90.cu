@@ -27,6 +27,12 @@ constexpr int TURN_BYTES = 4 * UNIT;  // of a row of weights
 constexpr int K_TILES = (ROUNDS * AT_ONCE * TURN_BYTES + TILE_BYTES - 1) / TILE_BYTES;
 constexpr int EIGHTS = FEATURES / 32;  // of a thread and token: outputs by 8
 constexpr bool SOON = RESIDUAL && EARLY;
+constexpr int MAGIC_BITS = 0x4b400000;  // of MAGIC; whole numbers below 2^22 may be added to them
+#ifdef SMALL_SUMS
+constexpr bool IN_MANTISSA = OUT != 1;
+#else
+constexpr bool IN_MANTISSA = false;
+#endif
 
 static_assert(FEATURES % 32 == 0 && COLUMNS % 8 == 0, "tiles are whole groups of 8 rows");
 static_assert(AHEAD >= 1 && PASSES == 1, "what plan_direct.py gives");
@@ -39,6 +45,7 @@ DEVICE void multiply_window(int (&counts)[COLUMNS / 2], const unsigned (&rows)[4
 // Brings the weights of FEATURES outputs into shared memory. In 4 units along K, word w of unit u
 // goes to place 4 * w + u, where the products meet it.
 DEVICE void bring_weights(unsigned char* to, const Weights& weights, int feature, int depth) {
+#pragma unroll 3
   for (int item = threadIdx.x; item < 2 * K_TILES * COLUMNS; item += THREADS) {
     const int column = item % COLUMNS, tile = item / COLUMNS / 2, side = item / COLUMNS % 2 * 4;
     const int row = feature + column % FEATURES;
@@ -149,9 +156,9 @@ DEVICE void count_windows(int (&counts)[Q][COLUMNS / 2], const Corner (&window)[
   hold(counts);
 }
 
-// Whole numbers of one token and 8 neighbouring outputs.
+// Whole numbers of one token and 8 neighbouring outputs, all `more` larger.
 DEVICE void combine(int (&whole)[8], const int (&counts)[Q][COLUMNS / 2], int eight, int half,
-                    const Finish& f) {
+                    const Finish& f, int more) {
   int base = 0;
   if constexpr (ONES > 0) {
 #pragma unroll
@@ -167,7 +174,7 @@ DEVICE void combine(int (&whole)[8], const int (&counts)[Q][COLUMNS / 2], int ei
     for (int i = 0; i < 8; ++i) all[i] = 2 * all[i] + (SIGNED && p == P - 1 ? -sum[i] : sum[i]);
   }
 #pragma unroll
-  for (int i = 0; i < 8; ++i) whole[i] = all[i] * f.times_counts + base;
+  for (int i = 0; i < 8; ++i) whole[i] = all[i] * f.times_counts + (base + more);
 }
 
 // Four neighbouring lanes hold four bytes each; lane l gets the l-th byte of all.
@@ -206,7 +213,7 @@ DEVICE void add_residual(float (&number)[8], const uint4& more) {
   }
   if constexpr (RELU)
 #pragma unroll
-    for (int i = 0; i < 8; ++i) number[i] = number[i] < 0.0f ? 0.0f : number[i];  // keeps NaN
+    for (int i = 0; i < 8; ++i) number[i] = positive_part(number[i]);
 }
 
 // Loads what is added to a thread's outputs.
@@ -242,14 +249,18 @@ DEVICE void finish_windows(const int (&counts)[Q][COLUMNS / 2], uint4 (&more)[EI
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       int whole[8];
-      combine(whole, counts, e, half, f);
+      combine(whole, counts, e, half, f, IN_MANTISSA ? MAGIC_BITS : 0);
       if constexpr (OUT == 1) {
         store_whole(whole, token + 8 * half, tokens, at, f);
         continue;
       }
       float number[8];
 #pragma unroll
-      for (int i = 0; i < 8; ++i) number[i] = __fmaf_rn(real_of(whole[i]), scale[i], offset[i]);
+      for (int i = 0; i < 8; ++i) {
+        const float real = IN_MANTISSA ? __fsub_rn(__int_as_float(whole[i]), MAGIC)
+                                       : __int2float_rn(whole[i]);
+        number[i] = __fmaf_rn(real, scale[i], offset[i]);
+      }
       add_residual(number, more[e][half]);
       if ((OUT & 2) != 0 && there[half] && at < f.features) {
         unsigned words[4];
