@@ -139,7 +139,8 @@ class DirectTile:
 def tiles(precision: Precision, window: Window) -> Iterator[DirectTile]:
     """Yield the tiles that an H100 can run, with as many blocks at once as fit."""
     aheads = sorted({min(ahead, window.turns) for ahead in (2, 3, 4)}, reverse=True)
-    shapes = product((128, 64, 32), (1, 2), aheads, (False, True)[: 1 + window.residual])
+    groups_of = (1, 2) if window.k_tiles > 2 else (1,)  # few weights are not worth sharing
+    shapes = product((128, 64, 32), groups_of, aheads, (False, True)[: 1 + window.residual])
     for features, groups, ahead, early in shapes:
         for blocks in (8, 6, 5, 4, 3, 2, 1):
             tile = DirectTile(features, groups, ahead, blocks, early)
