@@ -95,8 +95,8 @@ def _refuses_direct(workload: Workload, device: Device) -> str | None:
     """Refuse what the direct convolution cannot do."""
     if (refusal := _refuses_planes("wgmma", workload, device)) is not None:
         return refusal
-    sizes = dict(workload.attrs)
-    height, width = sizes["kernel_height"], sizes["kernel_width"]
+    names = ("kernel_height", "kernel_width")
+    height, width = (int(str(workload.attr(name))) for name in names)
     window = Window(height * width, width, -(-workload.inputs[0][1] // 64) * 8)
     if next(direct_tiles(Precision.parse(workload.variant), window), None) is None:
         return "no tile fits: bits or channels are too many"

@@ -102,7 +102,7 @@ class DirectTile:
         """Return about how many registers a thread needs."""
         q = precision.activation_bits
         taken = min(self.ahead, window.turns) * q * 2 * window.unit // 4
-        held = self.features // 4 if self.early else 0
+        held = self.features // 4 + 8 if self.early else 0
         others = _OTHER_REGISTERS + min(window.turns, _AT_ONCE)
         return q * self.columns(precision) // 2 + taken + held + others
 
