@@ -43,8 +43,15 @@ def emulate(
     launch: Launch, folder: Path, seed: int = 0, fault: tuple[str, str] | None = None
 ) -> None:
     source = SOURCES / launch.file
-    settings = {"seed": seed, "fault": fault}
-    kernel = Emulated(source, launch.function, launch.defines, folder, REGISTER_PRODUCT, **settings)
+    kernel = Emulated(
+        source,
+        launch.function,
+        launch.defines,
+        folder,
+        REGISTER_PRODUCT,
+        seed=seed,
+        fault=fault,
+    )
     kernel(launch.grid, launch.block, launch.arguments)
 
 
