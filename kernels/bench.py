@@ -33,7 +33,8 @@ class Comparison:
         moved_bytes: what one call must read and write at least; 0 where that says nothing.
         error: computes the relative error of ours against float64, where there is one.
         cold: whether buffers rotate beyond the cache.
-        beside: name to functions that are timed and kept with the record, and not compared.
+        beside: name to functions that are timed and kept with the record, and not compared. They
+            run afterwards: a power limit lets one function slow down the next.
         figures: what else the record keeps.
         sample_us: how long a sample of each function lasts at least. Clocks settle under a load:
             a function that is sampled shortly after a long sample of another runs at its clocks.
@@ -160,7 +161,7 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 def _record(system: str, compared: Comparison, commit: str, policy: TimingPolicy) -> JsonValue:
     beside = compared.beside or {}
-    turns = {"ours": compared.ours, **compared.baselines, **beside}
+    turns = {"ours": compared.ours, **compared.baselines}
     if compared.moved_bytes:
         turns["copy"] = _copies(compared.moved_bytes)
     how = policy if compared.cold else replace(policy, cache="warm")
@@ -169,6 +170,8 @@ def _record(system: str, compared: Comparison, commit: str, policy: TimingPolicy
         error = None if compared.error is None else compared.error()
         figures = {} if compared.figures is None else compared.figures()
         timings = time_interleaved(turns, device="cuda", policy=how)
+        if beside:
+            timings |= time_interleaved(beside, device="cuda", policy=how)
     ours = timings["ours"]
     fastest = min(compared.baselines, key=lambda name: timings[name].median_us)
     record: dict[str, JsonValue] = {

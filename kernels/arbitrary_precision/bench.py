@@ -121,10 +121,10 @@ def _from_half(case: str) -> Comparison:
 
 
 def _network(case: str, batch: int) -> Comparison:
-    ours, baselines, error = network_calls(batch)
-    return Comparison(
-        case, "fp16 channels-last, BN folded", [ours], baselines, error=error, cold=False
-    )
+    ours, baselines, error, plans = network_calls(batch)
+    baseline = "fp16 channels-last, BN folded"
+    figures = {"error": error, "cold": False, "figures": lambda: plans}
+    return Comparison(case, baseline, [ours], baselines, **figures)  # type: ignore[arg-type]
 
 
 def _weights(bits: str, m: int, k: int) -> Weights:
@@ -214,7 +214,7 @@ def _product(
     sms = torch.cuda.get_device_properties(0).multi_processor_count
 
     def launched(codes: LowBit) -> launch.Launch:
-        rows = launch.Rows(codes.planes, codes.sums, len(codes.planes))
+        rows = launch.Rows(codes.planes, codes.counted(), len(codes.planes))
         return launch.product_launch(rows, weights, launch.Outputs(kind, out), tile, sms=sms)
 
     prepared = launched(x) if isinstance(x, LowBit) else None

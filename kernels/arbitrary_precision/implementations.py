@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from kernels.arbitrary_precision.plan import Path, Tile, tiles
+from kernels.arbitrary_precision.plan_direct import Window
+from kernels.arbitrary_precision.plan_direct import tiles as direct_tiles
 from kernels.arbitrary_precision.precision import Precision
 from kernels.device import Device
 from kernels.select import Implementation
@@ -23,6 +25,8 @@ _PLANES: dict[Path, tuple[int, str]] = {
     "mma": (5, "bit planes on 1-bit tensor cores; not timed yet"),
 }
 """Preference and note: int8 has 10."""
+
+_DIRECT = (4, "windows of bit planes straight from memory to tensor cores; not timed yet")
 
 
 def linear_workload(
@@ -87,6 +91,18 @@ def _refuses_planes(path: Path, workload: Workload, device: Device) -> str | Non
     return smallest.problem(precision, capability) or "no tile fits"
 
 
+def _refuses_direct(workload: Workload, device: Device) -> str | None:
+    """Refuse what the direct convolution cannot do."""
+    if (refusal := _refuses_planes("wgmma", workload, device)) is not None:
+        return refusal
+    names = ("kernel_height", "kernel_width")
+    height, width = (int(str(workload.attr(name))) for name in names)
+    window = Window(height * width, width, -(-workload.inputs[0][1] // 64) * 8)
+    if next(direct_tiles(Precision.parse(workload.variant), window), None) is None:
+        return "no tile fits: bits or channels are too many"
+    return None
+
+
 def _implementations(op: str, function: str) -> list[Implementation]:
     home = "kernels.arbitrary_precision"
     return [
@@ -110,5 +126,15 @@ def _implementations(op: str, function: str) -> list[Implementation]:
     ]
 
 
-IMPLEMENTATIONS = (*_implementations(LINEAR, "linear"), *_implementations(CONV, "conv2d"))
+IMPLEMENTATIONS = (
+    *_implementations(LINEAR, "linear"),
+    *_implementations(CONV, "conv2d"),
+    Implementation(
+        CONV,
+        "direct",
+        "kernels.arbitrary_precision.planes_path:conv2d_direct",
+        _refuses_direct,
+        *_DIRECT,
+    ),
+)
 """Read by ``kernels.select``."""

@@ -13,7 +13,8 @@ import torch
 from kernels.arbitrary_precision.encodings import combination
 from kernels.arbitrary_precision.operands import Geometry, Weights
 from kernels.arbitrary_precision.plan import TILE_BITS, Tile
-from kernels.arbitrary_precision.wgmma import multiply_bits
+from kernels.arbitrary_precision.plan_direct import PIXELS, DirectTile, Window
+from kernels.arbitrary_precision.wgmma import multiply_bits, multiply_window
 from kernels.jit import CompiledKernel, Kernel, compile_cuda, load, read_source
 
 SOURCES = Path(__file__).parent / "cuda"
@@ -37,6 +38,7 @@ class Launch:
         block: threads.
         shared_bytes: dynamic shared memory of a block.
         arguments: in the kernel's order.
+        overlap: whether blocks may start before the kernel in front has ended.
     """
 
     file: str
@@ -46,13 +48,15 @@ class Launch:
     block: tuple[int, ...]
     shared_bytes: int
     arguments: Sequence[Argument]
+    overlap: bool = False
 
     def run(self) -> None:
         """Launch on the current stream of the tensors' device."""
         device = next(item.device for item in self.arguments if isinstance(item, torch.Tensor))
         capability = torch.cuda.get_device_capability(device)
         kernel = _kernel(self.file, self.function, tuple(sorted(self.defines.items())), capability)
-        kernel(self.grid, self.block, self.arguments, shared_bytes=self.shared_bytes)
+        settings = {"shared_bytes": self.shared_bytes, "overlap": self.overlap}
+        kernel(self.grid, self.block, self.arguments, **settings)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,13 +65,13 @@ class Rows:
 
     Attributes:
         planes: (stored, q, bytes).
-        sums: (parts, stored).
+        sums: (parts, stored); None for kernels that count themselves.
         count: rows of the product: tokens, or output pixels.
         image: height and width of images, None for tokens.
     """
 
     planes: torch.Tensor
-    sums: torch.Tensor
+    sums: torch.Tensor | None
     count: int
     image: tuple[int, int] | None = None
 
@@ -158,26 +162,98 @@ def product_launch(
     taps = 1 if geometry is None else geometry.taps
     across = -(-weights.outputs // tile.features)
     tiles = -(-rows.count // (tile.tokens * tile.cluster)) * across  # of a whole cluster
-    numbers = (
-        *_row_numbers(rows, weights, plane_bytes, taps),
-        *_finish_numbers(weights, outputs, taps),
-        *map(np.int32, (tiles, across, -(-plane_bytes * taps * 8 // TILE_BITS))),
-        *map(np.int32, _image_numbers(rows, geometry)),
-    )
+    walk = (tiles, across, -(-plane_bytes * taps * 8 // TILE_BITS))
+    defines = {
+        **tile.defines(weights.precision),
+        **_finish_defines(weights, outputs, taps),
+        "IMAGES": int(geometry is not None),
+        "UNIT": 16 if plane_bytes % 16 == 0 else 8,
+    }
+    file = "product_sm90.cu" if tile.path == "wgmma" else "product_sm80.cu"
+    resident = sms // tile.cluster
+    blocks = tile.cluster * (min(tiles, resident) if tile.path == "wgmma" else tiles)
+    arguments = _arguments(rows, weights, outputs, geometry, outside, walk)
+    shared = tile.shared_bytes(weights.precision)
+    block = (tile.threads,)
+    return Launch(file, "low_bit_product", defines, (blocks,), block, shared, arguments)
+
+
+def direct_launch(
+    rows: Rows,
+    weights: Weights,
+    outputs: Outputs,
+    tile: DirectTile,
+    *,
+    geometry: Geometry,
+    outside: torch.Tensor,
+    sms: int = 132,
+    overlap: bool = False,
+) -> Launch:
+    """Return the launch of a direct convolution, which writes no sums of codes.
+
+    Args:
+        rows: pixels.
+        weights: packed; m is a multiple of 8.
+        outputs: what to write.
+        tile: of the plan.
+        geometry: of the window.
+        outside: planes (q, bytes) of the code of zero, which lies outside images.
+        sms: multiprocessors.
+        overlap: whether it may start before the kernel in front has ended.
+    """
+    window = window_of(rows, geometry, residual=outputs.residual is not None)
+    across = -(-weights.outputs // tile.features)
+    tiles = -(-rows.count // PIXELS)
+    down = min(-(-tiles // tile.groups), max(1, sms * tile.blocks // across))
+    defines = {
+        **tile.defines(weights.precision, window),
+        **_finish_defines(weights, outputs, geometry.taps),
+        "IMAGES": 1,
+    }
+    walk = (tiles, across, weights.image.shape[0])
+    arguments = _arguments(rows, weights, outputs, geometry, outside, walk)
+    shared = tile.shared_bytes(weights.precision, window)
+    grid, block = (down * across,), (tile.threads,)
+    file, function = "direct_sm90.cu", "low_bit_direct"
+    return Launch(file, function, defines, grid, block, shared, arguments, overlap)
+
+
+def window_of(rows: Rows, geometry: Geometry, *, residual: bool) -> Window:
+    """Return what the direct convolution's plan must know."""
+    return Window(geometry.taps, geometry.kernel[1], rows.planes.shape[2], residual)
+
+
+def _arguments(
+    rows: Rows,
+    weights: Weights,
+    outputs: Outputs,
+    geometry: Geometry | None,
+    outside: torch.Tensor | None,
+    walk: tuple[int, int, int],
+) -> Sequence[Argument]:
+    """Return the arguments of all products; ``walk`` has tiles, those across, and along k."""
+    taps = 1 if geometry is None else geometry.taps
     tensors = (
         *(rows.planes, outside, rows.sums, weights.image, weights.factor, weights.shift),
         *(weights.constants, outputs.residual, outputs.code_step),
         *(outputs.out, outputs.codes, outputs.code_sums),
     )
+    numbers = (
+        *_row_numbers(rows, weights, rows.planes.shape[2], taps),
+        *_finish_numbers(weights, outputs, taps),
+        *map(np.int32, walk),
+        *map(np.int32, _image_numbers(rows, geometry)),
+    )
+    return (*tensors, *numbers)
+
+
+def _finish_defines(weights: Weights, outputs: Outputs, taps: int) -> dict[str, int]:
     defines = {
-        **tile.defines(weights.precision),
         **_type_of(torch.float16 if outputs.out is None else outputs.out.dtype),
         "OUT": _OUT[outputs.kind],
         "Q_OUT": outputs.code_bits,
         "RESIDUAL": int(outputs.residual is not None),
         "RELU": int(outputs.relu),
-        "IMAGES": int(geometry is not None),
-        "UNIT": 16 if plane_bytes % 16 == 0 else 8,
     }
     encoding = weights.precision.weights
     largest = max(abs(encoding.lowest), encoding.highest) * (
@@ -185,18 +261,14 @@ def product_launch(
     )
     if weights.features * taps * 2 * largest < _SMALL_SUMS:
         defines["SMALL_SUMS"] = 1
-    file = "product_sm90.cu" if tile.path == "wgmma" else "product_sm80.cu"
-    resident = sms // tile.cluster
-    blocks = tile.cluster * (min(tiles, resident) if tile.path == "wgmma" else tiles)
-    shared = tile.shared_bytes(weights.precision)
-    block = (tile.threads,)
-    return Launch(file, "low_bit_product", defines, (blocks,), block, shared, (*tensors, *numbers))
+    return defines
 
 
 def _row_numbers(rows: Rows, weights: Weights, plane_bytes: int, taps: int) -> list[np.generic]:
     stored = rows.planes.shape[0]
     outside_sum = weights.zero * weights.features
-    numbers = (rows.count, plane_bytes, plane_bytes * taps, rows.sums.shape[0], stored, outside_sum)
+    parts = 0 if rows.sums is None else rows.sums.shape[0]
+    numbers = (rows.count, plane_bytes, plane_bytes * taps, parts, stored, outside_sum)
     return [np.int32(number) for number in (*numbers, weights.image.shape[2])]
 
 
@@ -231,7 +303,9 @@ def compiled(file: str, defines: Mapping[str, int], arch: str) -> CompiledKernel
     """Return a source compiled for an architecture; needs no GPU."""
     source = read_source(SOURCES / file)
     if "HOPPER" in defines:
-        source += multiply_bits(defines["P"] * defines["FEATURES"])
+        columns = defines["P"] * defines["FEATURES"]
+        direct = file == "direct_sm90.cu"
+        source += multiply_window(columns + defines["ONES"]) if direct else multiply_bits(columns)
     options = [*(f"-D{name}={value}" for name, value in sorted(defines.items())), "-std=c++17"]
     name = f"low_bit_{file.removesuffix('.cu')}"
     return compile_cuda(source, name=name, arch=arch, options=options)

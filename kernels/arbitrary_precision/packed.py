@@ -19,7 +19,8 @@ class LowBit:
 
     Attributes:
         planes: (rows, bits, bytes), uint8, contiguous, padded to 64 bits with zeros.
-        sums: (parts, rows), int32; over the parts they add up to the sum of a row's codes.
+        sums: (parts, rows), int32; over the parts they add up to the sum of a row's codes. None
+            where nobody wrote them; see :meth:`counted`.
         shape: of the map: (..., k), or (b, c, h, w) for images.
         features: k, or c.
         encoding: what the codes stand for.
@@ -27,11 +28,17 @@ class LowBit:
     """
 
     planes: torch.Tensor
-    sums: torch.Tensor
+    sums: torch.Tensor | None
     shape: tuple[int, ...]
     features: int
     encoding: Encoding
     step: torch.Tensor
+
+    def counted(self) -> torch.Tensor:
+        """Return the sums, counted from the planes where nobody wrote them."""
+        if self.sums is not None:
+            return self.sums
+        return unpack_planes(self.planes, self.features).sum(1, dtype=torch.int32)[None]
 
     def integers(self) -> torch.Tensor:
         """Return the map's integers, of its shape, int64."""

@@ -56,6 +56,22 @@ DEVICE void wait_for_group() {
   asm volatile("bar.sync %0, %1;" ::"n"(NAME), "n"(THREADS_) : "memory");
 }
 
+// Launches that overlap.
+
+// Lets the kernel behind this one start as far as there is room; it waits by itself.
+DEVICE void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Waits until the kernel in front has ended and what it wrote can be read.
+DEVICE void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // Clusters.
 
 DEVICE int cluster_rank() {

@@ -43,6 +43,8 @@ void store_bytes(void* to, const unsigned* words) {
   std::memcpy(to, words, BYTES);
 }
 
+inline float positive_part(float number) { return number <= 0 ? 0.0f : number; }
+
 inline void store_away(void* to, const unsigned* words) { store_bytes<16>(to, words); }
 
 // Thread l gets, of each of four 8 x 8 matrices of 2 bytes, the two elements 2 * (l % 4) of row
@@ -472,6 +474,37 @@ void warpgroup_product(float (&sums)[TILES][4], const unsigned (&rows)[4],
           sum = add_products(a[half], b, keep ? sum : 0.0f);
         }
       }
+  });
+}
+
+// m64nNk256 on single bits with the rows in registers, which must hold them until the product is
+// waited for: bits 32 * (l % 4) on of a row and of that 8 rows on, then the same 128 bits on.
+template <int REGISTERS>
+void warpgroup_product(int (&counts)[REGISTERS], const unsigned (&rows)[4],
+                       unsigned long long columns, bool keep) {
+  machine::current->begun.push_back([=, &counts, &rows] {
+    const int lane = machine::lane();
+    unsigned char a[2][32], b[32];
+    for (int i = 0; i < 4; ++i) {
+      const auto all = machine::show(rows[i]);
+      for (int t = 0; t < 4; ++t) {
+        const unsigned word = static_cast<unsigned>(all.shown[lane / 4 * 4 + t]);
+        std::memcpy(a[i % 2] + i / 2 * 16 + t * 4, &word, 4);
+      }
+    }
+    for (int i = 0; i < REGISTERS / 2; ++i) {
+      read_row(b, columns, i / 2 * 8 + lane % 4 * 2 + i % 2);
+      for (int half = 0; half < 2; ++half) {
+        int& to = counts[i / 2 * 4 + 2 * half + i % 2];
+        to = keep ? to : 0;
+        for (int word = 0; word < 32; word += 8) {
+          unsigned long long x, y;
+          std::memcpy(&x, a[half] + word, 8);
+          std::memcpy(&y, b + word, 8);
+          to += __builtin_popcountll(x & y);
+        }
+      }
+    }
   });
 }
 

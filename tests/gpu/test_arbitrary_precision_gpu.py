@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kernels.arbitrary_precision import launch, plan, planes_path
-from kernels.arbitrary_precision.bench_network import low_bit_body
+from kernels.arbitrary_precision import launch, plan, plan_direct, planes_path
+from kernels.arbitrary_precision.bench_network import How, low_bit_body
 from kernels.arbitrary_precision.layout import padded
 from kernels.arbitrary_precision.module import APConv2d, APLinear
 from kernels.arbitrary_precision.operands import Geometry
+from kernels.arbitrary_precision.plan_direct import Window
 from kernels.arbitrary_precision.planes import from_codes, unpack_planes
 from kernels.arbitrary_precision.precision import Precision
 from kernels.arbitrary_precision.quantise import integers
@@ -25,6 +26,7 @@ pytestmark = [
 POISON = 0x5A5A5A5A
 SOME = ("w1a1", "w1a2", "w2a2", "w1a4", "w4a4", "w2a8", "w3a5")
 PATHS: tuple[plan.Path, ...] = ("wgmma", "mma")
+CONV_PATHS: tuple[planes_path.ConvPath, ...] = (*PATHS, "direct")
 
 
 def codes_of(*shape: int, bits: int) -> torch.Tensor:
@@ -47,7 +49,7 @@ def packed(layer: APLinear, codes: torch.Tensor) -> launch.Rows:
     x = from_codes(codes, layer.inputs).float()
     low = planes_path.pack(x, layer.weights())
     assert torch.equal(unpack_planes(low.planes, codes.shape[1]), codes)
-    assert torch.equal(low.sums[0], codes.sum(1, dtype=torch.int32))
+    assert torch.equal(low.counted()[0], codes.sum(1, dtype=torch.int32))
     return launch.Rows(low.planes, low.sums, len(codes))
 
 
@@ -130,10 +132,10 @@ CONVOLUTIONS = (
 )
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", CONV_PATHS)
 @pytest.mark.parametrize("bits", ["w1a1", "w1a2", "w2a2"])
 @pytest.mark.parametrize("shape", CONVOLUTIONS, ids=str)
-def test_convolutions(shape: tuple, bits: str, path: plan.Path) -> None:  # type: ignore[type-arg]
+def test_convolutions(shape: tuple, bits: str, path: planes_path.ConvPath) -> None:  # type: ignore[type-arg]
     channels, m, kernel, stride, padding, dilation = shape
     precision, zero = Precision.parse(bits), 1
     w = from_codes(codes_of(m, channels, *kernel, bits=precision.weight_bits), precision.weights)
@@ -148,8 +150,33 @@ def test_convolutions(shape: tuple, bits: str, path: plan.Path) -> None:  # type
     torch.testing.assert_close(found.double(), expected, rtol=2e-3, atol=0)
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_codes_made_for_the_next_layer(path: plan.Path) -> None:
+@pytest.mark.parametrize("channels", [64, 128, 512])
+def test_every_tile_of_the_direct_convolution(channels: int) -> None:
+    precision, geometry = Precision(1, 2), Geometry((3, 3), (1, 1), (1, 1), (1, 1))
+    w = from_codes(codes_of(200, channels, 3, 3, bits=1), precision.weights)
+    layer = APConv2d.of(w, torch.ones(200, device="cuda") / 64, precision, padding=(1, 1))
+    codes = codes_of(3, channels, 9, 7, bits=2)
+    low = planes_path.pack(codes.float(), layer.weights())
+    whole = F.conv2d(codes.double(), w.double(), None, 1, 1)
+    residual = torch.randn(3, 200, 9, 7, device="cuda").half()
+    residual = residual.to(memory_format=torch.channels_last)
+    expected = (whole.float() / 64 + residual.float()).clamp_min(0).half()
+    found = list(plan_direct.tiles(precision, Window(9, 3, channels // 8, residual=True)))
+    assert found
+    for tile in found:
+        _, real = planes_path.conv2d_fused(
+            *(low, layer.weights(), geometry),
+            real=True,
+            residual=residual,
+            path="direct",
+            tile=tile,
+        )
+        assert real is not None
+        assert torch.equal(real, expected), tile
+
+
+@pytest.mark.parametrize("path", CONV_PATHS)
+def test_codes_made_for_the_next_layer(path: planes_path.ConvPath) -> None:
     first = APConv2d.of(
         torch.where(torch.rand(128, 64, 3, 3, device="cuda") > 0.5, 1, -1),
         torch.rand(128, device="cuda") / 20,
@@ -190,14 +217,16 @@ def test_codes_made_for_the_next_layer(path: plan.Path) -> None:
     assert torch.equal(real, number.half())
     expected = integers(number, following.step, following.inputs)
     assert torch.equal(made.integers().float(), expected)
-    sums = made.sums.sum(0).view(2, 20, 20)
+    sums = made.counted().sum(0).view(2, 20, 20)
     assert torch.equal(sums, expected.sum(1).int())
     assert made.planes.shape[2] == padded(128) // 8
 
 
-def test_a_residual_network_gives_what_whole_numbers_give() -> None:
+@pytest.mark.parametrize("how", [How(), How("direct"), How("direct", overlap=True)], ids=str)
+def test_a_residual_network_gives_what_whole_numbers_give(how: How) -> None:
     torch.manual_seed(0)
     body = low_bit_body(Precision(1, 2), "cuda")
+    body.how = how
     x = torch.rand(2, 64, 56, 56, device="cuda", dtype=torch.float16)
     x = x.to(memory_format=torch.channels_last)
     assert torch.equal(body(x), body.reference(x))

@@ -52,3 +52,21 @@ DEVICE unsigned to_code(float number, float inverse_step, float zero, float high
   const unsigned bits = whole_bits(number, inverse_step, -zero, highest - zero);
   return (bits + static_cast<unsigned>(zero)) & 0xff;
 }
+
+// Codes of four numbers, a byte each; see to_code.
+DEVICE unsigned four_codes(const float* number, float inverse, int zero, int highest) {
+  const float low = static_cast<float>(-zero), high = static_cast<float>(highest - zero);
+  unsigned bits[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) bits[i] = whole_bits(number[i], inverse, low, high);
+  const unsigned all = __byte_perm(__byte_perm(bits[0], bits[1], 0x0040),
+                                   __byte_perm(bits[2], bits[3], 0x0040), 0x5410);
+  const unsigned zeros = zero * 0x01010101u, top = 0x80808080u;  // added without carries
+  return ((all & ~top) + (zeros & ~top)) ^ ((all ^ zeros) & top);
+}
+
+// A byte of a plane: bit q of eight codes, four in each word.
+DEVICE unsigned plane_of(unsigned left, unsigned right, int q) {
+  const unsigned plane = 0x01010101u << q;
+  return __dp4a(right & plane, 0x80402010u, __dp4a(left & plane, 0x08040201u, 0u)) >> q;
+}

@@ -10,6 +10,13 @@ DEVICE void store_away(void* to, const unsigned* words) {
                : "memory");
 }
 
+// The larger of a number and zero; keeps NaN.
+DEVICE float positive_part(float number) {
+  float found;
+  asm("max.NaN.f32 %0, %1, 0f00000000;" : "=f"(found) : "f"(number));
+  return found;
+}
+
 #ifdef HOPPER
 #include "../../cuda/sm90.cuh"
 

@@ -37,32 +37,18 @@ struct Eight {
   }
 };
 
-// Codes of four numbers, a byte each.
-DEVICE unsigned four_codes(const float* number, float inverse, int zero) {
-  const float low = static_cast<float>(-zero), high = static_cast<float>((1 << Q) - 1 - zero);
-  unsigned bits[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) bits[i] = whole_bits(number[i], inverse, low, high);
-  const unsigned all = __byte_perm(__byte_perm(bits[0], bits[1], 0x0040),
-                                   __byte_perm(bits[2], bits[3], 0x0040), 0x5410);
-  const unsigned zeros = zero * 0x01010101u, top = 0x80808080u;  // added without carries
-  return ((all & ~top) + (zeros & ~top)) ^ ((all ^ zeros) & top);
-}
-
 // Writes one byte of every plane: codes of the first `count` of eight numbers; returns their sum.
 DEVICE unsigned put_codes(unsigned char* to, int plane_bytes, const float (&number)[8], int count,
                           float inverse, int zero) {
-  unsigned left = four_codes(number, inverse, zero), right = four_codes(number + 4, inverse, zero);
+  constexpr int highest = (1 << Q) - 1;
+  unsigned left = four_codes(number, inverse, zero, highest);
+  unsigned right = four_codes(number + 4, inverse, zero, highest);
   if (count < 8) {
     left &= count >= 4 ? ~0u : (1u << 8 * count) - 1;
     right &= count <= 4 ? 0u : (1u << 8 * (count - 4)) - 1;
   }
 #pragma unroll
-  for (int q = 0; q < Q; ++q) {
-    const unsigned plane = 0x01010101u << q;
-    const unsigned low = __dp4a(left & plane, 0x08040201u, 0u);
-    to[q * plane_bytes] = __dp4a(right & plane, 0x80402010u, low) >> q;
-  }
+  for (int q = 0; q < Q; ++q) to[q * plane_bytes] = plane_of(left, right, q);
   return __dp4a(left, 0x01010101u, __dp4a(right, 0x01010101u, 0u));
 }
 

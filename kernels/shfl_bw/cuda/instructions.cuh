@@ -3,22 +3,6 @@
 
 // Inline assembly that these kernels alone use; what others use too stands in kernels/cuda.
 
-// Launches that overlap.
-
-// Lets the kernel behind this one start as far as there is room; it waits by itself.
-DEVICE void let_next_start() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-// Waits until the kernel in front has ended and what it wrote can be read.
-DEVICE void wait_for_previous() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
 DEVICE unsigned char* dynamic_shared() {
   extern __shared__ __align__(1024) unsigned char memory[];
   return memory;

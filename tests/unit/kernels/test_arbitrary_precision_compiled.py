@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from kernels.arbitrary_precision import plan_direct
 from kernels.arbitrary_precision.launch import compiled
 from kernels.arbitrary_precision.plan import Tile, choose, estimate, tiles
+from kernels.arbitrary_precision.plan_direct import Window
 from kernels.arbitrary_precision.precision import Precision
 
 HOPPER, AMPERE = ((9, 0), 132, "sm_90a"), ((8, 0), 108, "sm_80")
@@ -72,6 +74,30 @@ def test_products_compile_without_spills(case: tuple, device: tuple) -> None:  #
     assert not emulated(text)
     wanted = r"BGMMA\.64x\d+x256\.AND\.POPC" if tile.path == "wgmma" else r"BMMA\.168256\.AND\.POPC"
     assert re.search(wanted, text)
+
+
+@pytest.mark.parametrize(
+    ("channels", "pixels", "outputs", "out"),
+    [(64, 401408, 64, 6), (64, 25088, 64, 4), (128, 100352, 128, 6), (512, 392, 512, 4)],
+)
+def test_direct_convolutions_compile_without_spills(
+    channels: int, pixels: int, outputs: int, out: int
+) -> None:
+    precision, window = Precision(1, 2), Window(9, 3, channels // 8, residual=out == 6)
+    tile = plan_direct.choose(precision, window, pixels, outputs, 132)
+    assert tile is not None
+    own = {"OUT": out, "IMAGES": 1, "RESIDUAL": int(out == 6), "RELU": 1, "Q_OUT": 2}
+    defines = {**tile.defines(precision, window), **own, "SMALL_SUMS": 1}
+    kernel = compiled("direct_sm90.cu", defines, "sm_90a")
+    assert kernel.functions["low_bit_direct"].spill_bytes == 0
+    assert "C75" not in kernel.log  # products that ptxas makes wait for each other
+    tool = nvdisasm()
+    if tool is None:
+        pytest.skip("compiled; no nvdisasm to read the instructions with")
+    text = subprocess.run([tool, "-c", str(kernel.path)], capture_output=True, text=True).stdout
+    assert not emulated(text)
+    products = re.findall(r"BGMMA\.64x\d+x256\.AND\.POPC R\d+, R\d+, gdesc", text)
+    assert len(products) == 2 * window.turns * window.unit // 8  # two planes, rows in registers
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
