@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from evaluators.protocol import Evaluator, Measured
@@ -21,15 +22,15 @@ from search_spaces.space import DataSpec, Space
 from studies.evaluation import MEASURES, measuring_evaluator
 from studies.executors import Executor, Job, Outbox, Outcome
 from studies.heartbeat import LEASE_SECONDS
+from studies.measurements import REASON
 from studies.metrics import parse_metric
+from studies.placement import make_pool
 from studies.samplers import Lesson, make_sampler
 from studies.storage import Evaluation, Owner, RecordUnreachableError, Repository
 from studies.storage.wants import Answer, Want
 from studies.supply import CLAIM_POLL_SECONDS, check_kept, check_room, recordable, storable
 from studies.workspace import Workspace
 
-REASON = "reason"
-"""In the detail of a figure that could not be had: why."""
 _RENEW_SECONDS = LEASE_SECONDS / 6
 
 How = Literal["measured", "stored", "failed"]
@@ -97,6 +98,50 @@ def members(space: Space, data: DataSpec, count: int, *, seed: int = 0) -> Itera
         yield candidate.architecture
 
 
+def measure(
+    networks: Iterable[Architecture],
+    metrics: Sequence[str],
+    workspace: Workspace | Path | str,
+    *,
+    device: Device,
+    repeat: int = 1,
+    executor: Executor | None = None,
+    on_figure: Callable[[Measurement], None] | None = None,
+) -> list[Measurement]:
+    """Measure networks, or find what was measured of them before.
+
+    Args:
+        networks: taken one after the other, as they are measured; of equal ones the first.
+        metrics: in the metric grammar, such as ``latency_ms[batch=8]``.
+        workspace: where figures are found and recorded; made where it does not exist.
+        device: where to measure.
+        repeat: measurements that a figure is the mean of.
+        executor: where they run; by default a process of their own.
+        on_figure: told of each figure.
+
+    Returns:
+        the figures in order, network by network.
+
+    Raises:
+        NasError: a metric is none that a device is measured for, or the record cannot be used.
+    """
+    place = Workspace.of(workspace)
+    evaluators = measuring_evaluators(metrics, device, repeat=repeat)
+    found: dict[str, list[Measurement]] = {}
+    with executor or make_pool(place, device) as running, place.open() as repository:
+        measurer = Measurer(place, repository, running)
+        for architecture in networks:
+            if architecture.key in found:
+                continue
+            of_network = found[architecture.key] = []
+            for evaluator in evaluators:
+                for item in measurer.measure(architecture, evaluator):
+                    of_network.append(item)
+                    if on_figure is not None:
+                        on_figure(item)
+    return [item for of_network in found.values() for item in of_network]
+
+
 class Measurer:
     """Obtains figures of networks; used by one thread.
 
@@ -109,7 +154,7 @@ class Measurer:
     def __init__(self, place: Workspace, repository: Repository, executor: Executor) -> None:
         self._root, self._repository, self._executor = place.root, repository, executor
         self._owner = Owner.here()
-        self._store = repository.measurements(self._owner)
+        self._store = repository.measurements()
         self._outbox = Outbox(place.root / "outbox")
 
     def measure(self, architecture: Architecture, evaluator: Evaluator) -> list[Measurement]:
@@ -139,7 +184,7 @@ class Measurer:
     def _ask(self, want: Want) -> Answer:
         """Return what is known, or the right to find it out."""
         while True:
-            answer = self._store.ask(want, LEASE_SECONDS)
+            answer = self._store.ask(want, self._owner, LEASE_SECONDS)
             if answer.granted or answer.figures is not None:
                 return answer
             time.sleep(CLAIM_POLL_SECONDS)
@@ -159,7 +204,7 @@ class Measurer:
         reason = outcome.reason or _missing(evaluator, figures)
         if not reason:
             evaluation = recordable(evaluator, key, outcome)
-            self._store.keep(architecture, evaluation, key)
+            self._record(architecture, evaluation, key)
             return [
                 Measurement(architecture, item.metric, "measured", item)
                 for item in evaluation.figures
@@ -174,10 +219,13 @@ class Measurer:
             ended=outcome.ended,
             worker=outcome.worker,
         )
-        self._store.keep(architecture, failed, key)
+        self._record(architecture, failed, key)
         return [
             Measurement(architecture, name, "failed", None, first) for name in evaluator.metrics
         ]
+
+    def _record(self, architecture: Architecture, evaluation: Evaluation, key: str) -> None:
+        self._store.keep(architecture, evaluation, claimed=key, owner=self._owner)
 
 
 def _missing(evaluator: Evaluator, figures: dict[str, Measured]) -> str:

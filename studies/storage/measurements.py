@@ -35,28 +35,25 @@ class MeasurementRecord:
 
 
 class Measurements:
-    """The door to what no trial needs; of one who measures.
+    """The door of the record to figures that no trial needs."""
 
-    Args:
-        engine: of the record.
-        owner: who claims.
-    """
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
-    def __init__(self, engine: Engine, owner: Owner) -> None:
-        self._engine, self._owner = engine, owner
-
-    def ask(self, want: Want, seconds: float) -> Answer:
-        """Find figures, or claim them for so long, unless that is renewed."""
+    def ask(self, want: Want, owner: Owner, seconds: float) -> Answer:
+        """Find figures, or claim them for an owner for so long, unless that is renewed."""
         with db.writing(self._engine) as connection:
-            (answer,) = find_or_claim(connection, [want], self._owner, seconds)
+            (answer,) = find_or_claim(connection, [want], owner, seconds)
         return answer
 
-    def keep(self, architecture: Architecture, evaluation: Evaluation, claimed: str) -> None:
-        """Record what was found on a network, and give up the claim on it."""
+    def keep(
+        self, architecture: Architecture, evaluation: Evaluation, *, claimed: str, owner: Owner
+    ) -> None:
+        """Record what was found on a network, and give up an owner's claim on it."""
         with db.writing(self._engine) as connection:
             writing.add_architecture(connection, architecture)
             writing.insert_evaluation(connection, evaluation, architecture_key=architecture.key)
-            claims.give_up(connection, CLAIMS, claimed, self._owner)
+            claims.give_up(connection, CLAIMS, claimed, owner)
 
     def all(self, evaluators: Sequence[str]) -> list[MeasurementRecord]:
         """Return what some evaluators found, oldest first.
