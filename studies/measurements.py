@@ -140,7 +140,7 @@ _WRITERS = {".csv": _write_csv, ".json": _write_json}
 def row_json(row: MeasuredRow) -> dict[str, Any]:
     """Return a figure with its whole detail as JSON values; moments are ISO 8601 in UTC."""
     moments = {"started": row.started.isoformat(), "ended": row.ended.isoformat()}
-    return {**asdict(row), **moments}
+    return {**asdict(row), **moments, "reason": row.reason}
 
 
 _CONDITIONS = ("device", "batch", "dtype", "mode", "cache", "layout", "phase", "threads")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from evaluators.latency.provenance import provenance
 from evaluators.protocol import Evaluator, Measured
 from kernels.device import Device
 from kernels.errors import NasError
@@ -129,7 +130,7 @@ def measure(
     evaluators = measuring_evaluators(metrics, device, repeat=repeat)
     found: dict[str, list[Measurement]] = {}
     with executor or make_pool(place, device) as running, place.open() as repository:
-        measurer = Measurer(place, repository, running)
+        measurer = Measurer(place, repository, running, device)
         for architecture in networks:
             if architecture.key in found:
                 continue
@@ -149,10 +150,14 @@ class Measurer:
         place: the workspace; its record is open.
         repository: the record.
         executor: runs evaluations.
+        device: where it runs them.
     """
 
-    def __init__(self, place: Workspace, repository: Repository, executor: Executor) -> None:
+    def __init__(
+        self, place: Workspace, repository: Repository, executor: Executor, device: Device
+    ) -> None:
         self._root, self._repository, self._executor = place.root, repository, executor
+        self._device = device
         self._owner = Owner.here()
         self._store = repository.measurements()
         self._outbox = Outbox(place.root / "outbox")
@@ -210,7 +215,7 @@ class Measurer:
                 for item in evaluation.figures
             ]
         first, _, output = reason.partition("\n")
-        detail = {REASON: first, **({"output": output} if output else {})}
+        detail = {REASON: first, "output": output, **provenance(self._device)}
         failed = Evaluation(
             evaluator=type(evaluator).__name__,
             key=None,

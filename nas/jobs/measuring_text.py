@@ -60,9 +60,9 @@ def _disturbed(rows: Sequence[Json]) -> str:
 
 
 def _failed(rows: Sequence[Json]) -> str:
-    found = Counter((row["metric"], row["reason"]) for row in rows if row["how"] == "failed")
+    found = Counter((row["metric"], row["reason"]) for row in rows if row["value"] is None)
     return "\n".join(
-        f"{metric} failed for {count}: {reason}" for (metric, reason), count in found.items()
+        f"{count} x {metric} failed: {reason}" for (metric, reason), count in found.items()
     )
 
 
@@ -80,24 +80,30 @@ def recorded_text(result: Json, *, versions: bool = False) -> str:
         "device": [_text(row["detail"], "device") for row in rows],
         "conditions": [_conditions(row["detail"]) for row in rows],
         "measured (UTC)": [row["ended"][:16].replace("T", " ") for row in rows],
-        "study": [row["study"] or "-" for row in rows],
+        "study": [row["study"] for row in rows],
     }
     if versions:
         columns |= {name: [_text(row["detail"], name) for row in rows] for name in VERSIONS}
-    columns[""] = [_note(row) for row in rows]
-    same = [name for name in columns if name in _ABOVE and len(set(columns[name])) == 1]
-    above = pairs([(name, columns.pop(name)[0]) for name in same])
-    lines = list(zip(*columns.values(), strict=True))
-    names = list(columns)
-    left = [names.index(name) for name in names if name != "value"]
-    return "\n".join(filter(None, [head, above])) + "\n\n" + table(names, lines, left=left)
-
-
-_ABOVE = ("device", "conditions", "study", *VERSIONS)
+    columns[""] = ["disturbed" if row["detail"].get("disturbed") else "" for row in rows]
+    above = []
+    for name in ("device", "conditions", *VERSIONS):
+        said = set(columns.get(name, ())) - ({""} if name == "conditions" else set())
+        if len(said) == 1:
+            above.append((name, said.pop()))
+            del columns[name]
+    shown = [name for name, cells in columns.items() if any(cells)]
+    lines = list(zip(*(columns[name] for name in shown), strict=True))
+    left = [place for place, name in enumerate(shown) if name != "value"]
+    parts = [
+        "\n".join(filter(None, [head, pairs([item for item in above if item[1]])])),
+        table(shown, lines, left=left),
+        _failed(rows),
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
 def _text(detail: Mapping[str, object], name: str) -> str:
-    return "-" if detail.get(name) is None else str(detail[name])
+    return "" if detail.get(name) is None else str(detail[name])
 
 
 def _conditions(detail: Mapping[str, object]) -> str:
@@ -109,14 +115,7 @@ def _conditions(detail: Mapping[str, object]) -> str:
     repeats = detail.get("repeats")
     if isinstance(repeats, list):
         found.append(f"mean of {len(repeats)}")
-    return ", ".join(found) or "-"
-
-
-def _note(row: Json) -> str:
-    reason = row["detail"].get("reason")
-    if reason:
-        return str(reason)
-    return "disturbed" if row["detail"].get("disturbed") else ""
+    return ", ".join(found)
 
 
 def exported_text(result: Json) -> str:
