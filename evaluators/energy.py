@@ -65,7 +65,7 @@ class EnergyEvaluator:
             layout=layout_of(self.device, self.dtype),
             mode="energy",
             threads=_threads(self.device),
-            versions=key_versions(),
+            versions=key_versions(architecture),
         )
 
     def evaluate(self, architecture: Architecture) -> list[Measured]:

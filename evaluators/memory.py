@@ -46,7 +46,7 @@ class PeakMemoryEvaluator:
             dtype=self.dtype,
             layout=layout_of(self.device, self.dtype),
             mode="memory",
-            versions=key_versions(),
+            versions=key_versions(architecture),
         )
 
     def evaluate(self, architecture: Architecture) -> list[Measured]:

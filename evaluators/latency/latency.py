@@ -126,7 +126,7 @@ class LatencyEvaluator:
             threads=self.policy.threads,
             phase=self.phase,
             tokens=self.tokens,
-            versions=key_versions(),
+            versions=key_versions(architecture),
         )
 
     def evaluate(self, architecture: Architecture) -> list[Measured]:

@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from kernels.device import Device
+from search_spaces.architecture import Architecture
+from search_spaces.ops import SlidingChannel
 
 HARNESS_VERSION = 2
 """Raised when the same network would give another figure; part of every key."""
@@ -24,9 +26,15 @@ def provenance(device: Device) -> dict[str, str | int | None]:
     }
 
 
-def key_versions() -> dict[str, str]:
-    """Return the versions of which a change makes figures other ones."""
-    return {"torch": torch.__version__, "harness": f"{HARNESS_VERSION}.0"}
+def key_versions(architecture: Architecture) -> dict[str, str]:
+    """Return the versions of which a change makes figures of a network other ones.
+
+    That of this package counts where its kernels run: variants and sliding-channel convolutions.
+    """
+    found = {"torch": torch.__version__, "harness": f"{HARNESS_VERSION}.0"}
+    if architecture.regions or any(isinstance(n.op, SlidingChannel) for n in architecture.nodes):
+        found["kernels"] = our_version()
+    return found
 
 
 def our_version() -> str:
