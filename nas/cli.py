@@ -97,7 +97,7 @@ def _interrupt(_: int, __: FrameType | None) -> None:
 
 
 def _interrupted(arguments: list[str]) -> int:
-    if arguments[:1] == ["search"]:
+    if arguments[:1] in (["search"], ["measure"]):
         return _say("stopped; the record is in order, the same command goes on.", INTERRUPTED)
     return _say("stopped.", INTERRUPTED)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernels.device import detect
-from nas.jobs.measuring import Asked, networks_of, run_of
+from nas.jobs.measurements import Asked, run_of
+from nas.jobs.measuring import networks_of
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 

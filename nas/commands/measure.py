@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -75,24 +76,19 @@ def measure(
 
     What is in the record is not measured again. Exit code 1 if a figure could not be had.
     """
-    from nas.jobs import measuring as job
+    from nas.jobs import measurements as reading
     from nas.jobs import measuring_text as texts
 
-    if export is not None:
-        show(
-            job.exported(job.run_of(what or [], out), export),
-            as_json=as_json,
-            text=texts.exported_text,
-        )
+    if export is not None or list_:
+        run = reading.run_of(what or [], out)
+        if export is not None:
+            show(reading.exported(run, export), as_json=as_json, text=texts.exported_text)
+        else:
+            text = partial(texts.recorded_text, versions=versions)
+            show(reading.recorded(run), as_json=as_json, text=text)
         return
-    if list_:
-        run = job.run_of(what or [], out)
-        show(
-            job.recorded(run),
-            as_json=as_json,
-            text=lambda found: texts.recorded_text(found, versions=versions),
-        )
-        return
+    from nas.jobs import measuring as job
+
     result = job.measured(
         what or [],
         metrics=items_of(metrics or ["latency_ms"]),

@@ -1,4 +1,4 @@
-"""The job of ``nas measure``: networks measured into a run's record, and what is in it."""
+"""The job of ``nas measure``: networks measured into a run's record."""
 
 from __future__ import annotations
 
@@ -11,24 +11,16 @@ from pathlib import Path
 from evaluators.accuracy.data import load_dataset
 from kernels.device import detect
 from kernels.errors import NasError
-from kernels.references import is_file_reference
 from nas.figures import figure
 from nas.jobs.common import Json
 from nas.jobs.improving import traced
+from nas.jobs.measurements import Asked, is_network, run_of
 from nas.jobs.spaces import patient_space
 from nas.jobs.training import find_architecture
 from nas.output import progress
 from search_spaces.architecture import Architecture
-from search_spaces.space import Space
-from search_spaces.zoo import plain_name
-from studies.measurements import export_measurements, measurements, row_json
 from studies.measuring import Measurement, measure, measuring_evaluators, members
 from studies.workspace import Workspace
-
-LOOSE = "measured"
-"""Below ``runs``, the run of networks that are of no space and of no other run."""
-
-Asked = str | Space | Architecture
 
 
 def measured(
@@ -110,7 +102,7 @@ def networks_of(
     for item in asked:
         if isinstance(item, Architecture):
             parts.append(iter((item,)))
-        elif isinstance(item, str) and _is_network(item):
+        elif isinstance(item, str) and is_network(item):
             parts.append(iter((_read(item, shape),)))
         else:
             space = patient_space(item)
@@ -118,49 +110,6 @@ def networks_of(
             count += trials - 1
         count += 1
     return chain.from_iterable(parts), count
-
-
-def run_of(asked: Sequence[Asked], out: Path | None = None) -> Path:
-    """Return the directory of the run that is meant.
-
-    Args:
-        asked: what is measured, or the run itself.
-        out: the directory, where it is named.
-
-    Raises:
-        NasError: nothing is named.
-    """
-    if out is not None:
-        return out
-    if not asked:
-        raise NasError("Name the run: nas measure --list RUN.")
-    first = asked[0]
-    if isinstance(first, str) and Path(first).is_dir():
-        return Path(first)
-    if isinstance(first, Architecture):
-        return Path("runs") / LOOSE
-    if isinstance(first, Space) or not _is_network(first):
-        return Path("runs") / plain_name(first if isinstance(first, str) else first.name)
-    run, colon, _ = first.rpartition(":")
-    return Path(run) if colon and Path(run).is_dir() else Path("runs") / LOOSE
-
-
-def recorded(run: Path) -> Json:
-    """Return what was measured in a run, oldest first."""
-    return {"run": str(run), "measurements": [row_json(row) for row in measurements(run)]}
-
-
-def exported(run: Path, path: Path) -> Json:
-    """Write what was measured in a run to a file."""
-    return {"run": str(run), "file": str(path), "measurements": export_measurements(run, path)}
-
-
-def _is_network(reference: str) -> bool:
-    if reference.lstrip().startswith("input ") or reference.startswith("torchvision:"):
-        return True
-    if is_file_reference(reference):
-        return False
-    return ":" in reference or reference.endswith(".json") or Path(reference).is_file()
 
 
 def _read(reference: str, shape: str | None) -> Architecture:

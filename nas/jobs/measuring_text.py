@@ -46,7 +46,9 @@ _HOW = ("measured", "stored", "failed")
 
 
 def _cell(row: Json | None, bare: bool) -> str:
-    if row is None or row["value"] is None:
+    if row is None:
+        return ""
+    if row["value"] is None:
         return "failed"
     text = number(row["metric"], row["value"]) if bare else figure(row["metric"], row)
     return text + (_MARK if row["detail"].get("disturbed") else "")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import nas
-from nas.jobs.measuring import networks_of, run_of
+from nas.jobs.measurements import run_of
+from nas.jobs.measuring import networks_of
 from nas.jobs.measuring_text import measured_text, recorded_text
 from search_spaces.architecture import Architecture
 from tests.unit.nas.conftest import Run
@@ -80,6 +81,8 @@ def test_a_network_that_cannot_run_says_why_in_one_line(inside: Run, tmp_path: P
         ("net.json", "runs/measured"),
         ("old:abc", "old"),
         ("old", "old"),
+        ("old/gone", "old/gone"),
+        ("mine/own.py", "runs/own"),
     ],
 )
 def test_the_run_that_is_meant(
@@ -121,9 +124,9 @@ def test_the_table_of_what_was_asked_for() -> None:
     assert measured_text(result) == (
         "2 networks on cpu (X): 2 measured, 1 failed in 3 s; recorded in w\n"
         "No more than 2 different networks were found.\n\n"
-        "network           latency_ms  energy_mj\n"
-        "aaaaaaaa    0.5 (0.4 to 0.6)\n"
-        "bbbbbbbb   0.7 (0.6 to 0.8)*     failed\n\n"
+        "network          latency_ms  energy_mj\n"
+        "aaaaaaaa   0.5 (0.4 to 0.6)\n"
+        "bbbbbbbb  0.7 (0.6 to 0.8)*     failed\n\n"
         "* 1 disturbed: recorded, but never reused; the same command tries again.\n\n"
         "1 x energy_mj failed: No counter."
     )
