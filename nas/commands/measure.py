@@ -13,7 +13,6 @@ from nas.commands.search import Database
 from nas.commands.shared import AsJson, Data, Device, complete_metrics, complete_space, items_of
 from nas.output import show
 
-
 What = Annotated[
     list[str] | None,
     typer.Argument(
