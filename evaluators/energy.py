@@ -12,7 +12,7 @@ import torch
 from evaluators.counters import EnergyCounter, energy_counter
 from evaluators.keys import measure_key
 from evaluators.latency.conditions import metric_name
-from evaluators.latency.latency import HARNESS_VERSION
+from evaluators.latency.provenance import key_versions, provenance
 from evaluators.latency.subject import faults, layout_of, prepare
 from evaluators.protocol import EvaluationError, Measured, Slot
 from kernels.device import Device
@@ -65,7 +65,7 @@ class EnergyEvaluator:
             layout=layout_of(self.device, self.dtype),
             mode="energy",
             threads=_threads(self.device),
-            versions={"torch": torch.__version__, "harness": f"{HARNESS_VERSION}.0"},
+            versions=key_versions(architecture),
         )
 
     def evaluate(self, architecture: Architecture) -> list[Measured]:
@@ -106,8 +106,7 @@ class EnergyEvaluator:
             "batch": self.batch,
             "dtype": self.dtype,
             "threads": _threads(self.device),
-            "torch": torch.__version__,
-            "driver": self.device.driver,
+            **provenance(self.device),
         }
         return [Measured(self.metrics[0], spent_mj / count, None, None, detail)]
 

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from evaluators.keys import measure_key
 from evaluators.latency.conditions import metric_name
-from evaluators.latency.latency import HARNESS_VERSION
+from evaluators.latency.provenance import key_versions, provenance
 from evaluators.latency.subject import faults, layout_of, prepare
 from evaluators.protocol import Measured, Slot
 from kernels.device import Device
@@ -46,7 +46,7 @@ class PeakMemoryEvaluator:
             dtype=self.dtype,
             layout=layout_of(self.device, self.dtype),
             mode="memory",
-            versions={"torch": torch.__version__, "harness": f"{HARNESS_VERSION}.0"},
+            versions=key_versions(architecture),
         )
 
     def evaluate(self, architecture: Architecture) -> list[Measured]:
@@ -63,7 +63,7 @@ class PeakMemoryEvaluator:
         detail: dict[str, Any] = {
             "batch": self.batch,
             "dtype": self.dtype,
-            "torch": torch.__version__,
+            **provenance(self.device),
         }
         return [Measured(self.metrics[0], peak / 1e6, None, None, detail)]
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nas.api import Study as Study
     from nas.api import open_study as open_study
     from nas.api import search as search
+    from nas.measuring import measure as measure
     from search_spaces.architecture import Architecture as Architecture
     from search_spaces.build import build as build
     from search_spaces.builder import NetworkBuilder as NetworkBuilder
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from search_spaces.space import space as space
     from search_spaces.trace import trace as trace
     from search_spaces.zoo import load_space as load_space
+    from studies.measurements import measurements as measurements
 
 _HOMES = {
     "Architecture": "search_spaces.architecture",
@@ -35,6 +37,8 @@ _HOMES = {
     "compare": "search_spaces.export.compare",
     "load": "search_spaces.export.load",
     "load_space": "search_spaces.zoo",
+    "measure": "nas.measuring",
+    "measurements": "studies.measurements",
     "open_study": "nas.api",
     "search": "nas.api",
     "space": "search_spaces.space",
@@ -52,6 +56,8 @@ __all__ = [
     "compare",
     "load",
     "load_space",
+    "measure",
+    "measurements",
     "open_study",
     "search",
     "space",

@@ -23,6 +23,7 @@ except ImportError as problem:
     )
 
 from nas.commands import bench, describe, pages, proxies, run, studies
+from nas.commands.measure import measure
 from nas.commands.search import SearchCommand, search
 
 INTERRUPTED = 130
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.command(cls=SearchCommand, short_help="Search a space, or go on with it.")(search)
 app.command(short_help="Size, costs and limits of a space.")(describe.profile)
+app.command(short_help="Measure networks; list, export figures.")(measure)
 app.command(short_help="Test the front; write it as CSV and page.")(run.front)
 app.command(short_help="Show a study, or one trial.")(run.show)
 app.command(short_help="Train one network from several seeds.")(run.train)
@@ -95,7 +97,7 @@ def _interrupt(_: int, __: FrameType | None) -> None:
 
 
 def _interrupted(arguments: list[str]) -> int:
-    if arguments[:1] == ["search"]:
+    if arguments[:1] in (["search"], ["measure"]):
         return _say("stopped; the record is in order, the same command goes on.", INTERRUPTED)
     return _say("stopped.", INTERRUPTED)
 

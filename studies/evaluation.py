@@ -59,7 +59,7 @@ def default_evaluators(means: Means) -> list[Evaluator]:
     given = {name for evaluator in found for name in evaluator.metrics}
     for name in wanted:
         metric = parse_metric(name, own=True)
-        if name not in given and metric.name in _FAMILIES:
+        if name not in given and metric.name in (MEASURES.keys() | _FAMILIES.keys()):
             found.append(_repeated(means, metric))
             given |= {*found[-1].metrics}
     return found
@@ -74,6 +74,8 @@ def wanted_metrics(config: StudyConfig) -> dict[str, None]:
 
 
 def _repeated(means: Means, metric: Metric) -> Evaluator:
+    if metric.name in MEASURES:
+        return measuring_evaluator(metric, means.device, means.config.repeat)
     make = _FAMILIES[metric.name]
     count = means.config.repeat
     if metric.name in QUALITIES:
@@ -83,16 +85,27 @@ def _repeated(means: Means, metric: Metric) -> Evaluator:
     return RepeatedEvaluator(tuple(make(means, metric, index) for index in range(count)))
 
 
-def _latency(means: Means, metric: Metric, _: int) -> Evaluator:
-    return LatencyEvaluator(means.device, **dict(metric.qualifiers))  # type: ignore[arg-type]
+MEASURES: dict[str, Callable[..., Evaluator]] = {
+    "latency_ms": LatencyEvaluator,
+    "energy_mj": EnergyEvaluator,
+    "peak_memory_mb": PeakMemoryEvaluator,
+}
+"""What measures a metric, by its name."""
 
 
-def _energy(means: Means, metric: Metric, _: int) -> Evaluator:
-    return EnergyEvaluator(means.device, **dict(metric.qualifiers))  # type: ignore[arg-type]
+def measuring_evaluator(metric: Metric, device: Device, repeat: int = 1) -> Evaluator:
+    """Return what measures a metric of :data:`MEASURES` on a device.
 
+    Args:
+        metric: with the conditions that it is measured under.
+        device: where.
+        repeat: how often, each of which is paid.
 
-def _memory(means: Means, metric: Metric, _: int) -> Evaluator:
-    return PeakMemoryEvaluator(means.device, **dict(metric.qualifiers))  # type: ignore[arg-type]
+    Raises:
+        NasError: it cannot be measured under these conditions there.
+    """
+    parts = [MEASURES[metric.name](device, **dict(metric.qualifiers)) for _ in range(repeat)]
+    return parts[0] if repeat == 1 else RepeatedEvaluator(tuple(parts))
 
 
 def _quality(means: Means, metric: Metric, index: int) -> Evaluator:
@@ -150,15 +163,12 @@ def _probed(means: Means, _: Metric, index: int) -> Evaluator:
 
 
 _FAMILIES: dict[str, Callable[[Means, Metric, int], Evaluator]] = {
-    "latency_ms": _latency,
-    "energy_mj": _energy,
-    "peak_memory_mb": _memory,
     FUSED: _joint,
     FUSED_PROBED: _probed,
     **dict.fromkeys(UNTRAINED, _untrained),
     **dict.fromkeys(QUALITIES, _quality),
 }
-"""What makes the evaluator of a metric that costs something, by the metric's name."""
+"""What makes the evaluator of another metric that costs something, by the metric's name."""
 
 
 def check_coverage(config: StudyConfig, evaluators: Sequence[Evaluator]) -> None:

@@ -56,13 +56,35 @@ def make_executor(config: StudyConfig, place: Workspace) -> Executor:
     device = find_device(config)
     if config.ray is not None:
         return _on_cluster(config, place, limits, device)
+    return make_pool(
+        place, device, workers=config.workers or 1, threads=config.threads, limits=limits
+    )
+
+
+def make_pool(
+    place: Workspace,
+    device: Device,
+    *,
+    workers: int = 1,
+    threads: int = 1,
+    limits: Limits | None = None,
+) -> PoolExecutor:
+    """Return an executor of processes of this machine, which begin when they are needed.
+
+    Args:
+        place: the workspace; results lie there until they are recorded.
+        device: that is measured and trained on.
+        workers: processes that train; one more measures.
+        threads: CPU threads of a process.
+        limits: of each job.
+    """
     on_gpu = device.kind == "cuda"
     return PoolExecutor(
-        config.workers or 1,
+        workers,
         limits=limits,
         outbox=Outbox(place.root / "outbox"),
         attempts=_ATTEMPTS,
-        threads=config.threads,
+        threads=threads,
         settle=_DRAIN_SECONDS if on_gpu else 0.0,
         gpus=on_gpu,
         device=device,

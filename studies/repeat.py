@@ -71,8 +71,10 @@ class RepeatedEvaluator:
 
 def _mean(figures: tuple[Measured, ...]) -> Measured:
     values = [item.value for item in figures]
+    disturbed = [why for item in figures for why in item.detail.get("disturbed") or ()]
     detail = {
         **figures[0].detail,
+        **({"disturbed": disturbed} if disturbed else {}),
         "repeats": [{"value": item.value, **item.detail} for item in figures],
         "standard_deviation": statistics.stdev(values),
     }

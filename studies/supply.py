@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
+from pathlib import Path
 
 from evaluators.accuracy.checkpoint import remove
 from evaluators.protocol import Evaluator, Measured
@@ -21,8 +22,9 @@ from studies.funnel import Stage
 from studies.heartbeat import LEASE_SECONDS
 from studies.judge import Judge
 from studies.rungs import as_stepwise
-from studies.storage import Evaluation, Value
-from studies.storage.journal import Answer, Journal, Want
+from studies.storage import Artifact, Evaluation, Value
+from studies.storage.journal import Journal
+from studies.storage.wants import Answer, Want
 from studies.workspace import Workspace, weights_of
 
 MIN_FREE_BYTES = 64 << 20
@@ -99,7 +101,7 @@ class Supply:
             self._take(Errand(flight, evaluator, ""), outcome)
         elif evaluator not in flight.open:
             flight.open.append(evaluator)
-            key = _storable(evaluator.cache_key(flight.architecture))
+            key = storable(evaluator.cache_key(flight.architecture))
             self._open.append(Errand(flight, evaluator, key))
 
     def exchange(self) -> list[Flight]:
@@ -185,7 +187,7 @@ class Supply:
             self._open.remove(errand)
             self._take(errand, left)
         else:
-            self._check_room()
+            check_room(self._root)
             self._open.remove(errand)
             self._job_count += 1
             self._jobs[self._job_count] = errand
@@ -206,11 +208,7 @@ class Supply:
             NasError: the disk is full; no candidate is to blame.
         """
         flight, evaluator, key = errand.flight, errand.evaluator, errand.key
-        if outcome.reason is not None and outcome.reason.startswith(NO_ROOM):
-            raise NasError(
-                f"Trial {flight.number} could not be kept: {outcome.reason.splitlines()[0]}. Make "
-                "room and give the same command to go on; what is recorded is safe."
-            )
+        check_kept(outcome, f"Trial {flight.number}")
         if evaluator.slot != "inline":
             self.spent_seconds += (outcome.ended - outcome.started).total_seconds()
             self._journal.event("evaluated", _story(errand, outcome))
@@ -220,16 +218,8 @@ class Supply:
         if as_stepwise(evaluator) is not None:
             flight.paused.append(evaluator)
         figures = tuple(item for item in outcome.measured if item.metric in evaluator.metrics)
-        disturbed = any(item.detail.get("disturbed") for item in figures)
-        evaluation = Evaluation(
-            evaluator=type(evaluator).__name__,
-            key=key if key and not disturbed else None,
-            figures=tuple(item for item in figures if math.isfinite(item.value)),
-            started=outcome.started,
-            ended=outcome.ended,
-            worker=outcome.worker,
-            artifacts=weights_of(figures, self._weights),
-        )
+        weights = weights_of(figures, self._weights)
+        evaluation = recordable(evaluator, key, outcome, weights)
         self._journal.evaluated(flight.number, evaluation, claimed=key)
         if key:
             self._journal.afterwards(lambda: self._outbox.remove(key))
@@ -264,14 +254,50 @@ class Supply:
         if errand.evaluator in errand.flight.open:
             errand.flight.open.remove(errand.evaluator)
 
-    def _check_room(self) -> None:
-        self._root.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self._root).free
-        if free < MIN_FREE_BYTES:
-            raise NasError(
-                f"Only {free >> 20} MB are free at {self._root}; make room and give the same "
-                "command to go on."
-            )
+
+def check_room(root: Path) -> None:
+    """Refuse to begin an evaluation where its result could not be kept.
+
+    Raises:
+        NasError: there is too little room in a workspace.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(root).free
+    if free < MIN_FREE_BYTES:
+        raise NasError(
+            f"Only {free >> 20} MB are free at {root}; make room and give the same "
+            "command to go on."
+        )
+
+
+def check_kept(outcome: Outcome, what: str) -> None:
+    """Refuse to go on where the disk was full; no candidate is to blame.
+
+    Raises:
+        NasError: the result of an evaluation found no room.
+    """
+    if outcome.reason is not None and outcome.reason.startswith(NO_ROOM):
+        raise NasError(
+            f"{what} could not be kept: {outcome.reason.splitlines()[0]}. Make "
+            "room and give the same command to go on; what is recorded is safe."
+        )
+
+
+def recordable(
+    evaluator: Evaluator, key: str, outcome: Outcome, artifacts: Sequence[Artifact] = ()
+) -> Evaluation:
+    """Return an evaluation that succeeded as it is recorded; one that was disturbed has no key."""
+    figures = tuple(item for item in outcome.measured if item.metric in evaluator.metrics)
+    disturbed = any(item.detail.get("disturbed") for item in figures)
+    return Evaluation(
+        evaluator=type(evaluator).__name__,
+        key=key if key and not disturbed else None,
+        figures=tuple(item for item in figures if math.isfinite(item.value)),
+        started=outcome.started,
+        ended=outcome.ended,
+        worker=outcome.worker,
+        artifacts=tuple(artifacts),
+    )
 
 
 def _story(errand: Errand, outcome: Outcome) -> dict[str, object]:
@@ -286,7 +312,7 @@ def _story(errand: Errand, outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _storable(key: str) -> str:
+def storable(key: str) -> str:
     """Return a key that fits its column; a user's evaluator may give any."""
     if len(key) <= _LONGEST_KEY and "\0" not in key:
         return key

@@ -15,7 +15,7 @@ from search_spaces.export.write import checksum
 from studies.config import StudyConfig
 from studies.evaluation import wanted_metrics
 from studies.metrics import parse_metric
-from studies.storage import Artifact
+from studies.storage import Artifact, Repository
 from studies.workspace import Workspace
 
 KIND = "variants"
@@ -59,6 +59,23 @@ def measure_trial_variants(
         name = f"{KIND}-{earlier:03d}.json"
         repository.add_artifact(found[0].id, Artifact(name, KIND, digest, len(content)))
     return table
+
+
+def recorded_table(place: Workspace, repository: Repository, trial_id: int) -> VariantTable | None:
+    """Return the newest table that is kept of a trial's network; None where none was measured.
+
+    Raises:
+        NasError: it cannot be read any more.
+    """
+    kept = [item for item in repository.artifacts(trial_id) if item.kind == KIND]
+    if not kept:
+        return None
+    path = place.root / "artifacts" / f"{kept[-1].content_hash}.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return VariantTable.from_json(document["table"])
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise NasError(f"Cannot read the table of variants {path}: {problem}.") from None
 
 
 def _evaluator(config: StudyConfig) -> LatencyEvaluator:

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
 from evaluators.keys import measure_key
 from evaluators.latency.conditions import metric_name
+from evaluators.latency.provenance import key_versions, provenance
 from evaluators.latency.reference import KnownReference, reference_work
 from evaluators.latency.subject import Subject, faults, layout_of, prepare
 from evaluators.latency.uncertainty import BETWEEN_RUN, interval
@@ -26,8 +26,6 @@ from kernels.telemetry import Telemetry
 from kernels.timing import Call, Timing, TimingPolicy, time_interleaved
 from search_spaces.architecture import Architecture
 
-HARNESS_VERSION = 2
-"""Raised when the same network would give another figure; part of every key."""
 MODES = ("eager", "graph", "compile")
 """How a network may be run: as it is, as a CUDA graph, or compiled by torch (then as a graph)."""
 _NETWORK = "network"
@@ -128,7 +126,7 @@ class LatencyEvaluator:
             threads=self.policy.threads,
             phase=self.phase,
             tokens=self.tokens,
-            versions={"torch": torch.__version__, "harness": f"{HARNESS_VERSION}.0"},
+            versions=key_versions(architecture),
         )
 
     def evaluate(self, architecture: Architecture) -> list[Measured]:
@@ -236,11 +234,7 @@ class LatencyEvaluator:
             "dtype": self.dtype,
             "mode": self.mode,
             "phase": self.phase,
-            "driver": self.device.driver,
-            "torch": torch.__version__,
-            "cuda": torch.version.cuda,
-            "harness": HARNESS_VERSION,
-            "paretonas": _our_version(),
+            **provenance(self.device),
         }
         return Measured(self.metrics[0], timing.median_us / 1e3, low / 1e3, high / 1e3, detail)
 
@@ -305,10 +299,3 @@ def _quiet_core() -> int:
     time.sleep(_PROBE_SECONDS)
     busy = {core: (reader.state().busy_s or 0.0) - before[core] for core, reader in readers.items()}
     return min(reversed(cores), key=lambda core: busy[core])
-
-
-def _our_version() -> str:
-    try:
-        return version("paretonas")
-    except PackageNotFoundError:  # run from the source tree
-        return "unknown"

@@ -18,6 +18,7 @@ from nas.commands.shared import (
     complete_recipe,
     complete_sampler,
     complete_space,
+    items_of,
 )
 from studies.config import StudyConfig
 
@@ -31,8 +32,6 @@ _COMPLETIONS: dict[str, Names] = {
     "recipe": complete_recipe,
     "sampler": complete_sampler,
 }
-_ITEMS = re.compile(r",(?![^\[]*\])")
-"""Commas between metrics, not those in their brackets."""
 
 
 def flags_of(name: str) -> list[str]:
@@ -77,7 +76,7 @@ def given_settings(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, list):
             value = tuple(value)
         if name == "objectives":
-            value = tuple(item.strip() for text in value for item in _ITEMS.split(text))
+            value = items_of(value)
         settings[name] = value
     return settings
 

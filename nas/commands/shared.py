@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
@@ -60,6 +61,20 @@ def complete_metrics(incomplete: str) -> list[str]:
     """Complete the last of several metrics with commas between them."""
     done, comma, last = incomplete.rpartition(",")
     return [f"{done}{comma}{name}" for name in _metrics() if name.startswith(last)]
+
+
+_ITEMS = re.compile(r",(?![^\[]*\])")
+"""Commas between metrics, not those in their brackets."""
+
+
+def items_of(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return metrics that are given one by one, or with commas between them.
+
+    Example:
+        >>> items_of(["params, latency_ms[batch=8,cache=cold]", "macs"])
+        ('params', 'latency_ms[batch=8,cache=cold]', 'macs')
+    """
+    return tuple(item.strip() for text in texts for item in _ITEMS.split(text))
 
 
 Run = Annotated[Path, typer.Argument(help="Directory of a run, as --out of 'nas search' named it.")]

@@ -148,6 +148,15 @@ def network_of(reference: str, input_shape: str | None) -> Architecture:
     """
     if not reference.startswith("torchvision:") and ".py:" not in reference:
         return find_architecture(reference)[0].dense()
+    return traced(reference, input_shape)
+
+
+def traced(reference: str, input_shape: str | None) -> Architecture:
+    """Trace a model by its reference, for ``CxHxW`` (3x224x224 by default); no weights are kept.
+
+    Raises:
+        NasError: it cannot be found or traced.
+    """
     from search_spaces.models import load_model
     from search_spaces.trace import trace
 

@@ -21,6 +21,7 @@ from studies.front import front
 from studies.manage import show_study
 from studies.stopping import stopping_text
 from studies.storage import Evaluation, EventRecord, Repository, TrialRecord
+from studies.variant_tables import recorded_table
 from studies.workspace import Workspace
 
 _EVENTS = 10
@@ -88,6 +89,7 @@ def show_trial(run: Path, study: str | None, which: str) -> Json:
             "macs": architecture.macs,
             "figures": {metric: _figure(repository, trial, metric) for metric in trial.values},
             "evaluations": [_evaluation_json(item) for item in repository.evaluations(trial.id)],
+            "variants": _variants(place, repository, trial),
             "exports": _audited(place, repository, trial),
             "lineage": lineage(partial(_numbered, repository, record.id), trial),
             "events": [
@@ -197,6 +199,15 @@ def _exports(events: Sequence[EventRecord]) -> list[Json]:
     """Return the last export to each folder that events tell of."""
     told = [_event_json(item) for item in events]
     return list({item["directory"]: item for item in told}.values())
+
+
+def _variants(place: Workspace, repository: Repository, trial: TrialRecord) -> str:
+    """Return what was measured of the ways to compute each layer, as text; empty where nothing."""
+    try:
+        table = recorded_table(place, repository, trial.id)
+    except NasError as problem:
+        return str(problem)
+    return "" if table is None else str(table)
 
 
 def _audited(place: Workspace, repository: Repository, trial: TrialRecord) -> list[Json]:

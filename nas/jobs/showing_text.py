@@ -91,6 +91,8 @@ def trial_text(trial: Json) -> str:
         parts.append(f"Decisions\n{_wrapped(_grouped(trial['decisions']))}")
     parts.append(f"Layers\n{_layers(trial)}")
     parts.append(f"Figures\n{_figures(trial['figures'])}")
+    if trial["variants"]:
+        parts.append(f"What pays at each layer\n{trial['variants']}")
     parts += [_export(item) for item in trial["exports"]]
     if trial["lineage"]:
         rows = [

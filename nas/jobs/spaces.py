@@ -18,13 +18,13 @@ RUN_SECONDS = 30.0
 """How long a space may take to describe one network; those that ship take about a millisecond."""
 
 
-def patient_space(name: str) -> Space:
-    """Find a space, and make its runs end.
+def patient_space(name: str | Space) -> Space:
+    """Find a space, where it is not given, and make its runs end.
 
     Raises:
         NasError: there is no such space.
     """
-    return with_deadline(load_space(name), RUN_SECONDS)
+    return with_deadline(load_space(name) if isinstance(name, str) else name, RUN_SECONDS)
 
 
 def spaces(

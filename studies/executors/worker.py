@@ -45,6 +45,10 @@ def serve(settings: WorkerSettings) -> None:
     try:
         while True:
             pipe.send(bench.answer(pickle.loads(inbox.get())))
+            if bench.failed and _gpu_is_lost():
+                _log.error("The GPU cannot be used by this process any more; another one goes on")
+                sys.stderr.flush()
+                os._exit(1)
     except SystemExit:
         # An evaluator that asks for the end gets it at once, whatever threads it left running.
         _log.exception("An evaluator ended its worker")
@@ -61,17 +65,38 @@ def _listen(pipe: Channel, inbox: SimpleQueue[bytes]) -> None:
         kill_own_group()
 
 
+def _gpu_is_lost() -> bool:
+    """Tell whether a fault, such as an illegal address, has spoilt the GPU for this process.
+
+    Whatever is asked of it would then fail, of every candidate that follows.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
+
+
 class _Bench:
-    """The evaluators that were lent, and the place where they are applied."""
+    """The evaluators that were lent, and the place where they are applied.
+
+    Attributes:
+        failed: whether the last job did.
+    """
 
     def __init__(self, threads: int, outbox: Outbox | None) -> None:
         self._threads, self._outbox = threads, outbox
         self._evaluators: dict[str, Evaluator] = {}
+        self.failed = False
 
     def answer(self, message: Lend | Task) -> bytes:
         if isinstance(message, Lend):
             return pickle.dumps(self._load(message))
         outcome = replace(self._run(message), files=files.taken())
+        self.failed = outcome.reason is not None
         self._keep(message.key, outcome)
         try:
             return pickle.dumps(outcome)

@@ -11,18 +11,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from evaluators.protocol import Measured
 from search_spaces.space import Candidate
 from studies.storage import claims, writing
 from studies.storage import database as db
 from studies.storage.claims import CLAIMS
 from studies.storage.owner import Owner
 from studies.storage.records import Evaluation, RecordUnreachableError, TrialState, WorkerRecord
+from studies.storage.wants import Answer, Want, find_or_claim
 
 PATIENCE_SECONDS = 900.0
 """How long a driver waits for a database that does not answer."""
@@ -31,30 +30,6 @@ _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _Write = Callable[[Connection], None]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Want:
-    """Figures that a driver needs, by the key they are found by."""
-
-    key: str
-    metrics: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of a want.
-
-    Attributes:
-        figures: in the order of its metrics, where they were paid for before; None otherwise.
-        evaluation: id of the evaluation they come from.
-        granted: whether they are this driver's to pay for; where they are not and there are no
-            figures, another driver is at it.
-    """
-
-    figures: tuple[Measured, ...] | None = None
-    evaluation: int = 0
-    granted: bool = False
 
 
 class Journal:
@@ -210,7 +185,7 @@ class Journal:
                 claims.count_write(connection, self._study_id, self._owner, number)
                 for write in self._writes:
                     write(connection)
-                answers = self._answer(connection, wants, seconds)
+                answers = find_or_claim(connection, wants, self._claimant, seconds)
             # If the connection breaks in the commit that follows, nobody says whether it went
             # through.
             self._in_doubt = answers
@@ -218,23 +193,6 @@ class Journal:
 
     def _is_stored(self, connection: Connection, number: int) -> bool:
         return claims.last_write(connection, self._study_id, self._owner) == number
-
-    def _answer(
-        self, connection: Connection, wants: Sequence[Want], seconds: float
-    ) -> list[Answer]:
-        if not wants:
-            return []
-        # Claims first: who gave one up has stored the result by then.
-        mine = claims.claim_all(connection, [item.key for item in wants], self._claimant, seconds)
-        known = writing.known_evaluations(connection, {item.key: item.metrics for item in wants})
-        for key in mine & known.keys():
-            claims.give_up(connection, CLAIMS, key, self._claimant)
-        return [
-            Answer(tuple(known[item.key][1]), known[item.key][0])
-            if item.key in known
-            else Answer(granted=item.key in mine)
-            for item in wants
-        ]
 
 
 def _pauses() -> Iterable[float]:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-REVISIONS = ("v1", "v2", "v3")
+REVISIONS = ("v1", "v2", "v3", "v4")
 """Revisions of the tables, oldest first, as in ``migrations/versions``; the last one is below."""
 
 VERSION_TABLE = "nas_alembic_version"
@@ -113,7 +113,8 @@ class Trial(Base):
 class EvaluationRow(Base):
     """What an evaluator found, once for all studies where it has a key.
 
-    The document holds for each metric its ``value``, ``low``, ``high`` and ``detail``.
+    The document holds for each metric its ``value``, ``low``, ``high`` and ``detail``. Of which
+    network it is, its trial says, or a column where there is no trial.
     """
 
     __tablename__ = "evaluation"
@@ -127,6 +128,7 @@ class EvaluationRow(Base):
     seconds: Mapped[float] = mapped_column(Float(53))
     worker: Mapped[str] = mapped_column(String(255))
     document: Mapped[dict[str, Any]]
+    architecture_key: Mapped[str | None] = mapped_column(String(32))
 
 
 class ValueRow(Base):

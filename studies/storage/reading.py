@@ -221,22 +221,31 @@ def evaluations(connection: Connection, trial_id: int) -> list[Evaluation]:
     """Return the evaluations that a trial's figures come from and those paid for it, in order."""
     row = EvaluationRow
     given = select(ValueRow.evaluation_id).where(ValueRow.trial_id == trial_id)
-    query = select(row.evaluator, row.key, row.document, row.started, row.ended, row.worker)
-    chosen = query.where((row.trial_id == trial_id) | row.id.in_(given)).order_by(row.id)
-    return [
-        Evaluation(
-            evaluator=evaluator,
-            key=key,
-            figures=tuple(
-                Measured(name, **{**figure, "value": _number(figure["value"])})
-                for name, figure in document.items()
-            ),
-            started=started,
-            ended=ended,
-            worker=worker,
-        )
-        for evaluator, key, document, started, ended, worker in connection.execute(chosen)
-    ]
+    chosen = select(*EVALUATION).where((row.trial_id == trial_id) | row.id.in_(given))
+    return [evaluation(*found) for found in connection.execute(chosen.order_by(row.id))]
+
+
+EVALUATION = tuple(
+    getattr(EvaluationRow, name)
+    for name in ("evaluator", "key", "document", "started", "ended", "worker")
+)
+"""Columns that :func:`evaluation` takes."""
+
+
+def evaluation(
+    evaluator: str,
+    key: str | None,
+    document: Mapping[str, Mapping[str, Any]],
+    started: datetime,
+    ended: datetime,
+    worker: str,
+) -> Evaluation:
+    """Return an evaluation from its columns."""
+    figures = tuple(
+        Measured(name, **{**figure, "value": _number(figure["value"])})
+        for name, figure in document.items()
+    )
+    return Evaluation(evaluator, key, figures, started, ended, worker)
 
 
 def artifacts(connection: Connection, trial_id: int) -> list[Artifact]:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from sqlalchemy import Engine, RowMapping, insert, select, update
@@ -19,6 +18,7 @@ from studies.storage import claims, reading, writing
 from studies.storage import database as db
 from studies.storage.claims import CLAIMS, LEASES
 from studies.storage.journal import Journal
+from studies.storage.measurements import Measurements
 from studies.storage.models import Study
 from studies.storage.owner import Owner
 from studies.storage.reading import Objectives
@@ -69,12 +69,7 @@ class Repository:
     def __enter__(self) -> Repository:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # Studies
@@ -375,6 +370,10 @@ class Repository:
     def journal(self, study_id: int, owner: Owner, claimant: Owner | None = None) -> Journal:
         """Return what a driver writes through; its study's lease is the owner's by then."""
         return Journal(self._engine, study_id, owner, claimant or owner)
+
+    def measurements(self) -> Measurements:
+        """Return the door to figures that no trial needs."""
+        return Measurements(self._engine)
 
     def driver(self, study_id: int) -> Holder | None:
         """Return who runs a study now."""

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, bindparam, delete, exists, func, insert, sele
 
 from evaluators.protocol import Measured
 from kernels.errors import NasError
+from search_spaces.architecture import Architecture
 from search_spaces.space import Candidate
 from studies.storage.claims import LEASES
 from studies.storage.database import insert_if_absent
@@ -47,6 +48,18 @@ _AT_ONCE = 500
 _VALUE = ("metric", "value", "low", "high", "evaluation_id")
 
 
+def add_architecture(connection: Connection, architecture: Architecture) -> None:
+    """Insert a network if it is new."""
+    if connection.execute(_KNOWN, {"wanted": architecture.key}).first() is None:
+        network = {
+            "key": architecture.key,
+            "topology_key": architecture.topology_key,
+            "text": architecture.text,
+            "document": architecture.to_json(),
+        }
+        insert_if_absent(connection, _ARCHITECTURES, network)
+
+
 def add_trial(
     connection: Connection,
     study_id: int,
@@ -56,14 +69,7 @@ def add_trial(
 ) -> int:
     """Insert a running trial, and its architecture if it is new; return the trial's id."""
     architecture = candidate.architecture
-    if connection.execute(_KNOWN, {"wanted": architecture.key}).first() is None:
-        network = {
-            "key": architecture.key,
-            "topology_key": architecture.topology_key,
-            "text": architecture.text,
-            "document": architecture.to_json(),
-        }
-        insert_if_absent(connection, _ARCHITECTURES, network)
+    add_architecture(connection, architecture)
     row = {
         "study_id": study_id,
         "number": number,
@@ -89,15 +95,36 @@ def finish_trial(
 
 
 def add_evaluation(connection: Connection, trial_id: int, evaluation: Evaluation) -> None:
-    """Insert an evaluation and the trial's figures.
+    """Insert an evaluation and the trial's figures."""
+    number = insert_evaluation(connection, evaluation, trial_id=trial_id)
+    finite = [item for item in evaluation.figures if math.isfinite(item.value)]
+    _add_values(connection, trial_id, finite, number)
+    add_artifacts(connection, trial_id, evaluation.artifacts)
+
+
+def insert_evaluation(
+    connection: Connection,
+    evaluation: Evaluation,
+    *,
+    trial_id: int | None = None,
+    architecture_key: str | None = None,
+) -> int | None:
+    """Insert an evaluation and return its id.
 
     NOTE: where the key is there already, two were paid at once. The one that came first is what
     others find; this one is kept without a key, so that each figure has its own details.
+
+    Args:
+        connection: of the caller's transaction.
+        evaluation: what was found.
+        trial_id: of the trial that it was paid for.
+        architecture_key: of the network, where there is no trial.
     """
     row = {
         "key": evaluation.key or None,
         "evaluator": evaluation.evaluator,
         "trial_id": trial_id,
+        "architecture_key": architecture_key,
         "started": evaluation.started,
         "ended": evaluation.ended,
         "seconds": (evaluation.ended - evaluation.started).total_seconds(),
@@ -107,9 +134,7 @@ def add_evaluation(connection: Connection, trial_id: int, evaluation: Evaluation
     number = insert_if_absent(connection, _EVALUATIONS, row)
     if number is None:
         number = insert_if_absent(connection, _EVALUATIONS, {**row, "key": None})
-    finite = [item for item in evaluation.figures if math.isfinite(item.value)]
-    _add_values(connection, trial_id, finite, number)
-    add_artifacts(connection, trial_id, evaluation.artifacts)
+    return number
 
 
 def add_artifacts(connection: Connection, trial_id: int, artifacts: Sequence[Artifact]) -> None:
@@ -193,12 +218,15 @@ def delete_study(connection: Connection, study_id: int) -> int:
     found: int = connection.execute(count).scalar_one()
     trials = select(Trial.id).where(Trial.study_id == study_id)
     paid = EvaluationRow.trial_id.in_(trials)
+    network = select(Trial.architecture_key).where(Trial.id == EvaluationRow.trial_id)
     used = exists().where(ValueRow.evaluation_id == EvaluationRow.id)
     for statement in (
         delete(ArtifactRow).where(ArtifactRow.trial_id.in_(trials)),
         delete(ValueRow).where(ValueRow.trial_id.in_(trials)),
         delete(EvaluationRow).where(paid, EvaluationRow.key.is_(None), ~used),
-        update(EvaluationRow).where(paid).values(trial_id=None),
+        update(EvaluationRow)
+        .where(paid)
+        .values(trial_id=None, architecture_key=network.scalar_subquery()),
         delete(Trial).where(Trial.study_id == study_id),
         delete(Event).where(Event.study_id == study_id),
         delete(WorkerRow).where(WorkerRow.study_id == study_id),

@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from evaluators.latency import latency, subject
+from evaluators.energy import EnergyEvaluator
+from evaluators.latency import latency, provenance, subject
 from evaluators.latency.composed import ComposedModel
 from evaluators.latency.latency import LatencyEvaluator
 from evaluators.latency.layers import LayerTable, layer_of, measure_layers, plan_of
 from evaluators.latency.uncertainty import BETWEEN_RUN, interval, learn_between_run
 from evaluators.latency.watch import CPU_TOLERANCE, GPU_TOLERANCE, Watch
+from evaluators.memory import PeakMemoryEvaluator
 from evaluators.protocol import EvaluationError
 from kernels.device import Device, detect
 from kernels.environment import CACHE_VARIABLE
@@ -160,6 +162,17 @@ def test_what_is_recorded_is_how_it_is_timed(device, conditions, mode, timed):
     evaluator = LatencyEvaluator(device, **conditions)
     assert (evaluator.mode, evaluator.policy.mode) == (mode, timed)
     assert evaluator.policy.cache == conditions.get("cache", "warm")
+
+
+@pytest.mark.parametrize("evaluator", [LatencyEvaluator, EnergyEvaluator, PeakMemoryEvaluator])
+def test_the_version_of_our_kernels_counts_where_they_run(monkeypatch, evaluator):
+    plain = Architecture.parse("input 1x8x8; conv 4 k3; gap; flatten; linear 10")
+    sliding = Architecture.parse("input 1x8x8; conv 4 k3; sliding 8 cg2; gap; flatten; linear 10")
+    networks = [plain, plain.with_variant([1], "w1a2"), sliding]
+    keys = [evaluator(CPU).cache_key(network) for network in networks]
+    monkeypatch.setattr(provenance, "our_version", lambda: "99.9")
+    again = [evaluator(CPU).cache_key(network) for network in networks]
+    assert [old != new for old, new in zip(keys, again, strict=True)] == [False, True, True]
 
 
 @pytest.mark.slow

@@ -131,6 +131,11 @@ def search(*arguments: object) -> tuple[object, ...]:
     return ("search", *GOOD, *arguments)
 
 
+def measure(*arguments: object) -> tuple[object, ...]:
+    """A measurement on the CPU, into the good study's record, with something else."""
+    return ("measure", "good.py", "--device", "cpu", "--out", "run", *arguments)
+
+
 BAD: dict[str, tuple[tuple[object, ...], str]] = {
     # spaces
     "unknown space": (("search", "mobile-cn"), "Did you mean 'mobile-cnn'?"),
@@ -165,6 +170,17 @@ BAD: dict[str, tuple[tuple[object, ...], str]] = {
     "missing evaluator": (search("--evaluator", "evaluators.py:rises"), "Did you mean 'raises'?"),
     "evaluator without a metric": (search("--evaluator", "evaluators.py:nan"), "as an objective"),
     "other settings than recorded": (search("--seed", 5), "with seed 0, not 5. Give the same"),
+    # measurements
+    "nothing to measure": (("measure",), "Name a space or a network"),
+    "unknown metric to measure": (measure("--metric", "latency"), "Did you mean 'latency_ms'?"),
+    "metric of no device": (measure("--metric", "accuracy"), "is not measured on a device"),
+    "device that is not there": (measure("--device", "cuda:9"), "There is no device 'cuda:9'"),
+    "conditions of another device": (measure("--metric", "latency_ms[mode=graph]"), "need a GPU"),
+    "missing network": (("measure", "no.json"), "Expected an architecture as a JSON file"),
+    "unknown space to measure": (("measure", "mobile-cn"), "Did you mean 'mobile-cnn'?"),
+    "list of no run": (("measure", "--list"), "Name the run"),
+    "list of no record": (("measure", "--list", "mobile-cnn"), "There is no record"),
+    "export of another kind": (("measure", "run", "--export", "x.xls"), "NAME.csv or NAME.json"),
     # data
     "unknown data": (search("--data", "digit"), "Did you mean 'digits'?"),
     "missing data": (search("--data", "npz:no.npz"), "no.npz"),

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from evaluators.protocol import Measured, Slot
@@ -101,6 +102,27 @@ class Sleep(Base):
 
     def act(self, width: int) -> None:
         time.sleep(self.seconds.get(width, 0.0))
+
+
+@dataclass
+class LoseGpu(Base):
+    """Spoils the GPU for its process at width 1, as an illegal address does; others just use it.
+
+    There is no GPU: what torch would say stands in for it.
+    """
+
+    def act(self, width: int) -> None:
+        torch: Any = sys.modules.get("torch")
+        if width == 1:
+            cuda = SimpleNamespace(is_initialized=lambda: True, synchronize=_illegal_access)
+            torch = SimpleNamespace(cuda=cuda, OutOfMemoryError=MemoryError)
+            sys.modules["torch"] = torch
+        if torch is not None:
+            torch.cuda.synchronize()
+
+
+def _illegal_access() -> None:
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
 @dataclass

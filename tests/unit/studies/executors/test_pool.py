@@ -28,6 +28,7 @@ from tests.unit.studies.executors.helpers import (
     Half,
     Heavy,
     Hog,
+    LoseGpu,
     Note,
     Raise,
     Sleep,
@@ -65,6 +66,17 @@ def test_every_job_is_answered_once_and_with_its_own_figures(pool: PoolExecutor)
         assert spent >= seconds[outcome.job + 1] * 0.99
     assert len({outcome.worker for outcome in outcomes}) == 2
     assert pool.wait() == []
+
+
+@pytest.mark.parametrize("slot", ["training", "measurement"])
+def test_a_fault_that_spoils_the_gpu_for_its_process_fails_one_job(slot: str) -> None:
+    with PoolExecutor(1, backoff=0.01) as pool:
+        for number in range(3):
+            pool.submit(job(number, LoseGpu(slot=slot)))
+        first, *others = collect(pool, 3)
+    assert (first.job, "CUDA error: an illegal memory access" in first.reason) == (0, True)
+    assert [item.reason for item in others] == [None, None]
+    assert first.worker not in {item.worker for item in others}
 
 
 def test_what_ends_first_comes_first(pool: PoolExecutor) -> None:
