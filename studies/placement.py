@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from evaluators.accuracy.data import load_dataset
 from evaluators.accuracy.data.node import node_name, packed
-from kernels.device import Device, detect
+from kernels.device import Device, alike, detect
 from kernels.errors import NasError
 from studies.config import StudyConfig
 from studies.executors import Executor, Limits, LocalExecutor, Outbox, PoolExecutor
@@ -57,6 +57,9 @@ def make_executor(config: StudyConfig, place: Workspace) -> Executor:
     if config.ray is not None:
         return _on_cluster(config, place, limits, device)
     on_gpu = device.kind == "cuda"
+    # Within a worker its GPU is the first, so only where that is meant.
+    any_gpu = on_gpu and device.index == 0 and config.device in (None, "cuda")
+    gpus = [f"GPU-{item.uuid}" for item in alike(device)] if any_gpu else []
     return PoolExecutor(
         config.workers or 1,
         limits=limits,
@@ -64,7 +67,7 @@ def make_executor(config: StudyConfig, place: Workspace) -> Executor:
         attempts=_ATTEMPTS,
         threads=config.threads,
         settle=_DRAIN_SECONDS if on_gpu else 0.0,
-        gpus=on_gpu,
+        gpus=gpus if len(gpus) > 1 else on_gpu,
         device=device,
     )
 
