@@ -55,6 +55,8 @@ def passages() -> TextDataset:
     """Return the passages as the encoder's token ids, in pairs of halves of TOKENS each."""
     library: Any = importlib.import_module("tokenizers")
     reader = library.Tokenizer.from_file(str(_folder() / "tokenizer.json"))
+    reader.no_truncation()
+    reader.no_padding()
     content = TEXT.read_bytes()
     text = (gzip.decompress(content) if TEXT.suffix == ".gz" else content).decode()
     ids = torch.tensor(reader.encode(text, add_special_tokens=False).ids, dtype=torch.int32)
