@@ -38,8 +38,8 @@ TOKENS = 64
 NEAREST = 10
 MARKS = ("[CLS]", "[SEP]")
 """Before and behind each half."""
-SHARES = {"train": 0.2, "validation": 0.6, "test": 0.2}
-"""Of the passages, in their order."""
+SHARES = (0.2, 0.6)
+"""Of the passages for training and validation, in their order; the rest is the test."""
 STEPS, BATCH, RATE = 80, 64, 1e-4
 """Of the tuning."""
 _taught: dict[str, Tensor] = {}
@@ -64,15 +64,13 @@ def passages() -> TextDataset:
     halves = ids[: len(ids) // (2 * length) * 2 * length].view(-1, length)
     begin, end = (halves.new_full((len(halves), 1), reader.token_to_id(x)) for x in MARKS)
     rows = torch.cat([begin, halves, end], 1)
-    counts = [2 * int(share * len(rows) / 2) for share in SHARES.values()]
-    parts = dict(zip(SHARES, rows.split([*counts[:2], len(rows) - sum(counts[:2])]), strict=True))
+    first, second = (2 * int(share * len(rows) / 2) for share in (SHARES[0], sum(SHARES)))
     names = sorted(reader.get_vocab().items(), key=lambda item: item[1])
     return TextDataset(
         name="passages",
-        # One token more than the rows: a window has one that follows.
-        **{
-            which: TextSplit(F.pad(part.flatten(), (0, 1)), TOKENS) for which, part in parts.items()
-        },
+        train=_split(rows[:first]),
+        validation=_split(rows[first:second]),
+        test=_split(rows[second:]),
         tokeniser=Tokeniser("bpe", tuple(name.encode() for name, _ in names)),
         fingerprint=hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:32],
     )
@@ -107,6 +105,11 @@ def tuned_quality(module: nn.Module, data: AnyDataset) -> dict[str, float]:
         torch.autograd.backward(loss)
         optimiser.step()
     return quality(module, data)
+
+
+def _split(rows: Tensor) -> TextSplit:
+    """Return rows (n, TOKENS) as a run of ids; a window of them has a token that follows."""
+    return TextSplit(F.pad(rows.flatten(), (0, 1)), TOKENS)
 
 
 def _folder() -> Path:
