@@ -93,6 +93,15 @@ def _cpu() -> Device:
     )
 
 
+def alike(device: Device) -> list[Device]:
+    """Return the GPUs of a GPU's model that this process sees, that one first."""
+    import torch
+
+    seen = [_cuda(index) for index in range(torch.cuda.device_count())]
+    others = [item for item in seen if item.name == device.name and item.index != device.index]
+    return [device, *others]
+
+
 def _cpu_name() -> str:
     found = re.search(r"^model name\s*:\s*(.+)$", _text("/proc/cpuinfo"), re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine() or "CPU"

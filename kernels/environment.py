@@ -81,15 +81,15 @@ RAY_SETTINGS = {
 token, it reports to nobody, and what asked for no GPU sees none."""
 
 
-def worker_environment(threads: int, *, gpus: bool = True) -> dict[str, str]:
+def worker_environment(threads: int, gpus: str | None = None) -> dict[str, str]:
     """Return the environment of a worker process.
 
     Args:
         threads: of numerical libraries.
-        gpus: whether it may see the GPUs that this process sees.
+        gpus: that it may see, by UUID; empty for none; None: those that this process sees.
     """
-    hidden = {} if gpus else {GPU_VARIABLE: ""}
-    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **hidden}
+    seen = {} if gpus is None else {GPU_VARIABLE: gpus}
+    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **seen}
 
 
 def visible_gpus() -> str | None:

@@ -143,7 +143,8 @@ class StudyConfig(BaseModel):
         repeat: how often each measurement and training is made, each training with a seed of its
             own; the objective is the mean.
         seed: of the search and of every training.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None takes a GPU when there is one.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None takes a GPU when there is one. Unless a
+            number is given, workers train on all GPUs of its model, in turn.
         threads: CPU threads of a training; sums round differently with their number.
         sampler: who proposes candidates; a name, or ``FILE.py:NAME`` of an Optuna sampler.
         workers: processes that train; 0 evaluates in the driver itself. None: one, or on a cluster

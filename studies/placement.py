@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from evaluators.accuracy.data import load_dataset
 from evaluators.accuracy.data.node import node_name, packed
-from kernels.device import Device, detect
+from kernels.device import Device, alike, detect
 from kernels.errors import NasError
 from studies.config import StudyConfig
 from studies.executors import Executor, Limits, LocalExecutor, Outbox, PoolExecutor
@@ -79,6 +79,9 @@ def make_pool(
         limits: of each job.
     """
     on_gpu = device.kind == "cuda"
+    # Within a worker its GPU is the first, so only where that is meant.
+    any_gpu = on_gpu and device.index == 0 and config.device in (None, "cuda")
+    gpus = [f"GPU-{item.uuid}" for item in alike(device)] if any_gpu else []
     return PoolExecutor(
         workers,
         limits=limits,
@@ -86,7 +89,7 @@ def make_pool(
         attempts=_ATTEMPTS,
         threads=threads,
         settle=_DRAIN_SECONDS if on_gpu else 0.0,
-        gpus=on_gpu,
+        gpus=gpus if len(gpus) > 1 else on_gpu,
         device=device,
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -81,35 +82,67 @@ def calibrate(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
     Raises:
         NasError: there is no batch, or an input is not finite.
     """
-    layers = {name: m for name, m in model.named_modules() if _is_quantised(m)}
+    layers = [item for item in model.modules() if isinstance(item, QuantLinear | QuantConv2d)]
     inputs = list(batches)
     if not inputs:
         raise NasError("Calibration needs at least one batch.")
     was_training = model.training
     model.eval()
-    seen: dict[str, list[torch.Tensor]] = {}
-    share = max(1, _SAMPLE // len(inputs))
-
-    def watch(name: str) -> object:
-        def hook(module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-            flat = given[0].detach().flatten()
-            seen.setdefault(name, []).append(flat[:: -(-len(flat) // share)])
-
-        return layers[name].register_forward_pre_hook(hook)
-
     try:
         with torch.no_grad():
-            for name in layers:
-                handle = watch(name)
-                try:
-                    for batch in inputs:
-                        model(batch)
-                finally:
-                    handle.remove()  # type: ignore[attr-defined]
-                if name in seen:
-                    layers[name].calibrate(torch.cat(seen.pop(name)))
+            if len(inputs) == 1:
+                _in_one_pass(model, layers, inputs[0])
+            else:
+                _one_by_one(model, layers, inputs)
     finally:
         model.train(was_training)
+
+
+def _in_one_pass(
+    model: nn.Module, layers: Sequence[QuantLinear | QuantConv2d], batch: torch.Tensor
+) -> None:
+    """Set each layer when its input comes, before it runs."""
+    left: set[nn.Module] = {*layers}
+
+    def set_up(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        if layer in left:
+            assert isinstance(layer, QuantLinear | QuantConv2d)
+            left.remove(layer)
+            layer.calibrate(_some(given[0], _SAMPLE))
+
+    handles = [layer.register_forward_pre_hook(set_up) for layer in layers]
+    try:
+        model(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _one_by_one(
+    model: nn.Module, layers: Sequence[QuantLinear | QuantConv2d], inputs: Sequence[torch.Tensor]
+) -> None:
+    """Set a layer by what it sees of all batches, then the next."""
+    share = max(1, _SAMPLE // len(inputs))
+    for layer in layers:
+        seen: list[torch.Tensor] = []
+
+        def watch(_: nn.Module, given: tuple[torch.Tensor, ...], seen: Any = seen) -> None:
+            seen.append(_some(given[0], share))
+
+        handle = layer.register_forward_pre_hook(watch)
+        try:
+            for batch in inputs:
+                model(batch)
+        finally:
+            handle.remove()
+        if seen:
+            layer.calibrate(torch.cat(seen))
+
+
+def _some(x: torch.Tensor, most: int) -> torch.Tensor:
+    """Return values of a tensor, no more than about so many, evenly from all of it."""
+    flat = x.detach().flatten()
+    return flat[:: -(-len(flat) // most)]
 
 
 def pack(model: nn.Module) -> nn.Module:

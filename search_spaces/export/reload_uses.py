@@ -88,6 +88,9 @@ PIECES = r" ?[^\\W\\d_]+| ?\\d+| ?[^\\w\\s]+|\\s+(?!\\S)|\\s+|_+"
     "@ACTION@": """\
     if options.generate is not None:
         torch.manual_seed(options.seed)
+        # Threads that share too little work wait for one another: 4 million parameters each.
+        size = max(file.stat().st_size for file in HERE.iterdir())
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), size >> 24)))
         print(generate(options.generate, options.tokens, options.temperature, options.format))
 """,
     "@FUNCTIONS@": '''def preprocessing() -> dict:

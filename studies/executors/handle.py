@@ -58,7 +58,6 @@ class WorkerOptions:
 
     Attributes:
         threads: CPU threads of their libraries.
-        gpus: whether they may see the GPUs that this process sees.
         outbox: folder for their results and logs; None keeps neither.
         memory_bytes: limit of the resident memory of each; None for none.
         path: where they find modules.
@@ -66,7 +65,6 @@ class WorkerOptions:
     """
 
     threads: int
-    gpus: bool
     outbox: Path | None
     memory_bytes: int | None
     path: Sequence[str]
@@ -83,8 +81,10 @@ class WorkerProcess:
     Args:
         name: for its log.
         options: how it is started.
+        gpus: that it may see, see :func:`kernels.environment.worker_environment`.
 
     Attributes:
+        gpus: likewise.
         pid: its process id, also that of its group.
         pipe: what it says; readable also when it died.
         sentinel: file descriptor that is readable when it died; None where there is no such thing.
@@ -96,7 +96,8 @@ class WorkerProcess:
         NasError: the system starts no process.
     """
 
-    def __init__(self, name: str, options: WorkerOptions) -> None:
+    def __init__(self, name: str, options: WorkerOptions, gpus: str | None = None) -> None:
+        self.gpus = gpus
         self._log_path, self._log = _open_log(name, options.outbox)
         mine, theirs = socket.socketpair()
         self.pipe = Channel(mine)
@@ -116,7 +117,7 @@ class WorkerProcess:
                 stderr=self._log,
                 pass_fds=[theirs.fileno()],
                 process_group=0,
-                env=worker_environment(options.threads, gpus=options.gpus),
+                env=worker_environment(options.threads, gpus),
             )
         except BaseException as problem:
             self.pipe.close()

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from multiprocessing.connection import wait as wait_readable
@@ -54,7 +54,8 @@ class PoolExecutor:
         attempts: how often a job whose worker died is begun.
         threads: CPU threads of a worker.
         backoff: seconds before a job is begun again; doubles the first few times.
-        gpus: whether workers may see the GPUs that this process sees.
+        gpus: whether workers may see the GPUs that this process sees; or UUIDs of equal ones, of
+            which trainings get one each in turn, and what is measured the first.
         path: where workers find modules; by default where this process does.
         send_from: see :class:`~studies.executors.wire.WorkerSettings`.
         device: that other processes may measure or train on too: all of them pause for a
@@ -76,7 +77,7 @@ class PoolExecutor:
         threads: int = 1,
         backoff: float = 0.1,
         settle: float = 0.0,
-        gpus: bool = True,
+        gpus: bool | Sequence[str] = True,
         path: Sequence[str] | None = None,
         send_from: str | None = None,
         device: Device | None = None,
@@ -88,12 +89,12 @@ class PoolExecutor:
         self._backoff = backoff
         self._options = WorkerOptions(
             threads=threads,
-            gpus=gpus,
             outbox=None if outbox is None else outbox.folder,
             memory_bytes=self._limits.memory_bytes,
             path=tuple(sys.path) if path is None else path,
             send_from=send_from,
         )
+        self._gpus = [None if gpus else ""] if isinstance(gpus, bool) else [*gpus]
         self._evaluators = PickledOnce()
         self._trainings: deque[Ticket] = deque()
         self._measurements: deque[Ticket] = deque()
@@ -306,7 +307,7 @@ class PoolExecutor:
         if worker is None:
             name = f"{slot}-{socket.gethostname()}-{os.getpid()}-{next(self._ordinal)}"
             try:
-                worker = WorkerProcess(name, self._options)
+                worker = WorkerProcess(name, self._options, self._gpu_for(slot))
             except BaseException:
                 self._queue(ticket.job).appendleft(ticket)
                 raise
@@ -319,6 +320,10 @@ class PoolExecutor:
         if worker.phase is Phase.IDLE:
             self._give(worker, ticket)
         return worker
+
+    def _gpu_for(self, slot: str) -> str | None:
+        held = Counter(worker.gpus for worker in self._training_workers())
+        return self._gpus[0] if slot == "measurement" else min(self._gpus, key=lambda x: held[x])
 
     def _give(self, worker: WorkerProcess, ticket: Ticket) -> None:
         """Send a job to a worker that is idle; first its evaluator where it has it not."""

@@ -81,6 +81,15 @@ def test_calibration_leaves_the_mode_and_hooks_as_they_were() -> None:
     assert not model[3]._forward_pre_hooks
 
 
+def test_one_batch_sets_layers_as_its_parts_do() -> None:
+    whole, parts = (to_arbitrary_precision(network(), "w2a3").eval() for _ in range(2))
+    calibrate(whole, [images()])
+    calibrate(parts, images().chunk(2))
+    for name, found in parts.state_dict().items():
+        torch.testing.assert_close(whole.state_dict()[name], found)
+    assert float(whole[3].activation_step.detach()) != 1.0
+
+
 @pytest.mark.parametrize(
     ("bits", "message"),
     [

@@ -287,6 +287,7 @@ class Environment(Base):
     def evaluate(self, architecture: Architecture) -> list[Measured]:
         detail = {
             "omp": os.environ.get("OMP_NUM_THREADS"),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "modules": sorted({name.split(".")[0] for name in sys.modules}),
             "sigint": signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
         }

@@ -109,7 +109,7 @@ def _worker(tmp_path: Path, code: str) -> int:
         "from pathlib import Path\n"
         "from studies.executors import handle\n"
         f"handle._START = Path({str(tmp_path / 'start.py')!r})\n"
-        "options = handle.WorkerOptions(1, True, None, None, sys.path)\n"
+        "options = handle.WorkerOptions(1, None, None, sys.path)\n"
         "worker = handle.WorkerProcess('w', options)\n"
         f"{code}\n"
         "print(worker.pid, flush=True)\n"

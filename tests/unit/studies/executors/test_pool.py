@@ -390,6 +390,21 @@ def test_workers_find_their_surroundings_set() -> None:
     assert not {"torch", "optuna", "sqlalchemy", "numpy", "ray"} & set(detail["modules"])
 
 
+def test_trainings_share_out_the_gpus_and_measurements_have_the_first() -> None:
+    with PoolExecutor(3, gpus=["GPU-a", "GPU-b"]) as pool:
+        for number in range(3):
+            pool.submit(job(number, Environment()))
+        seen = [outcome.measured[0].detail["gpus"] for outcome in collect(pool, 3)]
+        assert sorted(seen) == ["GPU-a", "GPU-a", "GPU-b"]
+        for number in range(3, 5):
+            pool.submit(job(number, Environment(slot="measurement")))
+        seen = [outcome.measured[0].detail["gpus"] for outcome in collect(pool, 2)]
+        assert seen == ["GPU-a", "GPU-a"]
+    with PoolExecutor(1, gpus=False) as pool:
+        pool.submit(job(0, Environment()))
+        assert collect(pool, 1)[0].measured[0].detail["gpus"] == ""
+
+
 def test_results_are_kept_before_they_are_reported(tmp_path: Path) -> None:
     box = Outbox(tmp_path / "box")
     evaluator = Sleep()
