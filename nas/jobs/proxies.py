@@ -182,10 +182,11 @@ def bench_text(result: Json) -> str:
         f"{result['networks']:,} networks; {1e3 * result['seconds_each']:.2f} ms each to score by "
         "arithmetic"
     ]
+    seeds = result["seeds"]
     if result["fresh_seconds_each"]:
         lines.append(
             f"scores of fresh networks: {result['fresh_seconds_each']:.3f} s each, all together; "
-            f"mean and deviation over {result['seeds']} seeds"
+            + (f"mean and deviation over {seeds} seeds" if seeds > 1 else "one seed")
         )
     for truth, found in result["truths"].items():
         ordered = sorted(found.items(), key=lambda item: -item[1]["tau"])
