@@ -271,12 +271,13 @@ def helpers_of(count: int) -> ProcessPoolExecutor:
     return pool
 
 
-def begin(numbers: Any) -> None:
-    """Take one of the GPUs in turn, at the start of a training process."""
+def begin(numbers: Any, given: argparse.Namespace) -> None:
+    """Take one of the GPUs in turn and read the images, at the start of a training process."""
     number = numbers.get()
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
     one_thread()
+    data_of(given)
 
 
 def placed(given: argparse.Namespace, state: Weights | None) -> nn.Module:
@@ -329,30 +330,35 @@ def arguments() -> argparse.Namespace:
     return given
 
 
-def main() -> None:
-    """Train the dense network, then all patterns from it; print a row for each."""
-    given = arguments()
-    torch.manual_seed(0)
-    start = time.perf_counter()
+def dense(given: argparse.Namespace) -> tuple[Weights, float]:
+    """Train the dense network, or read it; return its weights and its accuracy."""
     model, data = placed(given, None), data_of(given)
     if given.dense is not None and given.dense.exists():
         model.load_state_dict(torch.load(given.dense))
     else:
         train(model, data, given.epochs, 0.05 if given.weights else 0.4)
-    rows: list[dict[str, Any]] = [{"pattern": "dense", "accuracy": accuracy(model, data)}]
-    say(f"dense {rows[0]['accuracy']:.2f} %, {time.perf_counter() - start:.0f} s")
     state = {key: value.cpu() for key, value in model.state_dict().items()}
     if given.dense is not None:
         torch.save(state, given.dense)
+    return state, accuracy(model, data)
+
+
+def main() -> None:
+    """Train the dense network, then all patterns from it; print a row for each."""
+    given = arguments()
+    torch.manual_seed(0)
+    start = time.perf_counter()
     wanted = settings(given.network)[: given.rows]
     spawned = multiprocessing.get_context("spawn")
     numbers = spawned.Queue()
     for number in range(given.together):
         numbers.put(number)
-    count = min(given.together, len(wanted))
-    with ProcessPoolExecutor(
-        count, mp_context=spawned, initializer=begin, initargs=(numbers,)
-    ) as pool:
+    count, first = min(given.together, len(wanted)), (numbers, given)
+    with ProcessPoolExecutor(count, spawned, begin, first) as pool:
+        pool.submit(one_thread)  # starts all processes: they read the images meanwhile
+        state, reached = dense(given)
+        rows: list[dict[str, Any]] = [{"pattern": "dense", "accuracy": reached}]
+        say(f"dense {reached:.2f} %, {time.perf_counter() - start:.0f} s")
         jobs = [pool.submit(row_of, setting, given, state) for setting in wanted]
         for job in as_completed(jobs):
             rows.append(job.result())
