@@ -150,8 +150,8 @@ def _chunks(
     order = lengths.argsort(descending=True, stable=True)
     begins, counts = offsets.tolist(), lengths.tolist()
     parts = []
-    for some in order.split(_CHUNK):
-        groups = some.tolist()
+    for begin in range(0, len(order), _CHUNK):
+        groups = order[begin : begin + _CHUNK].tolist()
         longest = max(1, counts[groups[0]])
         panels = values.new_zeros(len(groups), longest, values.shape[1])
         gathered = columns.new_full((len(groups), longest), features)
@@ -175,8 +175,9 @@ def _product(block: torch.Tensor, chunks: _Chunks) -> torch.Tensor:
     """Return the product in packed order, (groups * v, tokens), of a block with a spare row."""
     v, tokens = chunks.parts[0].panels.shape[2], block.shape[1]
     packed = block.new_empty(len(chunks.order), v, tokens)
-    for chunk, out in zip(chunks.parts, packed.split(_CHUNK), strict=True):
+    for number, chunk in enumerate(chunks.parts):
         gathered = block.index_select(0, chunk.columns.flatten())
+        out = packed[number * _CHUNK : (number + 1) * _CHUNK]
         torch.bmm(chunk.panels.mT, gathered.view(*chunk.columns.shape, tokens), out=out)
     return packed.flatten(0, 1)
 
