@@ -139,7 +139,7 @@ def _refuses_portable(workload: Workload, device: Device) -> str | None:
 
 def _refuses_grouped(workload: Workload, device: Device) -> str | None:
     if device.kind != "cpu":
-        return "one product a group: for CPUs"
+        return "batched products of groups: for CPUs"
     v, density = int(str(workload.attr("V"))), float(str(workload.attr("density")))
     if v < 8:
         return f"gathers as much as it multiplies with V={v}; from 8 on"
@@ -181,7 +181,7 @@ IMPLEMENTATIONS = tuple(
             f"grouped:shfl_bw{suffix}_grouped",
             _refuses_grouped,
             20,
-            "one product a group on gathered features",
+            "batched products of groups on gathered features",
         ),
         ("dense", f"dense:shfl_bw{suffix}_dense", _refuses, 10, "the matrix with its zeros"),
         (

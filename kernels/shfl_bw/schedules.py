@@ -9,11 +9,22 @@ from kernels.errors import NasError
 from kernels.shfl_bw.training import SparseTraining
 
 
+def falling_density(done: float, final: float) -> float:
+    """Return the density when a share of a gradual pruning is done: a cubic law, fast at first.
+
+    Source: Zhu and Gupta, To prune, or not to prune, 2017 (arXiv 1710.01878).
+
+    Args:
+        done: 0 to 1.
+        final: the density at the end.
+    """
+    return final + (1.0 - final) * (1.0 - done) ** 3
+
+
 class Gradual:
     """Lowers the density step by step; rows are grouped anew each time.
 
-    The density falls from 1 to each layer's own by a cubic law, fast at first.
-    Source: Zhu and Gupta, To prune, or not to prune, 2017 (arXiv 1710.01878).
+    The density falls from 1 to each layer's own, see :func:`falling_density`.
 
     Args:
         sparse: what it prunes.
@@ -35,8 +46,7 @@ class Gradual:
         """Return the density at a step for a layer's final one."""
         if step >= self.end:
             return final
-        done = max(0, step - self.begin) / max(1, self.end - self.begin)
-        return float(final + (1.0 - final) * (1.0 - done) ** 3)
+        return falling_density(max(0, step - self.begin) / max(1, self.end - self.begin), final)
 
     def step(self) -> bool:
         """Count a training step, call it after the optimiser's; return whether it pruned."""

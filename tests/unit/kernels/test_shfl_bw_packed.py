@@ -144,7 +144,9 @@ def test_damage_is_refused_by_its_rule(name: str, change: object, words: str) ->
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("feature_major", [False, True])
-@pytest.mark.parametrize(("rows", "columns", "v"), [(64, 48, 16), (60, 50, 16), (24, 9, 32)])
+@pytest.mark.parametrize(
+    ("rows", "columns", "v"), [(64, 48, 16), (60, 50, 16), (24, 9, 32), (600, 20, 16)]
+)
 @pytest.mark.parametrize("tokens", [1, 7, 65, 600])
 def test_products_equal_float64(
     way: str, feature_major: bool, rows: int, columns: int, v: int, tokens: int
