@@ -57,7 +57,12 @@ def make_executor(config: StudyConfig, place: Workspace) -> Executor:
     if config.ray is not None:
         return _on_cluster(config, place, limits, device)
     return make_pool(
-        place, device, workers=config.workers or 1, threads=config.threads, limits=limits
+        place,
+        device,
+        workers=config.workers or 1,
+        threads=config.threads,
+        limits=limits,
+        spread=config.device in (None, "cuda"),
     )
 
 
@@ -68,6 +73,7 @@ def make_pool(
     workers: int = 1,
     threads: int = 1,
     limits: Limits | None = None,
+    spread: bool = False,
 ) -> PoolExecutor:
     """Return an executor of processes of this machine, which begin when they are needed.
 
@@ -77,10 +83,11 @@ def make_pool(
         workers: processes that train; one more measures.
         threads: CPU threads of a process.
         limits: of each job.
+        spread: whether all GPUs of the device's model are trained on, in turn.
     """
     on_gpu = device.kind == "cuda"
     # Within a worker its GPU is the first, so only where that is meant.
-    any_gpu = on_gpu and device.index == 0 and config.device in (None, "cuda")
+    any_gpu = spread and on_gpu and device.index == 0
     gpus = [f"GPU-{item.uuid}" for item in alike(device)] if any_gpu else []
     return PoolExecutor(
         workers,
