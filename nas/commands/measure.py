@@ -13,63 +13,69 @@ from nas.commands.search import Database
 from nas.commands.shared import AsJson, Data, Device, complete_metrics, complete_space, items_of
 from nas.output import show
 
+What = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Spaces (a name, FILE.py[:NAME]) and networks (JSON file, RUN:KEY, the text form "
+        "in quotes, torchvision:NAME); with --list or --export, a run's directory.",
+        metavar="SPACE|NETWORK|RUN...",
+        autocompletion=complete_space,
+    ),
+]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric",
+        "--metrics",
+        "--objective",
+        "--objectives",
+        help="latency_ms, energy_mj or peak_memory_mb, with conditions: latency_ms[batch=8]. "
+        "[latency_ms]",
+        metavar="METRIC,...",
+        autocompletion=complete_metrics,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Directory of the run; by default runs/SPACE, RUN of RUN:KEY, or runs/measured.",
+        metavar="DIR",
+    ),
+]
+Trials = Annotated[int, typer.Option(min=1, help="Random networks of each space.", metavar="N")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the draws.", metavar="N")]
+Repeat = Annotated[
+    int,
+    typer.Option(min=1, help="Measure so often, to see the noise; the mean counts.", metavar="N"),
+]
+List = Annotated[
+    bool, typer.Option("--list", help="Print what the run's record holds; measure nothing.")
+]
+Versions = Annotated[
+    bool, typer.Option("--versions", help="With --list: driver, libraries, kernels.")
+]
+Export = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write what the run's record holds; measure nothing.", metavar="FILE.csv|.json"
+    ),
+]
+
 
 def measure(
-    what: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Spaces (a name, FILE.py[:NAME]) and networks (JSON file, RUN:KEY, the text form "
-            "in quotes, torchvision:NAME); with --list or --export, a run's directory.",
-            metavar="SPACE|NETWORK|RUN...",
-            autocompletion=complete_space,
-        ),
-    ] = None,
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metric",
-            "--metrics",
-            "--objective",
-            "--objectives",
-            help="latency_ms, energy_mj or peak_memory_mb, with conditions: latency_ms[batch=8]. "
-            "[latency_ms]",
-            metavar="METRIC,...",
-            autocompletion=complete_metrics,
-        ),
-    ] = None,
-    trials: Annotated[
-        int, typer.Option(min=1, help="Random networks of each space.", metavar="N")
-    ] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.", metavar="N")] = 0,
+    what: What = None,
+    metrics: Metrics = None,
+    trials: Trials = 20,
+    seed: Seed = 0,
     data: Data = "digits",
     input_shape: InputShape = None,
-    repeat: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Measure so often, to see the noise; the mean counts.", metavar="N"
-        ),
-    ] = 1,
+    repeat: Repeat = 1,
     device: Device = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Directory of the run; by default runs/SPACE, RUN of RUN:KEY, or runs/measured.",
-            metavar="DIR",
-        ),
-    ] = None,
+    out: Out = None,
     database: Database = None,
-    list_: Annotated[
-        bool, typer.Option("--list", help="Print what the run's record holds; measure nothing.")
-    ] = False,
-    versions: Annotated[
-        bool, typer.Option("--versions", help="With --list: driver, libraries, kernels.")
-    ] = False,
-    export: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write what the run's record holds; measure nothing.", metavar="FILE.csv|.json"
-        ),
-    ] = None,
+    list_: List = False,
+    versions: Versions = False,
+    export: Export = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure networks on the device into a run's record, where searches find the figures.

@@ -55,8 +55,8 @@ def cut_short(path):
         (no_database, "record.db is not a database; give another"),
         (other_database, "record.db is no record of studies; give another"),
         (directory, "record.db is a directory, not a record"),
-        (newer, "record of schema v99; this version reads up to v3"),
-        (newer_of_the_first_kind, "record of schema v99; this version reads up to v3"),
+        (newer, "record of schema v99; this version reads up to v4"),
+        (newer_of_the_first_kind, "record of schema v99; this version reads up to v4"),
         (cut_short, r"record.db is damaged \(database disk image is malformed\)"),
     ],
 )
