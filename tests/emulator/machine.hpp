@@ -162,7 +162,7 @@ inline void prepare(Block& made, uint3 index) {
     fiber.number = i;
     fiber.index = {i % block_size.x, i / block_size.x % block_size.y,
                    i / block_size.x / block_size.y};
-    fiber.stack = std::make_unique<unsigned char[]>(STACK_BYTES);
+    fiber.stack.reset(new unsigned char[STACK_BYTES]);  // not cleared: few pages are ever used
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.get();
     fiber.context.uc_stack.ss_size = STACK_BYTES;
@@ -230,6 +230,9 @@ const char* launch(void (*kernel)(A...), const unsigned* grid, const unsigned* b
 #else
   const unsigned together = 1;
 #endif
+  struct AtEnd {
+    ~AtEnd() { std::vector<Block>().swap(running); }  // a library stays loaded, stacks need not
+  } at_end;
   for (unsigned first = 0; first < grid[0] * grid[1] * grid[2]; first += together) {
     if (forget) forget();
     running = std::vector<Block>(together);
