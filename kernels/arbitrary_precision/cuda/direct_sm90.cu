@@ -202,15 +202,7 @@ DEVICE void load_factors(Factors& to, const Finish& f, int feature) {
 
 // Adds what the residual blocks' sums have, and rounds to what is not negative.
 DEVICE void add_residual(float (&number)[8], const uint4& more) {
-  if constexpr (RESIDUAL) {
-    const unsigned words[4] = {more.x, more.y, more.z, more.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float2 both = unpack(words[i]);
-      number[2 * i] = __fadd_rn(number[2 * i], both.x);
-      number[2 * i + 1] = __fadd_rn(number[2 * i + 1], both.y);
-    }
-  }
+  if constexpr (RESIDUAL) add_elements(number, more);
   if constexpr (RELU)
 #pragma unroll
     for (int i = 0; i < 8; ++i) number[i] = positive_part(number[i]);

@@ -65,6 +65,17 @@ DEVICE void store_whole(const int (&whole)[8], int token, int tokens, int featur
   if (at + 8 < f.features) store_away(to + 8, right);
 }
 
+// Adds 8 elements.
+DEVICE void add_elements(float (&number)[8], const uint4& more) {
+  const unsigned words[4] = {more.x, more.y, more.z, more.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 both = unpack(words[i]);
+    number[2 * i] = __fadd_rn(number[2 * i], both.x);
+    number[2 * i + 1] = __fadd_rn(number[2 * i + 1], both.y);
+  }
+}
+
 // Finishes 8 neighbouring outputs of a token from `feature` on; returns the sum of their codes.
 DEVICE int finish(const int (&whole)[8], long long token, int feature, const Finish& f) {
   if (feature >= f.features) return 0;
@@ -74,16 +85,7 @@ DEVICE int finish(const int (&whole)[8], long long token, int feature, const Fin
   load_eight(offset, f.offset + feature);
 #pragma unroll
   for (int i = 0; i < 8; ++i) number[i] = __fmaf_rn(real_of(whole[i]), scale[i], offset[i]);
-  if constexpr (RESIDUAL) {
-    const uint4 more = *reinterpret_cast<const uint4*>(f.residual + place);
-    const unsigned words[4] = {more.x, more.y, more.z, more.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float2 both = unpack(words[i]);
-      number[2 * i] = __fadd_rn(number[2 * i], both.x);
-      number[2 * i + 1] = __fadd_rn(number[2 * i + 1], both.y);
-    }
-  }
+  if constexpr (RESIDUAL) add_elements(number, *reinterpret_cast<const uint4*>(f.residual + place));
   if constexpr (RELU)
 #pragma unroll
     for (int i = 0; i < 8; ++i) number[i] = number[i] < 0.0f ? 0.0f : number[i];  // keeps NaN
