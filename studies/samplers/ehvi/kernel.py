@@ -57,20 +57,25 @@ class Pairs:
     @classmethod
     def of(cls, first: Sequence[Block], second: Sequence[Block]) -> Pairs:
         """Compare the points of two sets, described by the same blocks."""
-        distances: list[Array] = []
-        products: list[Array] = []
+        shape = (len(first[0].rows), len(second[0].rows))
+        distances = np.empty((sum(len(one.decay) for one in first), *shape))
+        products = np.empty((sum(one.linear for one in first), *shape))
+        to, linear = iter(distances), iter(products)
         for one, two in zip(first, second, strict=True):
             product = one.rows @ two.rows.T
             if len(one.decay) == 1:
-                half = 0.5 * (one.lengths[:, None] + two.lengths)
-                distances.append(np.maximum(half - product, 0.0))
+                half = np.add.outer(one.lengths, two.lengths, out=next(to))
+                half *= 0.5
+                half -= product
+                np.maximum(half, 0.0, out=half)
             else:
-                columns = zip(one.rows.T, two.rows.T, strict=True)
-                distances.extend(0.5 * (a[:, None] - b) ** 2 for a, b in columns)
+                for column, other in zip(one.rows.T, two.rows.T, strict=True):
+                    half = np.subtract.outer(column, other, out=next(to))
+                    np.square(half, out=half)
+                    half *= 0.5
             if one.linear:
-                products.append(product / len(one.decay))
-        shape = (len(first[0].rows), len(second[0].rows))
-        return cls(_stacked(distances, shape), _stacked(products, shape))
+                np.divide(product, len(one.decay), out=next(linear))
+        return cls(distances, products)
 
     def take(self, rows: Index, columns: Index) -> Pairs:
         """Return the pairs of some points with some of the others."""
