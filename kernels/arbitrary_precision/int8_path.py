@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from kernels.arbitrary_precision.encodings import Encoding
 from kernels.arbitrary_precision.operands import Geometry, Weights, input_integers, real
 from kernels.arbitrary_precision.packed import LowBit
 
 _SMALLEST_ROWS = 17  # torch._int_mm takes more than 16 rows on a GPU
 _MULTIPLE = 8
-_CENTRE = 128
 
 
 def linear(x: torch.Tensor | LowBit, weights: Weights) -> torch.Tensor:
@@ -18,7 +18,7 @@ def linear(x: torch.Tensor | LowBit, weights: Weights) -> torch.Tensor:
     values = input_integers(x, weights, torch.float32)
     rows = values.reshape(-1, weights.features)
     matrix = weights.matrix(torch.int8).squeeze(2)
-    product = _product(rows, matrix, centred=_needs_centre(weights))
+    product = _product(rows, matrix, centre=_centre(weights.inputs))
     return real(product, weights, -1).float().view(*values.shape[:-1], -1)
 
 
@@ -28,26 +28,28 @@ def conv2d(x: torch.Tensor | LowBit, weights: Weights, geometry: Geometry) -> to
     g = geometry
     patches = F.unfold(values, g.kernel, g.dilation, g.padding, g.stride).transpose(1, 2)
     matrix = weights.matrix(torch.int8).flatten(1)
-    product = _product(patches.reshape(-1, matrix.shape[1]), matrix, centred=_needs_centre(weights))
+    product = _product(patches.reshape(-1, matrix.shape[1]), matrix, centre=_centre(weights.inputs))
     size = g.output_size((values.shape[2], values.shape[3]))
     found = real(product, weights, -1).float()
     return found.view(len(values), *size, -1).permute(0, 3, 1, 2)
 
 
-def _needs_centre(weights: Weights) -> bool:
-    return weights.inputs.highest > 127
+def _centre(inputs: Encoding) -> int:
+    """Return what to subtract from an input's integers so that they fit signed bytes."""
+    fits = inputs.lowest >= -128 and inputs.highest <= 127
+    return 0 if fits else inputs.lowest + 128
 
 
-def _product(rows: torch.Tensor, matrix: torch.Tensor, *, centred: bool) -> torch.Tensor:
-    """Return whole numbers rows (n, k) times matrix (m, k), int32; bytes hold what is centred."""
+def _product(rows: torch.Tensor, matrix: torch.Tensor, *, centre: int) -> torch.Tensor:
+    """Return whole numbers rows (n, k) times matrix (m, k), int32; bytes hold rows less centre."""
     n, m = len(rows), len(matrix)
-    if centred:
-        rows = rows - _CENTRE
+    if centre:
+        rows = rows - centre
     k = matrix.shape[1]
     grown = F.pad(rows, (0, -k % _MULTIPLE, 0, max(_SMALLEST_ROWS, n + -n % _MULTIPLE) - n))
     other = F.pad(matrix, (0, -k % _MULTIPLE, 0, -m % _MULTIPLE))
     product: torch.Tensor = torch._int_mm(grown.to(torch.int8), other.t())
     product = product[:n, :m]
-    if centred:
-        product = product + _CENTRE * matrix.sum(1, dtype=torch.int32)
+    if centre:
+        product = product + centre * matrix.sum(1, dtype=torch.int32)
     return product
