@@ -34,8 +34,7 @@ class Plan:
     Attributes:
         warps: of a block; one block a multiprocessor.
         cluster: blocks that compute the projection together; 1 where the GPU has no clusters.
-        split: warps that share a tile of the projection.
-        held: chunks of a tile's signs that a warp holds while the vector is coming in.
+        held: products of the projection whose signs a warp holds while the vector is coming in.
         deep: loads of a row that a thread has on the way.
         pieces: of a row of an LSTM, which warps take one by one.
         early: rows of a second matrix that are on the way before hidden values are known.
@@ -44,7 +43,6 @@ class Plan:
 
     warps: int
     cluster: int
-    split: int
     held: int
     deep: int = 8
     pieces: int = 1
@@ -58,23 +56,23 @@ class Plan:
 
 
 LSTM_PLANS = {
-    "whole rows": Plan(warps=24, cluster=8, split=3, held=2),
-    "half rows": Plan(warps=24, cluster=8, split=3, held=2, pieces=2),
-    "clusters of 4": Plan(warps=24, cluster=4, split=1, held=2),
-    "clusters of 2": Plan(warps=24, cluster=2, split=1, held=2),
-    "16 warps": Plan(warps=16, cluster=8, split=2, held=8),
-    "16 warps, 12 loads": Plan(warps=16, cluster=8, split=2, held=3, deep=12),
+    "whole rows": Plan(warps=24, cluster=8, held=3),
+    "half rows": Plan(warps=24, cluster=8, held=3, pieces=2),
+    "clusters of 4": Plan(warps=24, cluster=4, held=3),
+    "clusters of 2": Plan(warps=24, cluster=2, held=3),
+    "16 warps": Plan(warps=16, cluster=8, held=4),
+    "16 warps, 12 loads": Plan(warps=16, cluster=8, held=3, deep=12),
 }
 FFN_PLANS = {
-    "as listed": Plan(warps=16, cluster=8, split=4, held=4),
-    "first matrix ahead": Plan(warps=16, cluster=8, split=4, held=4, soon=1),
-    "both ahead": Plan(warps=16, cluster=8, split=4, held=4, soon=2),
-    "first ahead, 16 loads": Plan(warps=16, cluster=8, split=4, held=4, deep=16, soon=1),
-    "clusters of 4": Plan(warps=16, cluster=4, split=2, held=8, soon=1),
+    "as listed": Plan(warps=16, cluster=8, held=3),
+    "first matrix ahead": Plan(warps=16, cluster=8, held=3, soon=1),
+    "both ahead": Plan(warps=16, cluster=8, held=3, soon=2),
+    "first ahead, 16 loads": Plan(warps=16, cluster=8, held=3, deep=16, soon=1),
+    "clusters of 4": Plan(warps=16, cluster=4, held=3, soon=1),
 }
 DENSE_PLANS = {
-    "whole rows": Plan(warps=24, cluster=1, split=1, held=1),
-    "half rows": Plan(warps=24, cluster=1, split=1, held=1, pieces=2),
+    "whole rows": Plan(warps=24, cluster=1, held=1),
+    "half rows": Plan(warps=24, cluster=1, held=1, pieces=2),
 }
 """What the bench tries: of both steps, and of the dense LSTM step that one is held against."""
 
@@ -244,11 +242,12 @@ class LSTMStep(_Step):
 
     def shared_bytes_of(self, units: int) -> int:
         """See :class:`_Step`."""
-        planes = sum(_up_to(size, 256) for size in self._sizes)
+        cluster = self.plan.cluster
+        planes = _up_to(sum(_up_to(size, 256) for size in self._sizes) // 256, cluster) // cluster
         rounded = sum(_up_to(k, 32) for k in self._projections)
         tiles = sum(_up_to(k, 16) // 16 for k in self._projections)
-        projected = 64 * _up_to(tiles, self.plan.cluster)
-        whole = 16 + 2 * self._weight.shape[1] + planes + rounded + projected
+        projected = 64 * tiles * (cluster + 1)
+        whole = 16 + 2 * self._weight.shape[1] + 256 * planes + rounded + projected
         numbers = 4 * (6 + self.plan.pieces) * units + units + 4 * self.plan.warps + 4
         return whole + 4 * units * self._codes.shape[1] + 4 * numbers
 
@@ -325,8 +324,9 @@ class FFNStep(_Step):
     def shared_bytes_of(self, units: int) -> int:
         """See :class:`_Step`."""
         plan, (inputs, _, outputs) = self.plan, self._sizes
-        projected = 64 * _up_to(_up_to(self._k, 16) // 16, plan.cluster)
-        whole = 32 + 2 * self._first.shape[1] + _up_to(inputs, 256) + _up_to(self._k, 32)
+        projected = 64 * (_up_to(self._k, 16) // 16) * (plan.cluster + 1)
+        planes = 256 * (_up_to(_up_to(inputs, 256) // 256, plan.cluster) // plan.cluster)
+        whole = 32 + 2 * self._first.shape[1] + planes + _up_to(self._k, 32)
         words = (plan.cluster + 1) * _up_to(units, 32) // 32
         numbers = 2 * _up_to(outputs, 8 * plan.cluster) + 4 * units + 2 * plan.warps + 2 + words
         return whole + projected + units * self._codes.shape[1] + 4 * numbers

@@ -6,9 +6,9 @@
 // Sums over warps, the projection that a cluster of blocks computes, and products of rows.
 //
 // Compile-time constants of all kernels: WARPS of a block, CLUSTER of blocks, BITS of a little
-// weight (4 or 8), SPLIT warps that share a tile of the projection, HELD chunks of its signs that each
-// holds while the vector is still coming in, DEEP loads of a row that are on the way, HOPPER where
-// there are clusters of more than one block.
+// weight (4 or 8), HELD products of a projection whose signs a warp holds while the vector is still
+// coming in, DEEP loads of a row that are on the way, HOPPER where there are clusters of more than
+// one block.
 
 constexpr int THREADS = 32 * WARPS;
 
@@ -30,6 +30,7 @@ DEVICE float warp_sum(float value) {
 // Copies bytes (a multiple of 16) to shared memory, asynchronously.
 DEVICE void fetch(void* to, const void* from, int bytes) {
   const unsigned at = shared_address(to);
+#pragma unroll 1
   for (int i = threadIdx.x * 16; i < bytes; i += THREADS * 16)
     copy_async<16>(at + i, static_cast<const unsigned char*>(from) + i, true);
 }
@@ -107,9 +108,10 @@ DEVICE void begin_vector(uint2 (&got)[TURNS_AHEAD], const Part (&parts)[PARTS], 
   for (int i = 0; i < TURNS_AHEAD; ++i) {
     const int begin = 4 * (at + THREADS * i);
     if (begin >= 4 * fours_of(parts)) continue;
-    got[i] = PARTS == 1 || begin < parts[0].room
-                 ? four_of(parts[0], begin)
-                 : four_of(parts[PARTS - 1], begin - parts[0].room);
+    const bool second = PARTS > 1 && begin >= parts[0].room;
+    const Part& last = parts[PARTS - 1];
+    const Part part = {second ? last.from : parts[0].from, second ? last.count : parts[0].count, 0};
+    got[i] = four_of(part, second ? begin - parts[0].room : begin);
   }
 }
 
@@ -172,59 +174,74 @@ DEVICE void write_planes(unsigned* to, const __half* vector, int count, float wo
 }
 
 // Signs come in tiles of 16 numbers of the projection and chunks of 256 inputs: which are +1, then
-// which are -1, as the tensor cores take them.
+// which are -1, as the tensor cores take them. A cluster's blocks divide the chunks among
+// themselves, so that each rounds only its own part of the vector; what they sum up is added later.
+struct Projection {
+  const uint4* signs[2];  // of each part of the vector
+  int chunks[2], tiles[2];
+  unsigned* planes;  // of this block's chunks, one behind the other
+  int* sums;         // [block of the cluster][numbers of all tiles]
 
-struct Tile {
-  const uint4* signs;      // of the first chunk
-  const unsigned* planes;  // of the rounded input
-  int chunks;
+  DEVICE int numbers() const { return 16 * (tiles[0] + tiles[1]); }
+  DEVICE int* of_block(int rank) const { return sums + numbers() * rank; }
+  DEVICE int own_chunks() const {
+    return max(0, (chunks[0] + chunks[1] - cluster_rank() + CLUSTER - 1) / CLUSTER);
+  }
+  // Products of this block: its chunks, of each the tiles of the chunk's part.
+  DEVICE int products() const {
+    return max(tiles[0], tiles[1]) * own_chunks();
+  }
+  DEVICE int of(int number) const {
+    int sum = 0;
+#pragma unroll
+    for (int rank = 0; rank < CLUSTER; ++rank) sum += of_block(rank)[number];
+    return sum;
+  }
+  DEVICE void clear() const {
+    for (int i = threadIdx.x; i < numbers(); i += THREADS) of_block(cluster_rank())[i] = 0;
+  }
+  // Bytes that come from the other blocks.
+  DEVICE int awaited() const { return 4 * numbers() * (CLUSTER - 1); }
 };
 
-DEVICE void load_signs(uint4 (&held)[HELD][2], const Tile& tile, int begin, int lane) {
+// One product: a tile and a chunk of this block.
+struct TileProduct {
+  const uint4* signs;
+  const unsigned* planes;
+  int* sums;
+  bool any;
+};
+
+DEVICE TileProduct product_of(const Projection& p, int job) {
+  const int most = max(p.tiles[0], p.tiles[1]), own = job / most, tile = job % most;
+  const int chunk = cluster_rank() + CLUSTER * own;
+  const bool second = chunk >= p.chunks[0];
+  const int tiles = second ? p.tiles[1] : p.tiles[0], chunks = second ? p.chunks[1] : p.chunks[0];
+  const int within = second ? chunk - p.chunks[0] : chunk;
+  return {(second ? p.signs[1] : p.signs[0]) + 64 * (tile * chunks + within), p.planes + 64 * own,
+          p.of_block(cluster_rank()) + 16 * (second ? p.tiles[0] + tile : tile),
+          job < p.products() && tile < tiles};
+}
+
+DEVICE void load_signs(uint4 (&held)[HELD][2], const Projection& p, int job, int lane) {
 #pragma unroll
   for (int i = 0; i < HELD; ++i) {
-    const int chunk = begin + SPLIT * i;
-    if (chunk >= tile.chunks) continue;
-    held[i][0] = __ldg(tile.signs + 64 * chunk + lane);
-    held[i][1] = __ldg(tile.signs + 64 * chunk + 32 + lane);
+    const TileProduct product = product_of(p, job + WARPS * i);
+    if (!product.any) continue;
+    held[i][0] = __ldg(product.signs + lane);
+    held[i][1] = __ldg(product.signs + 32 + lane);
   }
 }
 
-DEVICE void multiply_signs(int (&plus)[4], int (&minus)[4], const uint4 (&signs)[2],
-                           const unsigned* planes, int lane) {
-  const unsigned low = planes[8 * (lane % 4) + lane / 4];
-  const unsigned high = planes[8 * (4 + lane % 4) + lane / 4];
+// Adds one product to this block's sums, by a warp.
+DEVICE void multiply_signs(const uint4 (&signs)[2], const TileProduct& product, int lane) {
+  const unsigned low = product.planes[8 * (lane % 4) + lane / 4];
+  const unsigned high = product.planes[8 * (4 + lane % 4) + lane / 4];
   const unsigned positive[4] = {signs[0].x, signs[0].y, signs[0].z, signs[0].w};
   const unsigned negative[4] = {signs[1].x, signs[1].y, signs[1].z, signs[1].w};
+  int plus[4] = {}, minus[4] = {};
   multiply(plus, positive, low, high);
   multiply(minus, negative, low, high);
-}
-
-// Projects every SPLIT-th chunk of the rounded input on 16 rows of signs, by a warp. Each thread
-// gets the whole numbers of rows l / 4 and l / 4 + 8.
-DEVICE int2 project(uint4 (&held)[HELD][2], const Tile& tile, int begin, int lane) {
-  int plus[4] = {}, minus[4] = {};
-#pragma unroll
-  for (int i = 0; i < HELD; ++i) {
-    const int chunk = begin + SPLIT * i;
-    if (chunk < tile.chunks) multiply_signs(plus, minus, held[i], tile.planes + 64 * chunk, lane);
-  }
-  constexpr int MORE = 2;
-  for (int first = begin + SPLIT * HELD; first < tile.chunks; first += SPLIT * MORE) {
-    uint4 signs[MORE][2];
-#pragma unroll
-    for (int i = 0; i < MORE; ++i) {
-      const int chunk = first + SPLIT * i;
-      if (chunk >= tile.chunks) continue;
-      signs[i][0] = __ldg(tile.signs + 64 * chunk + lane);
-      signs[i][1] = __ldg(tile.signs + 64 * chunk + 32 + lane);
-    }
-#pragma unroll
-    for (int i = 0; i < MORE; ++i) {
-      const int chunk = first + SPLIT * i;
-      if (chunk < tile.chunks) multiply_signs(plus, minus, signs[i], tile.planes + 64 * chunk, lane);
-    }
-  }
   // Columns are planes: bit 7 counts -128.
   const int even = 1 << 2 * (lane % 4), odd = lane % 4 == 3 ? -128 : 2 * even;
   int2 sum = {(plus[0] - minus[0]) * even + (plus[1] - minus[1]) * odd,
@@ -234,71 +251,87 @@ DEVICE int2 project(uint4 (&held)[HELD][2], const Tile& tile, int begin, int lan
     sum.x += __shfl_xor_sync(~0u, sum.x, far);
     sum.y += __shfl_xor_sync(~0u, sum.y, far);
   }
-  return sum;
+  if (lane % 4 == 0) {
+    atomicAdd(product.sums + lane / 4, sum.x);
+    atomicAdd(product.sums + lane / 4 + 8, sum.y);
+  }
 }
 
-// What the cluster's blocks project lies block by block: 16 numbers of each tile of the block.
-struct Projected {
-  int* numbers;
-  int tiles, per_block;  // in all, and at most of a block
-
-  DEVICE int* of_block(int rank) const { return numbers + 16 * per_block * rank; }
-  DEVICE int of(int number) const {
-    const int tile = number / 16;
-    return of_block(tile % CLUSTER)[16 * (tile / CLUSTER) + number % 16];
+// Rounds this block's chunks of the vector's parts, which lie behind each other in shared memory.
+template <int PARTS>
+DEVICE void write_all_planes(const Projection& p, const __half* vector, const Part (&parts)[PARTS],
+                             const float (&worth)[2]) {
+#pragma unroll 1
+  for (int word = threadIdx.x / 32; word < 8 * p.own_chunks(); word += WARPS) {
+    const int chunk = cluster_rank() + CLUSTER * (word / 8);
+    const bool second = chunk >= p.chunks[0];
+    const int begin = 256 * (second ? chunk - p.chunks[0] : chunk) + 32 * (word % 8);
+    write_planes(p.planes + 8 * word, vector + begin + (second ? parts[0].room : 0),
+                 (second ? parts[PARTS - 1].count : parts[0].count) - begin,
+                 second ? worth[1] : worth[0], threadIdx.x % 32);
   }
-  DEVICE void clear() const {
-    for (int i = threadIdx.x; i < 16 * per_block; i += THREADS) of_block(cluster_rank())[i] = 0;
-  }
-  // Bytes that come from the other blocks.
-  DEVICE int awaited() const { return 64 * per_block * (CLUSTER - 1); }
-};
+}
 
-// Computes this block's tiles and sends them to the cluster; `tile_of` gives each of them, and
-// `held` has the signs of the warp's first.
-template <class TileOf>
-DEVICE void project_tiles(const Projected& to, uint4 (&held)[HELD][2], const TileOf& tile_of,
-                          unsigned barrier) {
+// Computes this block's products and sends its sums to the cluster; `held` has the first signs.
+DEVICE void project(const Projection& p, uint4 (&held)[HELD][2], unsigned barrier) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, rank = cluster_rank();
-  for (int job = warp;; job += WARPS) {
-    const int own = job / SPLIT, tile = rank + CLUSTER * own;
-    if (tile >= to.tiles) break;
-    if (job != warp) load_signs(held, tile_of(tile), job % SPLIT, lane);
-    const int2 sum = project(held, tile_of(tile), job % SPLIT, lane);
-    if (lane % 4 == 0) {
-      atomicAdd(to.of_block(rank) + 16 * own + lane / 4, sum.x);
-      atomicAdd(to.of_block(rank) + 16 * own + lane / 4 + 8, sum.y);
-    }
+#pragma unroll
+  for (int i = 0; i < HELD; ++i) {
+    const TileProduct product = product_of(p, warp + WARPS * i);
+    if (product.any) multiply_signs(held[i], product, lane);
+  }
+#pragma unroll 1
+  for (int job = warp + WARPS * HELD; job < p.products(); job += WARPS) {
+    const TileProduct product = product_of(p, job);
+    if (!product.any) continue;
+    const uint4 signs[2] = {__ldg(product.signs + lane), __ldg(product.signs + 32 + lane)};
+    multiply_signs(signs, product, lane);
   }
   show_to_copies();
   __syncthreads();
-  const unsigned from = shared_address(to.of_block(rank));
+  const unsigned from = shared_address(p.of_block(rank));
   if (threadIdx.x < CLUSTER && threadIdx.x != rank)
-    send_block(from, from, 64 * to.per_block, barrier, threadIdx.x);
+    send_block(from, from, 4 * p.numbers(), barrier, threadIdx.x);
   wait_barrier(barrier, 0);
 }
 
-// The whole number that a row of little weights in shared memory gives with bytes, by a warp.
-// `count` is a multiple of 32: weights are padded with zeros.
-DEVICE int little_product(const unsigned char* row, const signed char* bytes, int count, int lane) {
-  int sum = 0;
-  if constexpr (BITS == 8) {
-    const int* const weights = reinterpret_cast<const int*>(row);
-    const int* const inputs = reinterpret_cast<const int*>(bytes);
-    for (int at = lane; at < count / 4; at += 32) sum = __dp4a(weights[at], inputs[at], sum);
-  } else {
-    // Byte i of a word of 8 weights holds weights i (low half) and i + 4: two words of bytes come
-    // out with a shift and a mask, as signed numbers times 16.
-    const unsigned* const weights = reinterpret_cast<const unsigned*>(row);
-    const int2* const inputs = reinterpret_cast<const int2*>(bytes);
-    int sixteen = 0;
-    for (int at = lane; at < count / 8; at += 32) {
-      const unsigned word = weights[at];
-      const int2 input = inputs[at];
-      sixteen = __dp4a(static_cast<int>(word << 4 & 0xf0f0f0f0u), input.x, sixteen);
-      sixteen = __dp4a(static_cast<int>(word & 0xf0f0f0f0u), input.y, sixteen);
+// The whole numbers that two rows of little weights in shared memory give with bytes, by a warp:
+// with those before `middle` and with the others. Both are multiples of 32: weights are padded with
+// zeros. Of 4 bits, byte i of a word of 8 weights holds weights i (low half) and i + 4: two words of
+// bytes come out with a shift and a mask, as signed numbers times 16.
+DEVICE void little_products(int (&before)[2], int (&after)[2], const unsigned char* first,
+                            const unsigned char* second, const signed char* bytes, int middle,
+                            int count, int lane) {
+  constexpr int EACH = 32 / BITS;  // weights of a word
+  const unsigned* const rows[2] = {reinterpret_cast<const unsigned*>(first),
+                                   reinterpret_cast<const unsigned*>(second)};
+  int sums[2][2] = {};
+#pragma unroll 4
+  for (int at = lane; at < count / EACH; at += 32) {
+    const bool late = at >= middle / EACH;
+    int2 input;
+    if constexpr (BITS == 8) {
+      input = {reinterpret_cast<const int*>(bytes)[at], 0};
+    } else {
+      input = reinterpret_cast<const int2*>(bytes)[at];
     }
-    sum = sixteen / 16;
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const unsigned word = rows[row][at];
+      int sum;
+      if constexpr (BITS == 8) {
+        sum = __dp4a(static_cast<int>(word), input.x, 0);
+      } else {
+        sum = __dp4a(static_cast<int>(word << 4 & 0xf0f0f0f0u), input.x, 0);
+        sum = __dp4a(static_cast<int>(word & 0xf0f0f0f0u), input.y, sum);
+      }
+      sums[row][0] += late ? 0 : sum;
+      sums[row][1] += late ? sum : 0;
+    }
   }
-  return warp_sum(sum);
+#pragma unroll
+  for (int row = 0; row < 2; ++row) {
+    before[row] = warp_sum(sums[row][0]) / (BITS == 8 ? 1 : 16);
+    after[row] = warp_sum(sums[row][1]) / (BITS == 8 ? 1 : 16);
+  }
 }

@@ -17,10 +17,10 @@
 
 struct Shared {
   __half* vector;         // padded to 64
-  unsigned* planes;       // padded to 256
   signed char* bytes;     // the projection, padded to 32
   unsigned char* little;  // little weights of the block's rows
-  Projected projected;
+  Projection projection;
+  int* raw;               // the projection before it is rounded
   float* sums;            // [block of the cluster][slice]: what the blocks send of this one's outputs
   float* shares;          // [outputs]: what this block sends of the others'
   float* scale;           // [units]: on the way before it is needed
@@ -35,20 +35,21 @@ struct Shared {
 };
 
 struct Sizes {
-  int room, planes, bytes, tiles, little, units, words, slice;
-
-  DEVICE int per_block() const { return up_to(tiles, CLUSTER) / CLUSTER; }
+  int room, chunks, bytes, tiles, little, units, words, slice;
 };
 
 DEVICE Shared divide(unsigned char* at, const Sizes& z) {
   Shared s;
   s.barriers = reinterpret_cast<unsigned long long*>(at), at += 32;
   s.vector = reinterpret_cast<__half*>(at), at += 2 * z.room;
-  s.planes = reinterpret_cast<unsigned*>(at), at += z.planes;
+  s.projection.planes = reinterpret_cast<unsigned*>(at);
+  at += up_to(z.chunks, CLUSTER) / CLUSTER * 256;
   s.bytes = reinterpret_cast<signed char*>(at), at += z.bytes;
   s.little = at, at += z.units * z.little;
-  s.projected = {reinterpret_cast<int*>(at), z.tiles, z.per_block()};
-  at += 64 * CLUSTER * z.per_block();
+  s.projection.chunks[0] = z.chunks, s.projection.chunks[1] = 0;
+  s.projection.tiles[0] = z.tiles, s.projection.tiles[1] = 0;
+  s.projection.sums = reinterpret_cast<int*>(at), at += 64 * CLUSTER * z.tiles;
+  s.raw = reinterpret_cast<int*>(at), at += 64 * z.tiles;
   float* next = reinterpret_cast<float*>(at);
   s.sums = next, next += CLUSTER * z.slice;
   s.shares = next, next += CLUSTER * z.slice;
@@ -64,30 +65,27 @@ DEVICE Shared divide(unsigned char* at, const Sizes& z) {
 }
 
 // Rounds the vector, projects it together with the cluster, and rounds that to bytes.
-DEVICE float project_vector(const Shared& s, const Sizes& z, uint4 (&held)[HELD][2],
-                            const uint4* signs, unsigned (&largest)[1], int inputs, int k,
-                            float scale) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, chunks = z.planes / 256;
-  const unsigned barrier = shared_address(s.barriers);
+DEVICE float project_vector(const Shared& s, uint4 (&held)[HELD][2], const Part (&parts)[1],
+                            unsigned (&largest)[1], int k, float scale) {
   show_largest(s.scratch, largest);
   __syncthreads();
   const float worth = worth_of(__half2float(__ushort_as_half(shown_largest(s.scratch, 0))));
-  for (int word = warp; word < z.planes / 32; word += WARPS)
-    write_planes(s.planes + 8 * word, s.vector + 32 * word, inputs - 32 * word, worth, lane);
+  write_all_planes(s.projection, s.vector, parts, {worth, worth});
   __syncthreads();
   wait_for_cluster();
-  const auto tile_of = [&](int tile) { return Tile{signs + 64 * chunks * tile, s.planes, chunks}; };
-  project_tiles(s.projected, held, tile_of, barrier);
+  project(s.projection, held, shared_address(s.barriers));
   unsigned most[1] = {};
-  for (int i = threadIdx.x; i < k; i += THREADS)
-    most[0] = max(most[0], static_cast<unsigned>(abs(s.projected.of(i))));
+  for (int i = threadIdx.x; i < k; i += THREADS) {
+    s.raw[i] = s.projection.of(i);  // read again by the same thread
+    most[0] = max(most[0], static_cast<unsigned>(abs(s.raw[i])));
+  }
   show_largest(s.scratch + WARPS, most);
   __syncthreads();
   const float unit = __fmul_rn(worth, scale);
   const int whole = static_cast<int>(shown_largest(s.scratch + WARPS, 0));
   const float step = worth_of(__fmul_rn(static_cast<float>(whole), unit));
   for (int i = threadIdx.x; i < k; i += THREADS) {
-    const float value = __fmul_rn(static_cast<float>(s.projected.of(i)), unit);
+    const float value = __fmul_rn(static_cast<float>(s.raw[i]), unit);
     s.bytes[i] = static_cast<signed char>(to_byte(value, step));
   }
   wait_copies<0>();
@@ -124,10 +122,10 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
   extern __shared__ __align__(16) unsigned char memory[];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, rank = cluster_rank();
   Sizes z;
-  z.room = up_to(inputs, 64), z.planes = up_to(inputs, 256), z.bytes = up_to(k, 32);
+  z.room = up_to(inputs, 64), z.chunks = up_to(inputs, 256) / 256, z.bytes = up_to(k, 32);
   z.tiles = up_to(k, 16) / 16, z.little = z.bytes * BITS / 8, z.units = units;
   z.words = up_to(units, 32) / 32, z.slice = up_to(outputs, 8 * CLUSTER) / CLUSTER;
-  const Shared s = divide(memory, z);
+  Shared s = divide(memory, z);
   const int first = blockIdx.x * units, own = max(0, min(units, hidden - first));
   const unsigned barrier = shared_address(s.barriers);
   const Part parts[1] = {{x, inputs, z.room}};
@@ -137,7 +135,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
   if (threadIdx.x == 0) {
     for (int i = 0; i < 3; ++i) start_barrier(barrier + 8 * i, 1);
     publish_barriers();
-    arrive_expecting(barrier, s.projected.awaited());
+    arrive_expecting(barrier, s.projection.awaited());
     arrive_expecting(barrier + 8, 4 * CLUSTER * z.words);
     arrive_expecting(barrier + 16, 4 * (CLUSTER - 1) * z.slice);
   }
@@ -152,10 +150,8 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
   wait_for_cluster();
 #else
   uint4 held[HELD][2];
-  const uint4* const tiles = reinterpret_cast<const uint4*>(signs);
-  const int chunks = z.planes / 256, tile = rank + CLUSTER * (warp / SPLIT);
-  if (tile < z.tiles)
-    load_signs(held, Tile{tiles + 64 * chunks * tile, s.planes, chunks}, warp % SPLIT, lane);
+  s.projection.signs[0] = reinterpret_cast<const uint4*>(signs);
+  load_signs(held, s.projection, warp, lane);
   const bool some = threadIdx.x < own;
   const float its_scale = some ? code_scale[first + threadIdx.x] : 0.0f;
   const float its_offset = some ? code_bias[first + threadIdx.x] : 0.0f;
@@ -164,7 +160,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
   for (int i = threadIdx.x; i < z.bytes; i += THREADS) s.bytes[i] = 0;
   for (int i = threadIdx.x; i < z.words; i += THREADS) s.own_flags[i] = 0;
   if (threadIdx.x < 2) s.counters[threadIdx.x] = 0;
-  s.projected.clear();
+  s.projection.clear();
   end_vector(s.vector, got, parts, largest);
   if (some) s.scale[threadIdx.x] = its_scale, s.offset[threadIdx.x] = its_offset;
   for (int row = threadIdx.x + THREADS; row < own; row += THREADS) {
@@ -172,11 +168,9 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
     s.offset[row] = code_bias[first + row];
   }
   const float least = *threshold;
-  const float step = project_vector(s, z, held, tiles, largest, inputs, k, scale);
+  const float step = project_vector(s, held, parts, largest, k, scale);
 
-#pragma unroll 4
-  for (int row = warp; row < own; row += WARPS) {
-    const int whole = little_product(s.little + row * z.little, s.bytes, z.bytes, lane);
+  const auto decide = [&](int row, int whole) {
     const float estimate =
         __fmaf_rn(__fmul_rn(step, static_cast<float>(whole)), s.scale[row], s.offset[row]);
     if (lane == 0 && !(estimate < least)) {
@@ -187,6 +181,15 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
       if (SOON == 2) prefetch(second_rows + place * outputs, 2 * outputs);
 #endif
     }
+  };
+#pragma unroll 2
+  for (int row = warp; row < own; row += 2 * WARPS) {
+    const int other = row + WARPS < own ? row + WARPS : row;
+    int whole[2], none[2];
+    little_products(whole, none, s.little + row * z.little, s.little + other * z.little, s.bytes,
+                    z.bytes, z.bytes, lane);
+    decide(row, whole[0]);
+    if (other != row) decide(other, whole[1]);
   }
   __syncthreads();
   for (int i = threadIdx.x; i < CLUSTER * z.words; i += THREADS)

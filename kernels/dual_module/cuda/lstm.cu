@@ -18,10 +18,10 @@ DEVICE float sigmoid(float x) { return __fdiv_rn(1.0f, 1.0f + expf(-x)); }
 
 struct Shared {
   __half* vector;         // x, h, zeros: each padded to 64
-  unsigned* planes;       // of x, of h: each padded to 256
   signed char* bytes;     // the projections, each padded to 32
   unsigned char* little;  // little weights of the block's rows
-  Projected projected;
+  Projection projection;
+  int* raw;               // the projections before they are rounded
   float* estimate;        // [units][gate]
   float* part;            // [row][PIECES]: what the big weights give
   float* bias;            // [units][gate]; with the next two: on the way before they are needed
@@ -36,9 +36,7 @@ struct Shared {
 };
 
 struct Sizes {
-  int room_x, room_h, planes_x, planes_h, bytes_x, bytes_h, tiles_x, tiles_h, little, units;
-
-  DEVICE int per_block() const { return up_to(tiles_x + tiles_h, CLUSTER) / CLUSTER; }
+  int room_x, room_h, chunks_x, chunks_h, bytes_x, bytes_h, tiles_x, tiles_h, little, units;
 };
 
 DEVICE Shared divide(unsigned char* at, const Sizes& z) {
@@ -46,11 +44,15 @@ DEVICE Shared divide(unsigned char* at, const Sizes& z) {
   Shared s;
   s.barrier = reinterpret_cast<unsigned long long*>(at), at += 16;
   s.vector = reinterpret_cast<__half*>(at), at += 2 * (z.room_x + z.room_h);
-  s.planes = reinterpret_cast<unsigned*>(at), at += z.planes_x + z.planes_h;
+  s.projection.planes = reinterpret_cast<unsigned*>(at);
+  at += up_to(z.chunks_x + z.chunks_h, CLUSTER) / CLUSTER * 256;
   s.bytes = reinterpret_cast<signed char*>(at), at += z.bytes_x + z.bytes_h;
   s.little = at, at += rows * z.little;
-  s.projected = {reinterpret_cast<int*>(at), z.tiles_x + z.tiles_h, z.per_block()};
-  at += 64 * CLUSTER * z.per_block();
+  s.projection.chunks[0] = z.chunks_x, s.projection.chunks[1] = z.chunks_h;
+  s.projection.tiles[0] = z.tiles_x, s.projection.tiles[1] = z.tiles_h;
+  s.projection.sums = reinterpret_cast<int*>(at);
+  at += 64 * CLUSTER * (z.tiles_x + z.tiles_h);
+  s.raw = reinterpret_cast<int*>(at), at += 64 * (z.tiles_x + z.tiles_h);
   float* next = reinterpret_cast<float*>(at);
   s.estimate = next, next += rows;
   s.part = next, next += PIECES * rows;
@@ -77,13 +79,14 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   Sizes z;
   z.room_x = up_to(inputs, 64), z.room_h = up_to(hidden, 64);
-  z.planes_x = up_to(inputs, 256), z.planes_h = up_to(hidden, 256);
+  z.chunks_x = up_to(inputs, 256) / 256, z.chunks_h = up_to(hidden, 256) / 256;
   z.bytes_x = up_to(k_x, 32), z.bytes_h = up_to(k_h, 32);
   z.tiles_x = up_to(k_x, 16) / 16, z.tiles_h = up_to(k_h, 16) / 16;
   z.little = (z.bytes_x + z.bytes_h) * BITS / 8, z.units = units;
-  const Shared s = divide(memory, z);
-  const int first = static_cast<long long>(hidden) * blockIdx.x / gridDim.x;
-  const int own = static_cast<long long>(hidden) * (blockIdx.x + 1) / gridDim.x - first;
+  Shared s = divide(memory, z);
+  // The first blocks own `units` units, the others one less.
+  const int full = hidden - gridDim.x * (units - 1), block = blockIdx.x;
+  const int first = block * (units - 1) + min(block, full), own = block < full ? units : units - 1;
   const int rows = GATES * own;
   const Part parts[2] = {{x, inputs, z.room_x}, {h, hidden, z.room_h}};
   // Rows lie unit by unit, the gates of a unit together: a block's are contiguous.
@@ -95,30 +98,22 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
   const float state = threadIdx.x < own ? c[first + threadIdx.x] : 0.0f;
 #if !DENSE
   const unsigned barrier = shared_address(s.barrier);
-  const auto tile_of = [&](int tile) {
-    const bool of_x = tile < z.tiles_x;
-    const int chunks = (of_x ? z.planes_x : z.planes_h) / 256;
-    const uint4* const signs = reinterpret_cast<const uint4*>(of_x ? signs_x : signs_h);
-    return Tile{signs + 64 * chunks * (of_x ? tile : tile - z.tiles_x),
-                of_x ? s.planes : s.planes + z.planes_x / 4, chunks};
-  };
+  s.projection.signs[0] = reinterpret_cast<const uint4*>(signs_x);
+  s.projection.signs[1] = reinterpret_cast<const uint4*>(signs_h);
   uint4 held[HELD][2];
-  {
-    const int tile = cluster_rank() + CLUSTER * (warp / SPLIT);
-    if (tile < s.projected.tiles) load_signs(held, tile_of(tile), warp % SPLIT, lane);
-  }
+  load_signs(held, s.projection, warp, lane);
   const float threshold = thresholds[warp % GATES];  // of every row that the warp estimates
   if (threadIdx.x == 0) {
     start_barrier(barrier, 1);
     publish_barriers();
-    arrive_expecting(barrier, s.projected.awaited());
+    arrive_expecting(barrier, s.projection.awaited());
   }
   __syncwarp();
   arrive_at_cluster();
   fetch(s.little, codes + place * z.little, rows * z.little);
   fetch(s.scale, code_scale + place, 4 * rows);
   fetch(s.offset, code_bias + place, 4 * rows);
-  s.projected.clear();
+  s.projection.clear();
   for (int i = threadIdx.x; i < z.bytes_x + z.bytes_h; i += THREADS) s.bytes[i] = 0;
 #endif
   fetch(s.bias, bias + place, 4 * rows);
@@ -140,23 +135,21 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
 #pragma unroll
   for (int i = 0; i < 2; ++i)
     worth[i] = worth_of(__half2float(__ushort_as_half(shown_largest(s.scratch, i))));
-  for (int word = warp; word < (z.planes_x + z.planes_h) / 32; word += WARPS) {
-    const bool of_h = word >= z.planes_x / 32;
-    const int begin = 32 * (of_h ? word - z.planes_x / 32 : word);
-    write_planes(s.planes + 8 * word, s.vector + begin + (of_h ? z.room_x : 0),
-                 (of_h ? hidden : inputs) - begin, of_h ? worth[1] : worth[0], lane);
-  }
+  write_all_planes(s.projection, s.vector, parts, worth);
   __syncthreads();
   wait_for_cluster();
-  project_tiles(s.projected, held, tile_of, barrier);
+  project(s.projection, held, barrier);
   arrive_at_cluster();  // nothing is copied from this block's memory when all have arrived
 
   const auto projected = [&](int i) {
-    return s.projected.of(i < k_x ? i : i - k_x + 16 * z.tiles_x);
+    return s.projection.of(i < k_x ? i : i - k_x + 16 * z.tiles_x);
   };
   unsigned most[2] = {};
+#pragma unroll 1
   for (int i = threadIdx.x; i < k_x + k_h; i += THREADS) {
-    const unsigned size = abs(projected(i));
+    const int whole = projected(i);
+    s.raw[i] = whole;  // read again by the same thread
+    const unsigned size = abs(whole);
     most[0] = max(most[0], i < k_x ? size : 0u);
     most[1] = max(most[1], i < k_x ? 0u : size);
   }
@@ -171,17 +164,13 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
   }
   for (int i = threadIdx.x; i < k_x + k_h; i += THREADS) {
     const bool of_h = i >= k_x;
-    const float value = __fmul_rn(static_cast<float>(projected(i)), of_h ? unit[1] : unit[0]);
+    const float value = __fmul_rn(static_cast<float>(s.raw[i]), of_h ? unit[1] : unit[0]);
     s.bytes[of_h ? i - k_x + z.bytes_x : i] = static_cast<signed char>(to_byte(value, of_h ? steps[1] : steps[0]));
   }
   wait_copies<0>();
   __syncthreads();
   int mine = -1;
-  for (int row = warp; row < rows; row += WARPS) {
-    const unsigned char* const little = s.little + row * z.little;
-    const int from_x = little_product(little, s.bytes, z.bytes_x, lane);
-    const int from_h =
-        little_product(little + z.bytes_x * BITS / 8, s.bytes + z.bytes_x, z.bytes_h, lane);
+  const auto decide = [&](int row, int from_x, int from_h) {
     const float sum = __fmaf_rn(steps[0], static_cast<float>(from_x),
                                 __fmul_rn(steps[1], static_cast<float>(from_h)));
     const float estimate = __fmaf_rn(sum, s.scale[row], s.offset[row]);
@@ -195,6 +184,15 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
       }
     }
     if (matters && mine < 0) mine = row;
+  };
+#pragma unroll 1
+  for (int row = warp; row < rows; row += 2 * WARPS) {
+    const int other = row + WARPS < rows ? row + WARPS : row;
+    int from_x[2], from_h[2];
+    little_products(from_x, from_h, s.little + row * z.little, s.little + other * z.little, s.bytes,
+                    z.bytes_x, z.bytes_x + z.bytes_h, lane);
+    decide(row, from_x[0], from_h[0]);
+    if (other != row) decide(other, from_x[1], from_h[1]);
   }
   if (lane == 0) {
     __threadfence_block();

@@ -57,7 +57,7 @@ def halved(module: nn.Module) -> None:
 @needs_compiler
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("plan", [Plan(8, 2, 3, 2, pieces=2), Plan(4, 1, 1, 1, pieces=1)], ids=str)
+@pytest.mark.parametrize("plan", [Plan(8, 2, 1, pieces=2), Plan(4, 1, 2, deep=4)], ids=str)
 def test_an_lstm_step(bits: int, ratio: float, plan: Plan, folder: Path) -> None:
     torch.manual_seed(0)
     cell = DualModuleLSTMCell.of(nn.LSTMCell(90, 70), bits=bits, projected=36)
@@ -97,7 +97,7 @@ def test_a_dense_lstm_step(folder: Path) -> None:
 @needs_compiler
 @pytest.mark.parametrize("ratio", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize(
-    "plan", [Plan(4, 4, 2, 2), Plan(8, 2, 1, 1, early=4, soon=2), Plan(4, 1, 2, 1)], ids=str
+    "plan", [Plan(4, 4, 2), Plan(8, 2, 1, early=4, soon=2), Plan(4, 1, 1)], ids=str
 )
 def test_a_feed_forward_step(ratio: float, plan: Plan, folder: Path) -> None:
     torch.manual_seed(0)
@@ -122,7 +122,7 @@ def test_a_lossless_feed_forward_step(folder: Path) -> None:
     block = DualModuleFFN(nn.Linear(100, 150), nn.Linear(150, 72), projected=40)
     halved(block)
     x, y = normal(100).half(), torch.full((72,), torch.nan, dtype=torch.float16)
-    step = FFNStep(block, 4, plan=Plan(4, 2, 1, 1, early=4), lossless=True)
+    step = FFNStep(block, 4, plan=Plan(4, 2, 1, early=4), lossless=True)
     emulate(step.launch(x, y), folder)
     hidden = torch.relu(block.first.big(x.float()))
     torch.testing.assert_close(y.float(), block.second(hidden), rtol=2e-3, atol=2e-3)
@@ -136,7 +136,7 @@ def test_nan_reaches_the_output(folder: Path) -> None:
     xs = normal(100, 64).half()
     fit(block, lambda: block(xs.float()))
     set_ratio(block, 0.5, lambda: block(xs.float()))
-    step, y = FFNStep(block, 2, plan=Plan(4, 2, 1, 1)), torch.zeros(8, dtype=torch.float16)
+    step, y = FFNStep(block, 2, plan=Plan(4, 2, 1)), torch.zeros(8, dtype=torch.float16)
     broken = xs[0].clone()
     broken[5] = torch.nan
     emulate(step.launch(broken, y), folder)
@@ -158,7 +158,7 @@ def test_layers_that_do_not_fit_are_refused() -> None:
         FFNStep(DualModuleFFN(nn.Linear(8, 8), nn.Linear(8, 7)), blocks=1)
     with pytest.raises(NasError, match="KiB of shared memory"):
         LSTMStep(
-            DualModuleLSTMCell.of(nn.LSTMCell(256, 700), projected=120), 1, plan=Plan(24, 1, 1, 1)
+            DualModuleLSTMCell.of(nn.LSTMCell(256, 700), projected=120), 1, plan=Plan(24, 1, 1)
         )
 
 
