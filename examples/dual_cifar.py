@@ -22,76 +22,89 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from prune_cifar import Data, accuracy, say
+from cifar import Data, accuracy, say
 from torch import nn
 from torch.nn import functional as F
 
 from kernels.dual_module.conv import DualModuleConv2d, fold_batch_norm
-from kernels.dual_module.fit import quantise
+from kernels.dual_module.little import Estimator
 from kernels.dual_module.projection import unpack_signs
 from kernels.dual_module.report import report
 
-_SAMPLE = 8192  # estimates of a layer and batch that its threshold follows
+_PACE = 0.5  # at which thresholds follow shares, in standard deviations of the estimates
+_SHARES = torch.linspace(0.0, 0.98, 50)  # that a layer may be given
 
 
 class DualConv(nn.Module):
     """A convolution, batch norm and ReLU whose outputs are computed where an estimate says so.
 
+    No gradient goes through the estimate, and none trains it: it is fitted anew by least squares
+    while the layer changes. Trained with the layer, at a rate that suits the layer, it diverges.
+
     Buffer ``threshold`` follows the share of outputs that is to be kept while it is trained.
     """
+
+    kernel: torch.Tensor
+    offset: torch.Tensor
+    threshold: torch.Tensor
+    share: torch.Tensor
 
     def __init__(self, before: int, width: int, stride: int, bits: int, part: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(before, width, 3, stride, 1, bias=False)
         self.norm = nn.BatchNorm2d(width)
         self.bits, self.projected = bits, max(2, before // part)
-        self.little = nn.Parameter(torch.zeros(width, 9 * self.projected))
-        self.offset = nn.Parameter(torch.zeros(width))
-        self.register_buffer("signs", torch.zeros(self.projected, before))
+        self.register_buffer("kernel", torch.zeros(width, before, 3, 3))
+        self.register_buffer("offset", torch.zeros(width))
         self.register_buffer("threshold", torch.tensor(-torch.inf))
-        self.ratio = 0.0  # of the outputs that keep the estimate
-        self.loss = torch.zeros(())
+        self.register_buffer("share", torch.zeros(()))  # of the outputs that keep the estimate
+        self.begin = self.goal = 0.0  # of the share, when training begins and when it ends
+        self.macs = 0  # of the convolution, for one image
+        self.fitted: Estimator | None = None
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
         """Map x (b, before, h, w), and what is added, to (b, width, h', w')."""
         y = self.norm(self.conv(x))
         if skip is not None:
             y = y + skip
-        if self.ratio == 0.0:
+        if self.fitted is None:
             return F.relu(y)
-        estimate = self.estimate(x)
-        if skip is not None:
-            estimate = estimate + skip
+        estimate = self.estimate(x, skip)
+        kept = estimate < self.threshold
         if self.training:
-            some = slice(None, max(8, len(y) // 8))
-            wanted = y[some].float().detach()
-            self.loss = (estimate[some].float() - wanted).square().mean() / wanted.var()
-            flat = estimate.detach().float().flatten()
-            flat = flat[:: max(1, len(flat) // _SAMPLE) | 1]  # odd: meets pixels of all places
-            edge = flat.kthvalue(max(1, round(self.ratio * len(flat)))).values
-            known = torch.isfinite(self.threshold)
-            self.threshold.copy_(torch.where(known, self.threshold.lerp(edge, 0.05), edge))
-        return F.relu(torch.where(estimate < self.threshold, estimate.to(y.dtype), y))
+            missing = self.share - kept.float().mean()
+            self.threshold.add_(_PACE * missing * estimate.float().std())
+        return F.relu(torch.where(kept, estimate, y))
 
-    def estimate(self, x: torch.Tensor) -> torch.Tensor:
-        """Return what the little module says of the normalised convolution."""
-        projection = self.signs[:, :, None, None] * (3 / self.projected) ** 0.5
-        codes, scale = quantise(self.little.detach(), self.bits, per_row=True)
-        rounded = self.little + (codes * scale - self.little).detach()  # gradients pass through
-        kernel = rounded.view(len(rounded), -1, 3, 3)
-        u = F.conv2d(x, projection.to(x.dtype))
-        return F.conv2d(u, kernel, self.offset, self.conv.stride, 1)
+    @torch.no_grad()
+    def estimate(self, x: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
+        """Return what the little module says of the normalised convolution, and what is added."""
+        found = F.conv2d(x, self.kernel.to(x.dtype), self.offset.to(x.dtype), self.conv.stride, 1)
+        return found if skip is None else found + skip
+
+    @torch.no_grad()
+    def fit(self, x: torch.Tensor) -> None:
+        """Fit the little module to what the layer makes of x."""
+        self.macs = self.conv.weight.numel() * x[0, 0].numel() // self.conv.stride[0] ** 2
+        layer = self.finished()
+        equations = layer.estimator.equations()
+        layer.observe([equations], x.float())
+        layer.estimator.fit(equations)
+        self.fitted = layer.estimator
+        signs = unpack_signs(layer.projection.signs, x.shape[1]).float()
+        weights = self.fitted.codes * self.fitted.scale[:, None] * (3 / self.projected) ** 0.5
+        little = weights.view(len(weights), -1, 3, 3)
+        self.kernel.copy_(torch.einsum("okhw,kc->ochw", little, signs))
+        self.offset.copy_(self.fitted.bias)
 
     @torch.no_grad()
     def finished(self) -> DualModuleConv2d:
         """Return the layer that runs."""
         big = fold_batch_norm(self.conv, self.norm)
         layer = DualModuleConv2d(big, bits=self.bits, projected=self.projected)
-        codes, scale = quantise(self.little, self.bits, per_row=True)
-        layer.estimator.codes.copy_(codes)
-        layer.estimator.scale.copy_(scale.squeeze(1))
-        layer.estimator.bias.copy_(self.offset)
-        layer.switch.threshold.copy_(self.threshold if self.ratio else torch.tensor(-torch.inf))
+        if self.fitted is not None:
+            layer.estimator.load_state_dict(self.fitted.state_dict())
+            layer.switch.threshold.copy_(self.threshold)
         return layer
 
 
@@ -171,11 +184,7 @@ class Sgd:
         self.rate = torch.zeros((), device=next(model.parameters()).device)
         self.parameters = [*model.parameters()]
         self.momenta = [torch.zeros_like(p) for p in self.parameters]
-        names = [name for name, _ in model.named_parameters()]
-        self.decays = [
-            decay if p.dim() > 1 and "little" not in name else 0.0
-            for name, p in zip(names, self.parameters, strict=True)
-        ]
+        self.decays = [decay if p.dim() > 1 else 0.0 for p in self.parameters]
 
     @torch.no_grad()
     def step(self) -> None:
@@ -194,46 +203,58 @@ class Sgd:
 
 
 def train(
-    model: Network, data: Data, epochs: int, rate: float, teacher: Network | None, decay: float
+    model: Network, data: Data, epochs: float, rate: float, teacher: Network | None, refits: int = 0
 ) -> None:
-    """Train with SGD, bfloat16 and a cosine schedule, in place; on a GPU a step is a CUDA graph."""
-    model.train()
-    optimiser = Sgd(model, decay)
+    """Train with SGD, bfloat16 and a cosine schedule, in place; on a GPU a step is a CUDA graph.
+
+    Args:
+        model: to be trained.
+        data: to train on.
+        epochs: passes over it.
+        rate: the highest.
+        teacher: whose outputs are to be reached too.
+        refits: how often little modules are fitted anew. Until then the shares that they keep rise
+            to their goals; for the last quarter of the steps both stay as they are.
+    """
+    optimiser = Sgd(model, 5e-4)
     generator = torch.Generator().manual_seed(0)
-    size = min(512, len(data.x))
-    steps = max(1, epochs * (len(data.x) // size))
-    layers = [layer for layer in model.convolutions() if layer.ratio]
-    kind = torch.device(data.device).type
+    size = min(512 if data.device == "cuda" else 64, len(data.x))
+    steps = max(1, round(epochs * (len(data.x) // size)))
+    layers = model.convolutions() if refits else []
     x, y = (part.clone() for part in next(data.batches(size, generator)))
 
     def step() -> None:
-        with torch.autocast(kind, torch.bfloat16, cache_enabled=False):
+        with torch.autocast("cuda", torch.bfloat16, data.device == "cuda", cache_enabled=False):
             found = model(x)
             loss = F.cross_entropy(found, y)
             if teacher is not None:
                 with torch.no_grad():
                     wanted = teacher(x).float().softmax(1)
                 loss = 0.3 * loss + 0.7 * F.cross_entropy(found, wanted)
-        if layers:
-            loss = loss + 0.3 * sum(layer.loss for layer in layers) / len(layers)
         for parameter in optimiser.parameters:
             parameter.grad = None
         loss.backward()
         optimiser.step()
 
-    replay = _captured(step) if kind == "cuda" else step
+    model.train()
+    replay = _captured(step) if data.device == "cuda" else step
     done = 0
-    for _ in range(epochs):
+    while done < steps:
         for images, labels in data.batches(size, generator):
+            share = done / steps
+            rise = min(1.0, share / 0.75)
+            if refits and share < 0.75 and int(rise * refits) > int((rise - 1 / steps) * refits):
+                fit_estimates(model, images)
+            for layer in layers:
+                layer.share.fill_(layer.begin + (layer.goal - layer.begin) * min(1.0, rise * 1.5))
             x.copy_(images)
             y.copy_(labels)
-            share = done / steps
             warm = min(1.0, share / 0.1)
-            optimiser.rate.fill_(rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
+            optimiser.rate.fill_(rate * warm * 0.5 * (1 + math.cos(math.pi * share)))
             replay()
             done += 1
-    for layer in layers:
-        layer.loss = torch.zeros(())
+            if done == steps:
+                break
 
 
 def _captured(step: Callable[[], None]) -> Callable[[], None]:
@@ -251,37 +272,77 @@ def _captured(step: Callable[[], None]) -> Callable[[], None]:
 
 
 @torch.no_grad()
-def begin_estimates(model: Network, data: Data, target: float) -> None:
-    """Fit little modules to the layers' inputs, and say which share each layer shall keep.
+def fit_estimates(model: Network, x: torch.Tensor) -> None:
+    """Fit little modules to what their layers see of normalised images, some of them mixed."""
+    seen: list[torch.Tensor] = []
+    layers, training = model.convolutions(), model.training
+    handles = [c.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for c in layers]
+    model.eval()
+    model(x[:256])
+    model.train(training)
+    for handle, layer, given in zip(handles, layers, seen, strict=True):
+        handle.remove()
+        layer.fit(given)
 
-    Each keeps what is zero anyway and the same part of the rest, so that all together keep the
-    target, by multiply-accumulates.
+
+def harm(model: Network, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what each share costs each layer (layers, shares), and thresholds of the shares.
+
+    An output that keeps its estimate moves the loss by the change of its activation times the
+    loss' gradient, to first order. Squares of that are added up, each layer by itself.
     """
     model.eval()
-    x = data.normal(data.x[:: max(1, len(data.x) // 256)])
-    zeros, macs = [], []
-    for layer in model.convolutions():
-        finished = layer.finished()
-        layer.signs.copy_(unpack_signs(finished.projection.signs, layer.conv.in_channels).float())
-        seen: list[torch.Tensor] = []
-        keep = lambda _, given, y, seen=seen: seen.extend((given[0], y))  # noqa: E731
-        handle = layer.register_forward_hook(keep)
-        model(x)
+    layers = model.convolutions()
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def take(layer: nn.Module, given: tuple[torch.Tensor, ...], z: torch.Tensor) -> None:
+        assert isinstance(layer, DualConv)
+        z.retain_grad()
+        seen.append((layer.estimate(*given), z))
+
+    handles = [layer.register_forward_hook(take) for layer in layers]
+    rows = slice(None, None, max(1, len(data.x) // 256))
+    F.cross_entropy(model(data.normal(data.x[rows])), data.y[rows], reduction="sum").backward()
+    costs, thresholds = [], []
+    for (estimate, z), handle in zip(seen, handles, strict=True):
         handle.remove()
-        given, y = seen
-        (equations,) = [e.equations() for e in finished.estimators()]
-        finished.observe([equations], given)
-        weights, bias = equations.solve()
-        layer.little.copy_(weights)
-        layer.offset.copy_(bias)
-        zeros.append(float((y == 0).float().mean()))
-        macs.append(layer.conv.weight.numel() * y[0, 0].numel())
-    shares, sizes = torch.tensor(zeros), torch.tensor(macs, dtype=torch.float)
-    natural = float((shares * sizes).sum() / sizes.sum())
-    more = (target - natural) / (1 - natural)
-    for layer, share in zip(model.convolutions(), shares.tolist(), strict=True):
-        layer.ratio = min(0.97, max(0.05, share + (1 - share) * more))
-    say(f"zero anyway {natural:.3f}, by layer {min(zeros):.2f} to {max(zeros):.2f}")
+        assert z.grad is not None
+        cost = (z.grad * (F.relu(estimate) - z.detach())).square().flatten()
+        ordered, order = estimate.flatten().sort()
+        sums = F.pad(cost[order].double().cumsum(0), (1, 0))
+        places = (_SHARES.to(sums.device) * len(ordered)).long()
+        costs.append(sums[places])
+        thresholds.append(ordered[places].float())
+    return torch.stack(costs), torch.stack(thresholds)
+
+
+def share_out(model: Network, data: Data, target: float, spread: float) -> None:
+    """Give each layer the share that it shall keep, so that they keep the target by operations.
+
+    Shares cost least in all where one more operation saved costs every layer the same. Training
+    begins where little is lost, at a part of the shares.
+
+    Args:
+        model: with fitted little modules and everything computed.
+        data: to measure on.
+        target: share of the layers' multiply-accumulates.
+        spread: which power of the costs counts; 0 < spread <= 1, less makes shares more alike.
+    """
+    layers = model.convolutions()
+    costs, thresholds = harm(model, data)
+    macs = torch.tensor([layer.macs for layer in layers], dtype=torch.double, device=costs.device)
+    shares = _SHARES.to(costs)
+    weights = (costs + 1e-12 * costs.amax()).pow(spread)
+    low, high = -60.0, 60.0
+    for _ in range(100):
+        price = 2.0 ** ((low + high) / 2)
+        best = (weights - price * macs[:, None] / macs.sum() * shares).argmin(1)
+        found = float((shares[best] * macs).sum() / macs.sum())
+        low, high = (low, (low + high) / 2) if found > target else ((low + high) / 2, high)
+    for layer, of, place in zip(layers, thresholds, best.tolist(), strict=True):
+        layer.goal, layer.begin = float(shares[place]), 0.8 * float(shares[place])
+        layer.threshold.copy_(of[(shares <= layer.begin).sum() - 1])
+    say(f"keep {found:.3f}: {' '.join(f'{layer.goal:.2f}' for layer in layers)}")
 
 
 def finish(model: Network) -> Network:
