@@ -1,13 +1,13 @@
 r"""Accuracy of a CIFAR-10 network most of whose convolutions' outputs are skipped by an estimate.
 
-The shipped weights are fine-tuned on the images first: that is the baseline, and it is trained on
-for as long as the dual network is. The dual network is trained as it will run: outputs whose
-estimate lies below a layer's threshold are not computed. Its estimates come from a random
-projection of the channels and weights of a few bits; their error is part of the loss. In the end
+Given weights are fine-tuned on the images first: that is the baseline, which is also trained on
+for as long as the dual network is. How much each layer may skip follows from what that costs. The
+dual network is then trained as it will run: outputs whose estimate lies below a layer's threshold
+are not computed, and ever more of them. Little modules are fitted anew meanwhile. In the end
 everything is put into `DualModuleConv2d` layers, which are what is measured.
 
-    python examples/dual_cifar.py cifar10_jpeg.npz --blocks 3 --weights cifar10_resnet20.npz \
-        --out resnet20.json
+    python examples/dual_cifar.py cifar10_jpeg.npz --blocks 9 --weights cifar10_resnet56.npz \
+        --out resnet56.json
 """
 
 from __future__ import annotations
@@ -186,6 +186,10 @@ class Sgd:
         self.momenta = [torch.zeros_like(p) for p in self.parameters]
         self.decays = [decay if p.dim() > 1 else 0.0 for p in self.parameters]
 
+    def reset(self) -> None:
+        """Forget what trial steps left behind."""
+        torch._foreach_zero_(self.momenta)
+
     @torch.no_grad()
     def step(self) -> None:
         """Move the parameters by their gradients, whose norm is cut to 5."""
@@ -203,7 +207,14 @@ class Sgd:
 
 
 def train(
-    model: Network, data: Data, epochs: float, rate: float, teacher: Network | None, refits: int = 0
+    model: Network,
+    data: Data,
+    epochs: float,
+    rate: float,
+    teacher: Network | None,
+    *,
+    refits: int = 0,
+    seconds: float = math.inf,
 ) -> None:
     """Train with SGD, bfloat16 and a cosine schedule, in place; on a GPU a step is a CUDA graph.
 
@@ -213,14 +224,13 @@ def train(
         epochs: passes over it.
         rate: the highest.
         teacher: whose outputs are to be reached too.
-        refits: how often little modules are fitted anew. Until then the shares that they keep rise
-            to their goals; for the last quarter of the steps both stay as they are.
+        refits: how often little modules are fitted anew, until a quarter of the steps is left. The
+            shares that layers keep rise to their goals in the first half.
+        seconds: fewer passes are made where they would take longer than this.
     """
     optimiser = Sgd(model, 5e-4)
     generator = torch.Generator().manual_seed(0)
     size = min(512 if data.device == "cuda" else 64, len(data.x))
-    steps = max(1, round(epochs * (len(data.x) // size)))
-    layers = model.convolutions() if refits else []
     x, y = (part.clone() for part in next(data.batches(size, generator)))
 
     def step() -> None:
@@ -238,23 +248,31 @@ def train(
 
     model.train()
     replay = _captured(step) if data.device == "cuda" else step
-    done = 0
-    while done < steps:
-        for images, labels in data.batches(size, generator):
-            share = done / steps
-            rise = min(1.0, share / 0.75)
-            if refits and share < 0.75 and int(rise * refits) > int((rise - 1 / steps) * refits):
-                fit_estimates(model, images)
-            for layer in layers:
-                layer.share.fill_(layer.begin + (layer.goal - layer.begin) * min(1.0, rise * 1.5))
-            x.copy_(images)
-            y.copy_(labels)
-            warm = min(1.0, share / 0.1)
-            optimiser.rate.fill_(rate * warm * 0.5 * (1 + math.cos(math.pi * share)))
+    steps = max(1, round(epochs * (len(data.x) // size)))
+    if seconds < math.inf:
+        start = time.perf_counter()
+        for _ in range(10):  # the rate is still zero
             replay()
-            done += 1
-            if done == steps:
-                break
+        optimiser.rate.item()
+        steps = min(steps, max(1, int(seconds / (time.perf_counter() - start) * 10 * 0.9)))
+    optimiser.reset()
+    say(f"{steps} steps of {size} images")
+    batches = (batch for _ in range(steps) for batch in data.batches(size, generator))
+    fitted = 0
+    for done, (images, labels) in zip(range(steps), batches, strict=False):
+        share = done / steps
+        if fitted < min(refits, math.floor(share / 0.75 * refits)):
+            fit_estimates(model, images)
+            fitted += 1
+        for layer in model.convolutions():
+            layer.share.fill_(layer.begin + (layer.goal - layer.begin) * min(1.0, 2 * share))
+        x.copy_(images)
+        y.copy_(labels)
+        optimiser.rate.fill_(rate * min(1.0, 10 * share) * 0.5 * (1 + math.cos(math.pi * share)))
+        replay()
+        if done % max(1, steps // 10) == steps // 10 - 1:
+            say(f"  step {done + 1}: {accuracy(model, data):.2f} %")
+            model.train()
 
 
 def _captured(step: Callable[[], None]) -> Callable[[], None]:
@@ -316,7 +334,7 @@ def harm(model: Network, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack(costs), torch.stack(thresholds)
 
 
-def share_out(model: Network, data: Data, target: float, spread: float) -> None:
+def share_out(model: Network, data: Data, target: float) -> None:
     """Give each layer the share that it shall keep, so that they keep the target by operations.
 
     Shares cost least in all where one more operation saved costs every layer the same. Training
@@ -326,17 +344,15 @@ def share_out(model: Network, data: Data, target: float, spread: float) -> None:
         model: with fitted little modules and everything computed.
         data: to measure on.
         target: share of the layers' multiply-accumulates.
-        spread: which power of the costs counts; 0 < spread <= 1, less makes shares more alike.
     """
     layers = model.convolutions()
     costs, thresholds = harm(model, data)
     macs = torch.tensor([layer.macs for layer in layers], dtype=torch.double, device=costs.device)
     shares = _SHARES.to(costs)
-    weights = (costs + 1e-12 * costs.amax()).pow(spread)
-    low, high = -60.0, 60.0
+    low, high = -60.0, 60.0  # of a price of operations, by powers of two
     for _ in range(100):
         price = 2.0 ** ((low + high) / 2)
-        best = (weights - price * macs[:, None] / macs.sum() * shares).argmin(1)
+        best = (costs - price * macs[:, None] / macs.sum() * shares).argmin(1)
         found = float((shares[best] * macs).sum() / macs.sum())
         low, high = (low, (low + high) / 2) if found > target else ((low + high) / 2, high)
     for layer, of, place in zip(layers, thresholds, best.tolist(), strict=True):
@@ -388,14 +404,18 @@ def main() -> None:
     parser.add_argument("--wide", type=int, default=1)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--epochs", type=int, default=10, help="dense, before the dual network")
-    parser.add_argument("--tune", type=int, default=20, help="of the dual network and the baseline")
-    parser.add_argument("--targets", type=float, nargs="+", default=[0.72])
-    parser.add_argument("--bits", type=int, default=4)
-    parser.add_argument("--part", type=int, default=4, help="channels over their projection")
+    parser.add_argument(
+        "--tune", type=float, default=40, help="epochs of the dual network, at most"
+    )
+    parser.add_argument("--seconds", type=float, default=math.inf, help="of the dual network's")
+    parser.add_argument("--target", type=float, default=0.74, help="share that is not computed")
+    parser.add_argument("--bits", type=int, default=4, help="of a little weight")
+    parser.add_argument("--part", type=int, default=2, help="channels over their projection")
     parser.add_argument("--train", type=int, help="training images")
     parser.add_argument("--test", type=int, help="test images")
-    parser.add_argument("--rate", type=float, default=0.1)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--rate", type=float, default=0.05)
+    parser.add_argument("--refits", type=int, default=12)
+    parser.add_argument("--out", type=Path, help="rows as JSON; networks are kept beside it")
     given = parser.parse_args()
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -405,25 +425,29 @@ def main() -> None:
         model.load(given.weights)
     model = model.to(device, memory_format=torch.channels_last)
     start = time.perf_counter()
-    train(model, data, given.epochs, given.rate if given.weights else 0.4, None, 5e-4)
-    rows: list[dict[str, object]] = [{"what": "dense", "accuracy": accuracy(model, data)}]
+    rows: list[dict[str, object]] = []
 
-    def write(row: dict[str, object]) -> None:
-        rows.append(row)
-        say(f"{time.perf_counter() - start:.0f} s: {json.dumps(row)}")
+    def write(what: str, made: Network, row: dict[str, object]) -> None:
+        rows.append({"what": what, **row})
+        say(f"{time.perf_counter() - start:.0f} s: {json.dumps(rows[-1])}")
         if given.out is not None:
             given.out.write_text(json.dumps(rows, indent=1))
+            torch.save(made.state_dict(), given.out.with_suffix(f".{what.replace(' ', '-')}.pt"))
 
-    say(f"dense {rows[0]['accuracy']:.2f} %, {time.perf_counter() - start:.0f} s")
-    teacher = copy.deepcopy(model).eval()
-    for target in given.targets:
-        dual = copy.deepcopy(model)
-        begin_estimates(dual, data, target)
-        train(dual, data, given.tune, given.rate, teacher, 5e-4)
-        row = {"what": "dual", "target": target, "bits": given.bits, "part": given.part}
-        write({**row, "trained": accuracy(dual, data), **measured(finish(dual), data)})
-    train(model, data, given.tune, given.rate, teacher, 5e-4)
-    write({"what": "dense, trained on", "accuracy": accuracy(model, data)})
+    train(model, data, given.epochs, given.rate if given.weights else 0.4, None)
+    write("dense", model, {"accuracy": accuracy(model, data)})
+    teacher, dual = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
+    fit_estimates(dual, data.normal(data.x[:256]))
+    share_out(dual, data, given.target)
+    started = time.perf_counter()
+    limits = {"refits": given.refits, "seconds": given.seconds}
+    train(dual, data, given.tune, given.rate, teacher, **limits)
+    took = time.perf_counter() - started
+    row = {name: getattr(given, name) for name in ("target", "bits", "part", "tune", "rate")}
+    row |= {"trained": accuracy(dual, data), "seconds": took, **measured(finish(dual), data)}
+    write("dual", dual, row)
+    train(model, data, given.tune, given.rate, teacher, seconds=min(given.seconds, took))
+    write("dense, trained on", model, {"accuracy": accuracy(model, data)})
 
 
 if __name__ == "__main__":

@@ -162,7 +162,8 @@ inline void prefetch(const void* from, int bytes) {
   if (reinterpret_cast<unsigned long>(from) % 16 != 0 || bytes % 16 != 0)
     machine::fail("a prefetch that is not of whole units of 16 bytes");
 }
-inline float load_shared_by_blocks(const float* from) { return *from; }
+template <class T>
+T load_fresh(const T* from) { return *from; }
 inline unsigned count_up(unsigned* counter, unsigned last) {
   const unsigned before = *counter;
   *counter = before >= last ? 0 : before + 1;
@@ -306,6 +307,21 @@ inline void send(unsigned to, unsigned barrier, int rank, unsigned value) {
     b.bytes -= 4;
   });
 }
+
+inline void show_to_cluster() {}
+inline void see_cluster() { meet_cluster(); }
+inline int* number_at(unsigned address, int rank) {
+  return reinterpret_cast<int*>(machine::shared_of(machine::running[rank]) + address);
+}
+inline int look_at(unsigned address, int rank) { return *number_at(address, rank); }
+inline int add_at(unsigned address, int rank, int more) {
+  ++machine::progress;
+  return std::exchange(*number_at(address, rank), *number_at(address, rank) + more);
+}
+inline void put_at(unsigned address, int rank, float value) {
+  std::memcpy(number_at(address, rank), &value, 4);
+}
+
 inline void show_to_copies() {}
 inline void send_block(unsigned to, unsigned from, int bytes, unsigned barrier, int rank) {
   if (to % 16 != 0 || from % 16 != 0 || bytes % 16 != 0) machine::fail("send_block is not aligned");

@@ -110,11 +110,11 @@ struct Vector {
 template <int COUNT>
 DEVICE uint2 four_of(const __half* part, int begin) {
   const unsigned short* const from = reinterpret_cast<const unsigned short*>(part) + begin;
-  if (ALIGNED && begin + 4 <= COUNT) return __ldcg(reinterpret_cast<const uint2*>(from));
+  if (ALIGNED && begin + 4 <= COUNT) return load_fresh(reinterpret_cast<const uint2*>(from));
   if (ALIGNED && COUNT % 4 == 0) return {0u, 0u};
   unsigned each[4];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) each[i] = begin + i < COUNT ? __ldcg(from + i) : 0u;
+  for (int i = 0; i < 4; ++i) each[i] = begin + i < COUNT ? load_fresh(from + i) : 0u;
   return {each[0] | each[1] << 16, each[2] | each[3] << 16};
 }
 
@@ -167,17 +167,26 @@ DEVICE float worth_of(float largest) {
   return largest == 0.0f ? 1.0f : __fdiv_rn(largest, 127.0f);  // NaN stays NaN
 }
 
-// The factor that rounding takes: a division for each number would cost more than the rest of it.
-DEVICE float inverse_of(float worth) { return __fdiv_rn(1.0f, worth); }
+// What a number is worth in bytes, and the inverse of that.
+struct Unit {
+  float worth, inverse;
+};
+DEVICE Unit unit_of(float largest) {
+  const float worth = worth_of(largest);
+  return {worth, __fdividef(1.0f, worth)};
+}
 
-DEVICE int to_byte(float value, float inverse) {
-  const float whole = rintf(__fmul_rn(value, inverse));
+// The division is carried out only where its last bits decide: it would cost more than all the rest.
+DEVICE int to_byte(float value, const Unit& unit) {
+  const float near = __fmul_rn(value, unit.inverse);
+  float whole = rintf(near);
+  if (fabsf(near - whole) > 0.499f) whole = rintf(__fdiv_rn(value, unit.worth));
   return static_cast<int>(fminf(fmaxf(whole, -127.0f), 127.0f));
 }
 
 // Rounds 32 numbers to bytes, of which a warp writes the eight planes of bits; zeros beyond `count`.
-DEVICE void write_planes(unsigned* to, const __half* vector, int count, float inverse, int lane) {
-  const int byte = lane < count ? to_byte(__half2float(vector[lane]), inverse) : 0;
+DEVICE void write_planes(unsigned* to, const __half* vector, int count, const Unit& unit, int lane) {
+  const int byte = lane < count ? to_byte(__half2float(vector[lane]), unit) : 0;
   unsigned mine = 0;
 #pragma unroll
   for (int plane = 0; plane < 8; ++plane) {
@@ -266,7 +275,7 @@ DEVICE void multiply_signs(const uint4 (&signs)[2], const TileProduct& product, 
 }
 
 // Rounds this block's chunks of the vector's parts, which lie behind each other in shared memory.
-DEVICE void write_all_planes(const Projection& p, const __half* vector, const float (&inverse)[PARTS]) {
+DEVICE void write_all_planes(const Projection& p, const __half* vector, const Unit (&units)[PARTS]) {
 #pragma unroll 1
   for (int word = threadIdx.x / 32; word < 8 * OWN_CHUNKS; word += WARPS) {
     const int chunk = cluster_rank() + CLUSTER * (word / 8);
@@ -274,7 +283,7 @@ DEVICE void write_all_planes(const Projection& p, const __half* vector, const fl
     const bool second = PARTS == 2 && chunk >= CHUNKS_0;
     const int begin = 256 * (second ? chunk - CHUNKS_0 : chunk) + 32 * (word % 8);
     write_planes(p.planes + 8 * word, vector + begin + (second ? ROOM_0 : 0),
-                 (second ? COUNT_1 : COUNT_0) - begin, second ? inverse[PARTS - 1] : inverse[0],
+                 (second ? COUNT_1 : COUNT_0) - begin, second ? units[PARTS - 1] : units[0],
                  threadIdx.x % 32);
   }
 }
@@ -302,10 +311,10 @@ DEVICE void project(const Projection& p, const uint4 (&held)[HOLD][2], unsigned 
   wait_barrier(barrier, 0);
 }
 
-// Rounds the projection to bytes, zeros behind each part; returns what one is worth in each part.
-// `worth` is of the vector's bytes, `scale` of a sum of signs; `scratch` has room for PARTS * WARPS.
+// Rounds the projection to bytes, zeros behind each part; tells what one is worth in each part. `units`
+// are of the vector's bytes, `scale` is of a sum of signs; `scratch` has room for PARTS * WARPS.
 DEVICE void round_projection(signed char* bytes, float (&steps)[PARTS], const Projection& p,
-                             const float (&worth)[PARTS], const float (&scale)[PARTS],
+                             const Unit (&units)[PARTS], const float (&scale)[PARTS],
                              unsigned* scratch) {
   constexpr int TURNS_ = over(BYTES, THREADS);
   int whole[TURNS_];
@@ -323,21 +332,22 @@ DEVICE void round_projection(signed char* bytes, float (&steps)[PARTS], const Pr
   }
   show_largest(scratch, most);
   __syncthreads();
-  float factor[PARTS];
+  float sign[PARTS];
+  Unit rounded[PARTS];
 #pragma unroll
   for (int part = 0; part < PARTS; ++part) {
-    const float unit = __fmul_rn(worth[part], scale[part]);
+    sign[part] = __fmul_rn(units[part].worth, scale[part]);
     const int largest = static_cast<int>(shown_largest(scratch, part));
-    steps[part] = worth_of(__fmul_rn(static_cast<float>(largest), unit));
-    factor[part] = __fmul_rn(unit, inverse_of(steps[part]));
+    rounded[part] = unit_of(__fmul_rn(static_cast<float>(largest), sign[part]));
+    steps[part] = rounded[part].worth;
   }
 #pragma unroll
   for (int turn = 0; turn < TURNS_; ++turn) {
     const int i = threadIdx.x + THREADS * turn;
-    const bool late = PARTS == 2 && i >= BYTES_0;
+    const int part = PARTS == 2 && i >= BYTES_0 ? PARTS - 1 : 0;
+    const float value = __fmul_rn(static_cast<float>(whole[turn]), part ? sign[PARTS - 1] : sign[0]);
     if (i < BYTES)
-      bytes[i] = static_cast<signed char>(
-          to_byte(static_cast<float>(whole[turn]), late ? factor[PARTS - 1] : factor[0]));
+      bytes[i] = static_cast<signed char>(to_byte(value, part ? rounded[PARTS - 1] : rounded[0]));
   }
 }
 
@@ -352,25 +362,26 @@ DEVICE void little_products(int (&found)[ROWS][PARTS], const unsigned char* cons
 #pragma unroll(over(WORDS, 32) <= 8 ? 8 : 4)
   for (int base = 0; base < WORDS; base += 32) {
     const int at = base + lane;
-    if (at >= WORDS) break;
-    int2 input;
-    if constexpr (BITS == 8) {
-      input = {reinterpret_cast<const int*>(bytes)[at], 0};
-    } else {
-      input = reinterpret_cast<const int2*>(bytes)[at];
-    }
-#pragma unroll
-    for (int row = 0; row < ROWS; ++row) {
-      const unsigned word = reinterpret_cast<const unsigned*>(rows[row])[at];
-      int sum;
+    if (at < WORDS) {
+      int2 input;
       if constexpr (BITS == 8) {
-        sum = __dp4a(static_cast<int>(word), input.x, 0);
+        input = {reinterpret_cast<const int*>(bytes)[at], 0};
       } else {
-        sum = __dp4a(static_cast<int>(word << 4 & 0xf0f0f0f0u), input.x, 0);
-        sum = __dp4a(static_cast<int>(word & 0xf0f0f0f0u), input.y, sum);
+        input = reinterpret_cast<const int2*>(bytes)[at];
       }
-      sums[row][0] += at < BYTES_0 / EACH ? sum : 0;
-      if (PARTS == 2) sums[row][PARTS - 1] += at < BYTES_0 / EACH ? 0 : sum;
+#pragma unroll
+      for (int row = 0; row < ROWS; ++row) {
+        const unsigned word = reinterpret_cast<const unsigned*>(rows[row])[at];
+        int sum;
+        if constexpr (BITS == 8) {
+          sum = __dp4a(static_cast<int>(word), input.x, 0);
+        } else {
+          sum = __dp4a(static_cast<int>(word << 4 & 0xf0f0f0f0u), input.x, 0);
+          sum = __dp4a(static_cast<int>(word & 0xf0f0f0f0u), input.y, sum);
+        }
+        sums[row][0] += at < BYTES_0 / EACH ? sum : 0;
+        if (PARTS == 2) sums[row][PARTS - 1] += at < BYTES_0 / EACH ? 0 : sum;
+      }
     }
   }
 #pragma unroll

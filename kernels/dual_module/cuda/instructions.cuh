@@ -23,10 +23,24 @@ DEVICE void prefetch(const void* from, int bytes) {
 #endif
 }
 
-// What another block wrote during this launch: not from the first-level cache.
-DEVICE float load_shared_by_blocks(const float* from) {
+// What another kernel or block wrote lately: from the second-level cache, and not before what stands
+// in front of it.
+DEVICE float load_fresh(const float* from) {
   float value;
   asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(value) : "l"(from) : "memory");
+  return value;
+}
+DEVICE unsigned load_fresh(const unsigned short* from) {
+  unsigned short value;
+  asm volatile("ld.global.cg.u16 %0, [%1];" : "=h"(value) : "l"(from) : "memory");
+  return value;
+}
+DEVICE uint2 load_fresh(const uint2* from) {
+  uint2 value;
+  asm volatile("ld.global.cg.v2.u32 {%0, %1}, [%2];"
+               : "=r"(value.x), "=r"(value.y)
+               : "l"(from)
+               : "memory");
   return value;
 }
 
@@ -53,10 +67,40 @@ DEVICE void arrive_at_cluster() {
 }
 DEVICE void wait_for_cluster() { asm volatile("barrier.cluster.wait.aligned;" ::: "memory"); }
 
+
+// The same where what this block wrote is to be seen by the others, and theirs by this one.
+DEVICE void show_to_cluster() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+DEVICE void see_cluster() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+
 DEVICE unsigned in_block(unsigned address, int rank) {
   unsigned there;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
   return there;
+}
+
+// Numbers in the shared memory of a block of the cluster: read, added to, stored.
+DEVICE int look_at(unsigned address, int rank) {
+  int value;
+  asm volatile("ld.relaxed.cluster.shared::cluster.s32 %0, [%1];"
+               : "=r"(value)
+               : "r"(in_block(address, rank))
+               : "memory");
+  return value;
+}
+DEVICE int add_at(unsigned address, int rank, int more) {
+  int before;
+  asm volatile("atom.relaxed.cluster.shared::cluster.add.s32 %0, [%1], %2;"
+               : "=r"(before)
+               : "r"(in_block(address, rank)), "r"(more)
+               : "memory");
+  return before;
+}
+DEVICE void put_at(unsigned address, int rank, float value) {
+  asm volatile("st.relaxed.cluster.shared::cluster.f32 [%0], %1;" ::"r"(in_block(address, rank)),
+               "f"(value)
+               : "memory");
 }
 
 // Stores in the shared memory of a block of the cluster, whose barrier counts the bytes.

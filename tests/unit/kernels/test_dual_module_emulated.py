@@ -57,7 +57,11 @@ def halved(module: nn.Module) -> None:
 @needs_compiler
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("plan", [Plan(8, 2, 1, pieces=2), Plan(4, 1, 2, deep=4)], ids=str)
+@pytest.mark.parametrize(
+    "plan",
+    [Plan(8, 2, 1, pieces=2, steal=True), Plan(8, 2, 3, soon=1), Plan(4, 1, 2, deep=4)],
+    ids=str,
+)
 def test_an_lstm_step(bits: int, ratio: float, plan: Plan, folder: Path) -> None:
     torch.manual_seed(0)
     cell = DualModuleLSTMCell.of(nn.LSTMCell(90, 70), bits=bits, projected=36)
