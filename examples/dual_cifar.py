@@ -38,8 +38,9 @@ _SHARES = torch.linspace(0.0, 0.98, 50)  # that a layer may be given
 class DualConv(nn.Module):
     """A convolution, batch norm and ReLU whose outputs are computed where an estimate says so.
 
-    No gradient goes through the estimate, and none trains it: it is fitted anew by least squares
-    while the layer changes. Trained with the layer, at a rate that suits the layer, it diverges.
+    The little module is not trained: it is fitted anew by least squares while the layer changes.
+    Trained with the layer, at a rate that suits the layer, it diverges. Where an output keeps its
+    estimate, the gradient goes on to the layer's input and to what is added.
 
     Buffer ``threshold`` follows the share of outputs that is to be kept while it is trained.
     """
@@ -73,10 +74,9 @@ class DualConv(nn.Module):
         kept = estimate < self.threshold
         if self.training:
             missing = self.share - kept.float().mean()
-            self.threshold.add_(_PACE * missing * estimate.float().std())
+            self.threshold.add_(_PACE * missing * estimate.detach().float().std())
         return F.relu(torch.where(kept, estimate, y))
 
-    @torch.no_grad()
     def estimate(self, x: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
         """Return what the little module says of the normalised convolution, and what is added."""
         found = F.conv2d(x, self.kernel.to(x.dtype), self.offset.to(x.dtype), self.conv.stride, 1)
@@ -316,7 +316,7 @@ def harm(model: Network, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
     def take(layer: nn.Module, given: tuple[torch.Tensor, ...], z: torch.Tensor) -> None:
         assert isinstance(layer, DualConv)
         z.retain_grad()
-        seen.append((layer.estimate(*given), z))
+        seen.append((layer.estimate(*given).detach(), z))
 
     handles = [layer.register_forward_hook(take) for layer in layers]
     rows = slice(None, None, max(1, len(data.x) // 256))

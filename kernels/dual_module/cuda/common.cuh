@@ -175,9 +175,13 @@ DEVICE Unit unit_of(float largest) {
   const float worth = worth_of(largest);
   return {worth, __fdividef(1.0f, worth)};
 }
+DEVICE Unit of_part(const Unit (&units)[PARTS], bool second) {  // without a run-time index
+  const Unit a = units[0], b = units[PARTS - 1];
+  return {second ? b.worth : a.worth, second ? b.inverse : a.inverse};
+}
 
 // The division is carried out only where its last bits decide: it would cost more than all the rest.
-DEVICE int to_byte(float value, const Unit& unit) {
+DEVICE int to_byte(float value, Unit unit) {
   const float near = __fmul_rn(value, unit.inverse);
   float whole = rintf(near);
   if (fabsf(near - whole) > 0.499f) whole = rintf(__fdiv_rn(value, unit.worth));
@@ -185,7 +189,7 @@ DEVICE int to_byte(float value, const Unit& unit) {
 }
 
 // Rounds 32 numbers to bytes, of which a warp writes the eight planes of bits; zeros beyond `count`.
-DEVICE void write_planes(unsigned* to, const __half* vector, int count, const Unit& unit, int lane) {
+DEVICE void write_planes(unsigned* to, const __half* vector, int count, Unit unit, int lane) {
   const int byte = lane < count ? to_byte(__half2float(vector[lane]), unit) : 0;
   unsigned mine = 0;
 #pragma unroll
@@ -283,7 +287,7 @@ DEVICE void write_all_planes(const Projection& p, const __half* vector, const Un
     const bool second = PARTS == 2 && chunk >= CHUNKS_0;
     const int begin = 256 * (second ? chunk - CHUNKS_0 : chunk) + 32 * (word % 8);
     write_planes(p.planes + 8 * word, vector + begin + (second ? ROOM_0 : 0),
-                 (second ? COUNT_1 : COUNT_0) - begin, second ? units[PARTS - 1] : units[0],
+                 (second ? COUNT_1 : COUNT_0) - begin, of_part(units, second),
                  threadIdx.x % 32);
   }
 }
@@ -344,10 +348,10 @@ DEVICE void round_projection(signed char* bytes, float (&steps)[PARTS], const Pr
 #pragma unroll
   for (int turn = 0; turn < TURNS_; ++turn) {
     const int i = threadIdx.x + THREADS * turn;
-    const int part = PARTS == 2 && i >= BYTES_0 ? PARTS - 1 : 0;
-    const float value = __fmul_rn(static_cast<float>(whole[turn]), part ? sign[PARTS - 1] : sign[0]);
+    const bool late = PARTS == 2 && i >= BYTES_0;
+    const float value = __fmul_rn(static_cast<float>(whole[turn]), late ? sign[PARTS - 1] : sign[0]);
     if (i < BYTES)
-      bytes[i] = static_cast<signed char>(to_byte(value, part ? rounded[PARTS - 1] : rounded[0]));
+      bytes[i] = static_cast<signed char>(to_byte(value, of_part(rounded, late)));
   }
 }
 

@@ -34,11 +34,10 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("emulated")
 
 
-def emulate(launch: Launch, folder: Path) -> None:
+def emulate(launch: Launch, folder: Path, seed: int = 0) -> None:
     together = launch.defines["CLUSTER"]
-    kernel = Emulated(
-        SOURCES / launch.file, launch.function, launch.defines, folder, together=together
-    )
+    source = SOURCES / launch.file
+    kernel = Emulated(source, launch.function, launch.defines, folder, together=together, seed=seed)
     kernel((launch.blocks,), (32 * launch.defines["WARPS"],), launch.arguments)
 
 
@@ -83,6 +82,28 @@ def test_an_lstm_step(bits: int, ratio: float, plan: Plan, folder: Path) -> None
         torch.testing.assert_close(new_h.float(), h[0], rtol=2e-3, atol=1e-3)
         kept = sum(switch.kept for switch in cell.switches())
         assert int(step.computed.sum()) == 280 - kept
+
+
+@needs_compiler
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_blocks_of_a_cluster_take_rows_of_the_fullest(seed: int, folder: Path) -> None:
+    torch.manual_seed(0)
+    cell = DualModuleLSTMCell.of(nn.LSTMCell(40, 32), projected=16)
+    with torch.no_grad():
+        cell.bias.view(4, 32)[:, 16:] += 50.0  # gates of the second half are saturated
+    halved(cell)
+    xs, hs, cs = normal(100, 40).half(), normal(100, 32, seed=1).half() / 2, normal(100, 32, seed=2)
+    fit(cell, lambda: cell(xs.float(), (hs.float(), cs)))
+    for switch in cell.switches():
+        switch.threshold.fill_(20.0)
+    step = LSTMStep(cell, blocks=4, plan=Plan(4, 4, 1, pieces=2, steal=True))
+    new_h = torch.full((32,), torch.nan, dtype=torch.float16)
+    new_c = torch.full((32,), torch.nan)
+    emulate(step.launch(xs[0], hs[0], cs[0].contiguous(), new_h, new_c), folder, seed)
+    assert step.computed.tolist() == [32, 32, 0, 0]
+    h, c = cell(xs[:1].float(), (hs[:1].float(), cs[:1]))
+    torch.testing.assert_close(new_c, c[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(new_h.float(), h[0], rtol=2e-3, atol=1e-3)
 
 
 @needs_compiler
@@ -170,12 +191,14 @@ def test_layers_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize("bits", [4, 8])
 def test_kernels_compile_nearly_without_spills(arch: str, bits: int) -> None:
     of_lstm, of_ffn = (
-        replace(plan, cluster=1) if arch == "sm_80" else plan for plan in (LSTM_PLAN, FFN_PLAN)
+        replace(plan, cluster=1, steal=False) if arch == "sm_80" else plan
+        for plan in (LSTM_PLAN, FFN_PLAN)
     )
-    more = {"BITS": bits, "DENSE": 0}
-    step = compiled("lstm.cu", {**of_lstm.defines(), **more}, arch).functions["dual_lstm_step"]
-    more["TURNS"] = 1
-    block = compiled("ffn.cu", {**of_ffn.defines(), **more}, arch).functions["dual_ffn"]
+    cell = DualModuleLSTMCell.of(nn.LSTMCell(650, 650), bits=bits)
+    launch = LSTMStep(cell, 24, plan=of_lstm)
+    step = compiled("lstm.cu", launch.defines, arch).functions["dual_lstm_step"]
+    feed = DualModuleFFN(nn.Linear(512, 1024), nn.Linear(1024, 512), bits=bits)
+    block = compiled("ffn.cu", FFNStep(feed, 8, plan=of_ffn).defines, arch).functions["dual_ffn"]
     for resources, plan in ((step, of_lstm), (block, of_ffn)):
         assert resources.spill_bytes <= 48  # numbers that outlive the loop over rows
         assert resources.registers * 32 * plan.warps <= 65536
