@@ -5,12 +5,12 @@
 
 // Sums over warps, the projection that a cluster of blocks computes, and products of rows.
 //
-// Compile-time constants of all kernels: COUNT_0 and COUNT_1, numbers in the input's parts (the second
-// may be none), K_0 and K_1, the numbers that they are projected to, ALIGNED, whether both lie at
-// multiples of 8 bytes, BITS of a little weight (4 or 8), WARPS of a block, CLUSTER of blocks, HELD
-// products of a projection whose signs a warp holds while the vector is still coming in, DEEP loads
-// of a row that are on the way, OVERLAP, whether a launch begins while the one in front still runs,
-// HOPPER where there are clusters of more than one block.
+// Compile-time constants of all kernels: COUNT_0 and COUNT_1, numbers in the input's parts (the
+// second may be none), K_0 and K_1, the numbers that they are projected to, ALIGNED, whether both
+// lie at multiples of 8 bytes, BITS of a little weight (4 or 8), WARPS of a block, CLUSTER of
+// blocks, HELD products of a projection whose signs a warp holds while the vector is still coming
+// in, DEEP loads of a row that are on the way, OVERLAP, whether a launch begins while the one in
+// front still runs, HOPPER where there are clusters of more than one block.
 //
 // With OVERLAP whatever does not come from another kernel is on its way before that one has ended.
 
@@ -100,8 +100,8 @@ DEVICE float row_product(const __half* row, const __half* vector, int lane) {
   return warp_sum(sum);
 }
 
-// The input vector's parts. They may come from the kernel in front, and are read past the first-level
-// cache, which may hold what lay there before.
+// The input vector's parts. They may come from the kernel in front, and are read past the
+// first-level cache, which may hold what lay there before.
 struct Vector {
   const __half* part[2];
 };
@@ -180,7 +180,8 @@ DEVICE Unit of_part(const Unit (&units)[PARTS], bool second) {  // without a run
   return {second ? b.worth : a.worth, second ? b.inverse : a.inverse};
 }
 
-// The division is carried out only where its last bits decide: it would cost more than all the rest.
+// The division is carried out only where its last bits decide: it would cost more than all the
+// rest.
 DEVICE int to_byte(float value, Unit unit) {
   const float near = __fmul_rn(value, unit.inverse);
   float whole = rintf(near);
@@ -188,7 +189,8 @@ DEVICE int to_byte(float value, Unit unit) {
   return static_cast<int>(fminf(fmaxf(whole, -127.0f), 127.0f));
 }
 
-// Rounds 32 numbers to bytes, of which a warp writes the eight planes of bits; zeros beyond `count`.
+// Rounds 32 numbers to bytes, of which a warp writes the eight planes of bits; zeros beyond
+// `count`.
 DEVICE void write_planes(unsigned* to, const __half* vector, int count, Unit unit, int lane) {
   const int byte = lane < count ? to_byte(__half2float(vector[lane]), unit) : 0;
   unsigned mine = 0;
@@ -238,7 +240,8 @@ DEVICE TileProduct product_of(const Projection& p, int job) {
   const int own = job / TILES_MOST, tile = job % TILES_MOST;
   const int chunk = cluster_rank() + CLUSTER * own;
   const bool second = PARTS == 2 && chunk >= CHUNKS_0;
-  const int place = second ? tile * (CHUNKS - CHUNKS_0) + chunk - CHUNKS_0 : tile * CHUNKS_0 + chunk;
+  const int place =
+      second ? tile * (CHUNKS - CHUNKS_0) + chunk - CHUNKS_0 : tile * CHUNKS_0 + chunk;
   return {(second ? p.signs[1] : p.signs[0]) + 64 * place, p.planes + 64 * own,
           p.sums + NUMBERS * cluster_rank() + 16 * (second ? TILES_0 + tile : tile),
           job < PRODUCTS && chunk < CHUNKS && tile < (second ? TILES_1 : TILES_0)};
@@ -279,7 +282,8 @@ DEVICE void multiply_signs(const uint4 (&signs)[2], const TileProduct& product, 
 }
 
 // Rounds this block's chunks of the vector's parts, which lie behind each other in shared memory.
-DEVICE void write_all_planes(const Projection& p, const __half* vector, const Unit (&units)[PARTS]) {
+DEVICE void write_all_planes(const Projection& p, const __half* vector,
+                             const Unit (&units)[PARTS]) {
 #pragma unroll 1
   for (int word = threadIdx.x / 32; word < 8 * OWN_CHUNKS; word += WARPS) {
     const int chunk = cluster_rank() + CLUSTER * (word / 8);
@@ -315,8 +319,9 @@ DEVICE void project(const Projection& p, const uint4 (&held)[HOLD][2], unsigned 
   wait_barrier(barrier, 0);
 }
 
-// Rounds the projection to bytes, zeros behind each part; tells what one is worth in each part. `units`
-// are of the vector's bytes, `scale` is of a sum of signs; `scratch` has room for PARTS * WARPS.
+// Rounds the projection to bytes, zeros behind each part; tells what one is worth in each part.
+// `units` are of the vector's bytes, `scale` is of a sum of signs; `scratch` has room for PARTS *
+// WARPS.
 DEVICE void round_projection(signed char* bytes, float (&steps)[PARTS], const Projection& p,
                              const Unit (&units)[PARTS], const float (&scale)[PARTS],
                              unsigned* scratch) {
@@ -349,15 +354,17 @@ DEVICE void round_projection(signed char* bytes, float (&steps)[PARTS], const Pr
   for (int turn = 0; turn < TURNS_; ++turn) {
     const int i = threadIdx.x + THREADS * turn;
     const bool late = PARTS == 2 && i >= BYTES_0;
-    const float value = __fmul_rn(static_cast<float>(whole[turn]), late ? sign[PARTS - 1] : sign[0]);
+    const float value =
+        __fmul_rn(static_cast<float>(whole[turn]), late ? sign[PARTS - 1] : sign[0]);
     if (i < BYTES)
       bytes[i] = static_cast<signed char>(to_byte(value, of_part(rounded, late)));
   }
 }
 
-// The whole numbers that ROWS rows of little weights in shared memory give with bytes, by a warp: with
-// those of the first part and with the others. Of 4 bits, byte i of a word of 8 weights holds weights
-// i (low half) and i + 4: two words of bytes come out with a shift and a mask, as signed numbers times 16.
+// The whole numbers that ROWS rows of little weights in shared memory give with bytes, by a warp:
+// with those of the first part and with the others. Of 4 bits, byte i of a word of 8 weights holds
+// weights i (low half) and i + 4: two words of bytes come out with a shift and a mask, as signed
+// numbers times 16.
 template <int ROWS>
 DEVICE void little_products(int (&found)[ROWS][PARTS], const unsigned char* const (&rows)[ROWS],
                             const signed char* bytes, int lane) {

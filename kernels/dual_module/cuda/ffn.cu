@@ -3,17 +3,17 @@
 // A feed-forward block with ReLU of one vector, in one launch: rows of the first matrix and rows of
 // the second's transpose are read where the little module says that the hidden unit matters.
 //
-// A cluster of blocks computes the projection for itself, each block some tiles of it. A block
-// estimates `units` hidden units and tells the cluster which matter; the cluster's blocks then share
-// them evenly. Warps compute the hidden values of a block's share; then all threads add each value
-// times the second matrix' row, 8 outputs a thread and turn. Each block of a cluster adds up a slice
-// of the cluster's outputs, and the last cluster to come adds up all clusters' slices, in order.
-// With DENSE all units are computed, and rows of the second matrix are left out whose hidden value
-// is zero: what loses nothing.
+// A cluster of blocks computes the projection for itself, each block of some chunks of the input. A
+// block estimates `units` hidden units and tells the cluster which matter; the cluster's blocks
+// then share them evenly. Warps compute the hidden values of a block's share; then all threads add
+// each value times the second matrix' row, 8 outputs a thread and turn. Each block of a cluster
+// adds up a slice of the cluster's outputs, and the last cluster to come adds up all clusters'
+// slices, in order. With DENSE all units are computed, and rows of the second matrix are left out
+// whose hidden value is zero: what loses nothing.
 //
-// Compile-time constants beside those of all kernels: DENSE, HIDDEN units, OUTPUTS, EARLY rows of the
-// second matrix that are on the way before hidden values are known, SOON: how many matrices' listed
-// rows come into the second-level cache first.
+// Compile-time constants beside those of all kernels: DENSE, HIDDEN units, OUTPUTS, EARLY rows of
+// the second matrix that are on the way before hidden values are known, SOON: how many matrices'
+// listed rows come into the second-level cache first.
 
 constexpr int TURNS = over(OUTPUTS, 8 * THREADS);             // of 8 outputs a thread
 constexpr int SLICE = up_to(OUTPUTS, 8 * CLUSTER) / CLUSTER;  // outputs that a block adds up

@@ -23,8 +23,8 @@ DEVICE void prefetch(const void* from, int bytes) {
 #endif
 }
 
-// What another kernel or block wrote lately: from the second-level cache, and not before what stands
-// in front of it.
+// What another kernel or block wrote lately: from the second-level cache, and not before what
+// stands in front of it.
 DEVICE float load_fresh(const float* from) {
   float value;
   asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(value) : "l"(from) : "memory");
@@ -114,7 +114,8 @@ DEVICE void send(unsigned to, unsigned barrier, int rank, unsigned value) {
 // Shows what the thread wrote in shared memory to copies that others begin after a barrier.
 DEVICE void show_to_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// Copies shared memory (16 bytes or more) to a block of the cluster, whose barrier counts the bytes.
+// Copies shared memory (16 bytes or more) to a block of the cluster, whose barrier counts the
+// bytes.
 DEVICE void send_block(unsigned to, unsigned from, int bytes, unsigned barrier, int rank) {
   asm volatile(
       "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, "

@@ -3,16 +3,16 @@
 // One LSTM step of one vector with a little module, in one launch.
 //
 // A block owns all four gates of some hidden units, up to `units`. A cluster of blocks computes the
-// projection for itself: each block of some chunks of the input, whose sums it sends to all. Meanwhile
-// little weights come in, and the first `ahead` of the block's rows come into the second-level cache, in
-// case they matter. Then each warp estimates its rows, computes the first that matters and lists the
-// others, of which warps that are done take pieces until all are taken. With STEAL warps then take
-// pieces of the cluster's other blocks, the fullest list first, since which rows matter is uneven. Mixing,
-// gates and the cell's update are local. With DENSE the list holds all rows, and there is no little
-// module: what the other is compared with.
+// projection for itself: each block of some chunks of the input, whose sums it sends to all.
+// Meanwhile little weights come in, and the first `ahead` of the block's rows come into the
+// second-level cache, in case they matter. Then each warp estimates its rows, computes the first
+// that matters and lists the others, of which warps that are done take pieces until all are taken.
+// With STEAL warps then take pieces of the cluster's other blocks, the fullest list first, since
+// which rows matter is uneven. Mixing, gates and the cell's update are local. With DENSE the list
+// holds all rows, and there is no little module: what the other is compared with.
 //
-// Compile-time constants beside those of all kernels: DENSE, STEAL, and PIECES of a listed row, which
-// are whole or of one part of the input.
+// Compile-time constants beside those of all kernels: DENSE, STEAL, and PIECES of a listed row,
+// which are whole or of one part of the input.
 
 constexpr int GATES = 4;  // input, forget, cell, output
 
@@ -140,7 +140,8 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
   bring(s.bias, bias + place, 4 * rows, barrier + 8);
   if (warp == 1)
 #pragma unroll 1
-    for (int row = lane; row < min(ahead, rows); row += 32) prefetch(weights + row * ROOM, 2 * ROOM);
+    for (int row = lane; row < min(ahead, rows); row += 32)
+      prefetch(weights + row * ROOM, 2 * ROOM);
 #pragma unroll 1
   for (int row = threadIdx.x; row < rows; row += THREADS) {
     s.matters[row] = DENSE;
@@ -169,7 +170,8 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
 #if !STEAL
   arrive_at_cluster();  // nothing is copied from this block's memory when all have arrived
 #endif
-  round_projection(s.bytes, steps, projection, bytes, {scale_x, scale_h}, s.scratch + PARTS * WARPS);
+  round_projection(s.bytes, steps, projection, bytes, {scale_x, scale_h},
+                   s.scratch + PARTS * WARPS);
   brought(barrier + 8);
   __syncthreads();
   int mine = -1;
