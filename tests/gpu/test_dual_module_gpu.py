@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from kernels.dual_module.calibrate import fit, set_ratio
-from kernels.dual_module.launch import LSTM_PLANS, FFNStep, LSTMStep, Plan
+from kernels.dual_module.launch import FFNStep, LSTMStep
 from kernels.dual_module.linear import DualModuleFFN
+from kernels.dual_module.plans import LSTM_PLANS, Plan
 from kernels.dual_module.recurrent import DualModuleLSTMCell
 
 pytestmark = [

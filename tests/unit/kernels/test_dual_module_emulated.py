@@ -10,18 +10,10 @@ import torch
 from torch import nn
 
 from kernels.dual_module.calibrate import compute_everything, fit, set_ratio
-from kernels.dual_module.launch import (
-    FFN_PLAN,
-    LSTM_PLAN,
-    SOURCES,
-    FFNStep,
-    Launch,
-    LSTMStep,
-    Plan,
-    compiled,
-)
+from kernels.dual_module.launch import SOURCES, FFNStep, Launch, LSTMStep, compiled
 from kernels.dual_module.linear import DualModuleFFN
 from kernels.dual_module.packing import pack_codes
+from kernels.dual_module.plans import FFN_PLAN, LSTM_PLAN, Plan
 from kernels.dual_module.recurrent import DualModuleLSTMCell
 from kernels.errors import NasError
 from tests.emulator import Emulated, missing
