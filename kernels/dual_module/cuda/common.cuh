@@ -255,6 +255,11 @@ DEVICE void load_signs(uint4 (&held)[HOLD][2], const Projection& p, int job, int
     held[i][0] = __ldg(product.signs + lane);
     held[i][1] = __ldg(product.signs + 32 + lane);
   }
+#pragma unroll 1
+  for (job += WARPS * HOLD; job < PRODUCTS; job += WARPS) {  // the rest comes nearer
+    const TileProduct product = product_of(p, job);
+    if (lane == 0 && product.any) prefetch(product.signs, 1024);
+  }
 }
 
 // Adds one product to this block's sums, by a warp.
