@@ -10,22 +10,6 @@ DEVICE unsigned shared_address(const void* pointer) {
   return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
 }
 
-// Launches that overlap: from sm_90 on.
-
-// Lets the kernel behind this one start as far as there is room; it waits by itself.
-DEVICE void let_next_start() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-// Waits until the kernel in front has ended and what it wrote can be read.
-DEVICE void wait_for_previous() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
 // Copies BYTES (8 or 16); zeros where `valid` is false, nothing is read then.
 template <int BYTES>
 DEVICE void copy_async(unsigned to, const void* from, bool valid) {

@@ -38,7 +38,7 @@ class Plan:
         """Return the kernel's constants."""
         found = {name.upper(): int(value) for name, value in asdict(self).items()}
         del found["AHEAD"]
-        return found | ({"HOPPER": 1} if self.cluster > 1 else {})
+        return found | ({"HOPPER": 1} if self.cluster > 1 or self.overlap else {})
 
 
 LSTM_PLANS = {

@@ -10,17 +10,16 @@
 // lie at multiples of 8 bytes, BITS of a little weight (4 or 8), WARPS of a block, CLUSTER of
 // blocks, HELD products of a projection whose signs a warp holds while the vector is still coming
 // in, DEEP loads of a row that are on the way, OVERLAP, whether a launch begins while the one in
-// front still runs, HOPPER where there are clusters of more than one block.
+// front still runs, HOPPER where there are clusters and barriers.
 //
 // With OVERLAP whatever does not come from another kernel is on its way before that one has ended.
 
 constexpr int THREADS = 32 * WARPS;
 
-#ifdef HOPPER
+#if CLUSTER > 1
 #define CLUSTERED __cluster_dims__(CLUSTER, 1, 1)
 #else
 #define CLUSTERED
-static_assert(CLUSTER == 1, "there are no clusters");
 #endif
 
 DEVICE constexpr int over(int value, int each) { return (value + each - 1) / each; }
@@ -42,8 +41,8 @@ DEVICE float warp_sum(float value) {
   return value;
 }
 
-// Begins to bring bytes (a multiple of 16) to shared memory: `brought` waits for all of them. Where
-// there are clusters the barrier has been told how many bytes come.
+// Begins to bring bytes (a multiple of 16) to shared memory: `brought` waits for all of them. On
+// Hopper the barrier has been told how many bytes come.
 DEVICE void bring(void* to, const void* from, int bytes, unsigned barrier) {
 #ifdef HOPPER
   if (threadIdx.x == 0 && bytes > 0) copy_block(shared_address(to), from, bytes, barrier);

@@ -123,14 +123,16 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
   uint4 held[HOLD][2];
   load_signs(held, projection, warp, lane);
   const float threshold = thresholds[warp % GATES];  // of every row that the warp estimates
+#endif
   if (threadIdx.x == 0) {
     start_barrier(barrier, 1);
     start_barrier(barrier + 8, 1);
     publish_barriers();
     arrive_expecting(barrier, AWAITED);
-    arrive_expecting(barrier + 8, rows * (LITTLE + 12));
+    arrive_expecting(barrier + 8, rows * (DENSE ? 4 : LITTLE + 12));
   }
   __syncwarp();
+#if !DENSE
   arrive_at_cluster();
   bring(s.little, codes + place * LITTLE, rows * LITTLE, barrier + 8);
   bring(s.scale, code_scale + place, 4 * rows, barrier + 8);
