@@ -54,8 +54,9 @@ class DualConv(nn.Module):
         estimate = self.estimate(x, skip)
         kept = estimate < self.threshold
         if self.training:
-            missing = self.share - kept.float().mean()
-            self.threshold.add_(_PACE * missing * estimate.detach().float().std())
+            some = slice(None, None, 4)  # images suffice
+            missing = self.share - kept[some].float().mean()
+            self.threshold.add_(_PACE * missing * estimate[some].detach().float().std())
         return F.relu(torch.where(kept, estimate, y))
 
     def estimate(self, x: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:

@@ -24,6 +24,8 @@ SOURCES = Path(__file__).parent / "cuda"
 
 Argument = torch.Tensor | np.generic | None
 
+_ONE = 120 << 10  # bytes of shared memory that no two blocks of a multiprocessor can have
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -73,7 +75,7 @@ class _Step(ABC):
 
     def __init__(self, plan: Plan | None, fastest: Plan, device: torch.device) -> None:
         clusters = device.type != "cuda" or _capability(device) >= (9, 0)
-        alone = replace(fastest, cluster=1, steal=False, overlap=False)
+        alone = replace(fastest, cluster=1, sent=False, overlap=False)
         self.plan = plan or (fastest if clusters else alone)
         self.device = device
 
@@ -91,7 +93,8 @@ class _Step(ABC):
         if blocks is None:
             blocks = torch.cuda.get_device_properties(self.device).multi_processor_count
             if cluster > 1:
-                shared_bytes = _fits(self.shared_bytes_of(-(-hidden // blocks)))
+                # One block a multiprocessor, though there be room for the next step's.
+                shared_bytes = max(_ONE, _fits(self.shared_bytes_of(-(-hidden // blocks))))
                 kernel = _kernel(
                     self.file, self.function, _sorted(self.defines), _capability(self.device)
                 )
@@ -153,7 +156,9 @@ class LSTMStep(_Step):
         plan: Plan | None = None,
         dense: bool = False,
     ) -> None:
-        super().__init__(plan, DENSE_PLANS["half rows"] if dense else LSTM_PLAN, cell.weight.device)
+        super().__init__(
+            plan, DENSE_PLANS["whole rows"] if dense else LSTM_PLAN, cell.weight.device
+        )
         self._dense = dense
         self._parts = cell.little.estimator
         self._projections = cell.little.sizes
@@ -230,8 +235,6 @@ class FFNStep(_Step):
         first, second = block.first, block.second
         super().__init__(plan, FFN_PLAN, first.weight.device)
         self._lossless = lossless
-        if lossless:
-            self.plan = replace(self.plan, early=0, soon=0)
         hidden, inputs = first.weight.shape
         outputs = second.out_features
         if outputs % 8:

@@ -15,11 +15,10 @@ class Plan:
         held: products of the projection whose signs a warp holds while the vector is coming in.
         deep: loads of a row that a thread has on the way.
         pieces: of a row of an LSTM, which warps take one by one.
-        early: rows of a second matrix that are on the way before hidden values are known.
-        soon: matrices whose listed rows come into the second-level cache first.
         ahead: KiB of rows a block that come into the second-level cache before it is known whether
             they matter.
-        steal: whether the blocks of a cluster take rows from each other's lists.
+        resident: blocks of a multiprocessor for which registers are left.
+        sent: whether threads send the projection's sums instead of the copy engine.
         overlap: whether a step begins while the kernel in front of it still runs.
     """
 
@@ -28,10 +27,9 @@ class Plan:
     held: int
     deep: int = 8
     pieces: int = 1
-    early: int = 0
-    soon: int = 0
     ahead: int = 48
-    steal: bool = False
+    resident: int = 1
+    sent: bool = False
     overlap: bool = True
 
     def defines(self) -> dict[str, int]:
@@ -42,31 +40,29 @@ class Plan:
 
 
 LSTM_PLANS = {
-    "half rows": Plan(warps=24, cluster=8, held=3, pieces=2),
     "whole rows": Plan(warps=24, cluster=8, held=3),
-    "shared": Plan(warps=24, cluster=8, held=3, pieces=2, steal=True),
-    "shared, listed rows ahead": Plan(24, 8, 3, pieces=2, soon=1, steal=True),
-    "shared, 96 KiB ahead": Plan(24, 8, 3, pieces=2, ahead=96, steal=True),
-    "shared, clusters of 4": Plan(24, 4, 5, pieces=2, steal=True),
-    "shared, 16 warps, 12 loads": Plan(16, 8, 5, deep=12, pieces=2, steal=True),
-    "one by one": Plan(warps=24, cluster=8, held=3, pieces=2, overlap=False),
-    "one by one, shared": Plan(24, 8, 3, pieces=2, steal=True, overlap=False),
+    "sent": Plan(24, 8, 3, sent=True),
+    "16 warps": Plan(16, 8, 4, sent=True),
+    "16 warps, two resident": Plan(16, 8, 4, sent=True, resident=2),
+    "12 warps": Plan(12, 8, 5, deep=12, sent=True),
+    "12 warps, copied": Plan(12, 8, 5, deep=12),
+    "12 warps, 96 KiB ahead": Plan(12, 8, 5, deep=12, ahead=96, sent=True),
+    "12 warps, two resident": Plan(12, 8, 5, deep=12, sent=True, resident=2),
+    "12 warps, two resident, 96 KiB ahead": Plan(12, 8, 5, 12, ahead=96, sent=True, resident=2),
+    "8 warps, two resident": Plan(8, 8, 7, deep=12, sent=True, resident=2),
 }
 FFN_PLANS = {
-    "first matrix ahead": Plan(warps=16, cluster=8, held=3, soon=1),
-    "both ahead": Plan(warps=16, cluster=8, held=3, soon=2),
-    "first ahead, 16 loads": Plan(warps=16, cluster=8, held=3, deep=16, soon=1),
-    "first ahead, clusters of 4": Plan(warps=16, cluster=4, held=3, soon=1),
-    "as listed, one by one": Plan(warps=16, cluster=8, held=3, overlap=False),
-    "first ahead, one by one": Plan(warps=16, cluster=8, held=3, soon=1, overlap=False),
+    "16 loads": Plan(warps=16, cluster=8, held=3, deep=16),
+    "16 loads, sent": Plan(warps=16, cluster=8, held=3, deep=16, sent=True),
 }
 DENSE_PLANS = {
     "half rows": Plan(warps=24, cluster=1, held=1, pieces=2),
     "whole rows": Plan(warps=24, cluster=1, held=1),
-    "half rows, one by one": Plan(24, 1, 1, pieces=2, ahead=0, overlap=False),
-    "whole rows, one by one": Plan(24, 1, 1, ahead=0, overlap=False),
+    "16 warps, two resident": Plan(16, 1, 1, resident=2),
+    "12 warps": Plan(12, 1, 1, deep=12),
+    "12 warps, two resident": Plan(12, 1, 1, deep=12, resident=2),
 }
 """What the bench tries: of both steps, and of the dense LSTM step that one is held against."""
 
-LSTM_PLAN, FFN_PLAN = LSTM_PLANS["half rows"], FFN_PLANS["first matrix ahead"]
+LSTM_PLAN, FFN_PLAN = LSTM_PLANS["whole rows"], FFN_PLANS["16 loads"]
 """Of the steps where there are clusters."""

@@ -162,6 +162,7 @@ inline void prefetch(const void* from, int bytes) {
   if (reinterpret_cast<unsigned long>(from) % 16 != 0 || bytes % 16 != 0)
     machine::fail("a prefetch that is not of whole units of 16 bytes");
 }
+inline void prefetch_line(const void*) {}
 template <class T>
 T load_fresh(const T* from) { return *from; }
 inline unsigned count_up(unsigned* counter, unsigned last) {
@@ -308,18 +309,10 @@ inline void send(unsigned to, unsigned barrier, int rank, unsigned value) {
   });
 }
 
-inline void show_to_cluster() {}
-inline void see_cluster() { meet_cluster(); }
-inline int* number_at(unsigned address, int rank) {
-  return reinterpret_cast<int*>(machine::shared_of(machine::running[rank]) + address);
-}
-inline int look_at(unsigned address, int rank) { return *number_at(address, rank); }
-inline int add_at(unsigned address, int rank, int more) {
-  ++machine::progress;
-  return std::exchange(*number_at(address, rank), *number_at(address, rank) + more);
-}
-inline void put_at(unsigned address, int rank, float value) {
-  std::memcpy(number_at(address, rank), &value, 4);
+inline void send(unsigned to, unsigned barrier, int rank, int4 value) {
+  if (to % 16 != 0) machine::fail("what is sent is not aligned");
+  const int each[4] = {value.x, value.y, value.z, value.w};
+  for (int i = 0; i < 4; ++i) send(to + 4 * i, barrier, rank, static_cast<unsigned>(each[i]));
 }
 
 inline void show_to_copies() {}
@@ -572,6 +565,7 @@ inline void send(unsigned to, unsigned, int, unsigned value) {
   if (to % 4 != 0) machine::fail("what is sent is not aligned");
   std::memcpy(at_shared(to), &value, 4);
 }
+inline void send(unsigned, unsigned, int, int4) {}
 inline void show_to_copies() {}
 inline void send_block(unsigned, unsigned, int, unsigned, int) {}
 

@@ -62,7 +62,7 @@ def test_a_sequence_whose_steps_overlap(plan: Plan) -> None:
             step.launch(xs[i], h[i], c[i], h[i + 1], c[i + 1]).run()
         return h, c
 
-    alone = run(LSTMStep(cell, plan=replace(plan, steal=False, overlap=False)))
+    alone = run(LSTMStep(cell, plan=replace(plan, overlap=False)))
     for found, expected in zip(run(LSTMStep(cell, plan=plan)), alone, strict=True):
         assert torch.isfinite(found).all()
         assert torch.equal(found, expected)

@@ -11,9 +11,7 @@
 // slices, in order. With DENSE all units are computed, and rows of the second matrix are left out
 // whose hidden value is zero: what loses nothing.
 //
-// Compile-time constants beside those of all kernels: DENSE, HIDDEN units, OUTPUTS, EARLY rows of
-// the second matrix that are on the way before hidden values are known, SOON: how many matrices'
-// listed rows come into the second-level cache first.
+// Compile-time constants beside those of all kernels: DENSE, HIDDEN units, OUTPUTS.
 
 constexpr int TURNS = over(OUTPUTS, 8 * THREADS);             // of 8 outputs a thread
 constexpr int SLICE = up_to(OUTPUTS, 8 * CLUSTER) / CLUSTER;  // outputs that a block adds up
@@ -96,7 +94,7 @@ DEVICE int share_units(const Shared& s, int units, int first) {
   return end - begin;
 }
 
-extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
+extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_ffn(
     const __half* __restrict__ x, const __half* __restrict__ first_weight,
     const float* __restrict__ first_bias, const __half* __restrict__ second_rows,
     const float* __restrict__ second_bias, const unsigned char* __restrict__ codes,
@@ -113,15 +111,9 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
   unsigned largest[1] = {};
 #if OVERLAP
   let_next_start();
+  expect_vector(vector);
 #else
   begin_vector(got, vector);
-#endif
-#if !DENSE
-  Projection projection = s.projection;
-  projection.signs[0] = reinterpret_cast<const uint4*>(signs);
-  projection.signs[1] = nullptr;
-  uint4 held[HOLD][2];
-  load_signs(held, projection, warp, lane);
 #endif
   if (threadIdx.x == 0) {
     for (int i = 0; i < 4; ++i) start_barrier(barrier + 8 * i, 1);
@@ -138,7 +130,12 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
   const int count = own;
   for (int i = threadIdx.x; i < own; i += THREADS) s.list[i] = first + i;
 #else
+  Projection projection = s.projection;
+  projection.signs[0] = reinterpret_cast<const uint4*>(signs);
+  projection.signs[1] = nullptr;
   bring(s.little, codes + static_cast<long long>(first) * LITTLE, own * LITTLE, barrier + 24);
+  uint4 held[HOLD][2];
+  load_signs(held, projection, warp, lane);
   for (int i = threadIdx.x; i < over(units, 32); i += THREADS) s.own_flags[i] = 0;
   projection.clear();
   for (int row = threadIdx.x; row < own; row += THREADS) {
@@ -165,11 +162,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
         __fmaf_rn(__fmul_rn(step, static_cast<float>(whole)), s.scale[row], s.offset[row]);
     if (lane == 0 && !(estimate < least)) {
       atomicOr(s.own_flags + row / 32, 1u << row % 32);
-#if SOON
-      const long long place = first + row;
-      prefetch(first_weight + place * ROOM, 2 * ROOM);
-      if (SOON == 2) prefetch(second_rows + place * OUTPUTS, 2 * OUTPUTS);
-#endif
+      prefetch(first_weight + static_cast<long long>(first + row) * ROOM, 2 * ROOM);
     }
   };
 #pragma unroll 1
@@ -189,14 +182,6 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
   __syncthreads();
 #endif
 
-  uint4 early[EARLY > 0 ? EARLY : 1];
-#if EARLY > 0
-#pragma unroll
-  for (int i = 0; i < EARLY; ++i)
-    if (i < count && threadIdx.x * 8 < OUTPUTS)
-      early[i] = load_once(second_rows + static_cast<long long>(s.list[i]) * OUTPUTS +
-                           threadIdx.x * 8);
-#endif
   for (;;) {
     int next = 0;
     if (lane == 0) next = atomicAdd(s.counters, 1);
@@ -243,14 +228,11 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
     }
   };
 #pragma unroll
-  for (int i = 0; i < EARLY; ++i)
-    if (i < left && threadIdx.x * 8 < OUTPUTS) add(sums[0], s.values[i], early[i]);
-#pragma unroll
   for (int turn = 0; turn < TURNS; ++turn) {
     const int column = (turn * THREADS + threadIdx.x) * 8;
     if (column >= OUTPUTS) continue;
 #pragma unroll 8
-    for (int i = turn == 0 ? EARLY : 0; i < left; ++i)
+    for (int i = 0; i < left; ++i)
       add(sums[turn], s.values[i],
           load_once(second_rows + static_cast<long long>(s.list[i]) * OUTPUTS + column));
   }

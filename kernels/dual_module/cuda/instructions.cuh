@@ -23,6 +23,10 @@ DEVICE void prefetch(const void* from, int bytes) {
 #endif
 }
 
+DEVICE void prefetch_line(const void* at) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(at) : "memory");
+}
+
 // What another kernel or block wrote lately: from the second-level cache, and not before what
 // stands in front of it.
 DEVICE float load_fresh(const float* from) {
@@ -67,40 +71,10 @@ DEVICE void arrive_at_cluster() {
 }
 DEVICE void wait_for_cluster() { asm volatile("barrier.cluster.wait.aligned;" ::: "memory"); }
 
-
-// The same where what this block wrote is to be seen by the others, and theirs by this one.
-DEVICE void show_to_cluster() {
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-DEVICE void see_cluster() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
-
 DEVICE unsigned in_block(unsigned address, int rank) {
   unsigned there;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
   return there;
-}
-
-// Numbers in the shared memory of a block of the cluster: read, added to, stored.
-DEVICE int look_at(unsigned address, int rank) {
-  int value;
-  asm volatile("ld.relaxed.cluster.shared::cluster.s32 %0, [%1];"
-               : "=r"(value)
-               : "r"(in_block(address, rank))
-               : "memory");
-  return value;
-}
-DEVICE int add_at(unsigned address, int rank, int more) {
-  int before;
-  asm volatile("atom.relaxed.cluster.shared::cluster.add.s32 %0, [%1], %2;"
-               : "=r"(before)
-               : "r"(in_block(address, rank)), "r"(more)
-               : "memory");
-  return before;
-}
-DEVICE void put_at(unsigned address, int rank, float value) {
-  asm volatile("st.relaxed.cluster.shared::cluster.f32 [%0], %1;" ::"r"(in_block(address, rank)),
-               "f"(value)
-               : "memory");
 }
 
 // Stores in the shared memory of a block of the cluster, whose barrier counts the bytes.
@@ -109,6 +83,13 @@ DEVICE void send(unsigned to, unsigned barrier, int rank, unsigned value) {
       "st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(
           in_block(to, rank)),
       "r"(value), "r"(in_block(barrier, rank))
+      : "memory");
+}
+DEVICE void send(unsigned to, unsigned barrier, int rank, int4 value) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::
+          "r"(in_block(to, rank)),
+      "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w), "r"(in_block(barrier, rank))
       : "memory");
 }
 // Shows what the thread wrote in shared memory to copies that others begin after a barrier.
@@ -137,6 +118,7 @@ DEVICE void wait_barrier(unsigned, unsigned) { __syncthreads(); }
 DEVICE void send(unsigned to, unsigned, int, unsigned value) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
 }
+DEVICE void send(unsigned, unsigned, int, int4) {}
 DEVICE void show_to_copies() {}
 DEVICE void send_block(unsigned, unsigned, int, unsigned, int) {}
 

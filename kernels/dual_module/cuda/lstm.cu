@@ -7,12 +7,11 @@
 // Meanwhile little weights come in, and the first `ahead` of the block's rows come into the
 // second-level cache, in case they matter. Then each warp estimates its rows, computes the first
 // that matters and lists the others, of which warps that are done take pieces until all are taken.
-// With STEAL warps then take pieces of the cluster's other blocks, the fullest list first, since
-// which rows matter is uneven. Mixing, gates and the cell's update are local. With DENSE the list
-// holds all rows, and there is no little module: what the other is compared with.
+// Mixing, gates and the cell's update are local. With DENSE the list holds all rows, and there is
+// no little module: what the other is compared with.
 //
-// Compile-time constants beside those of all kernels: DENSE, STEAL, and PIECES of a listed row,
-// which are whole or of one part of the input.
+// Compile-time constants beside those of all kernels: DENSE, and PIECES of a listed row, which are
+// whole or of one part of the input.
 
 constexpr int GATES = 4;  // input, forget, cell, output
 
@@ -70,29 +69,7 @@ DEVICE float piece_product(const __half* row, int piece, const __half* vector, i
   return row_product<ROOM_1>(row + ROOM_0, vector + ROOM_0, lane);
 }
 
-#if STEAL
-// Computes pieces of rows of the cluster's other blocks until none is left. All lists are complete.
-DEVICE void help_others(const Shared& s, const __half* weight, int units, int lane) {
-  const unsigned counters = shared_address(s.counters);
-  const int owner = static_cast<int>(blockIdx.x) - cluster_rank();
-  const int listed = lane < CLUSTER && lane != cluster_rank() ? look_at(counters, lane) : 0;
-  for (;;) {
-    const int left = listed > 0 ? PIECES * listed - look_at(counters + 4, lane) : 0;
-    const unsigned most = warp_largest(left > 0 ? 8u * left + lane : 0u);
-    if (most == 0) return;
-    const int rank = most % 8, end = PIECES * __shfl_sync(~0u, listed, rank);
-    int next = lane == 0 ? add_at(counters + 4, rank, 1) : 0;
-    next = __shfl_sync(~0u, next, 0);
-    if (next >= end) continue;
-    const int row = look_at(shared_address(s.list + next / PIECES), rank);
-    const long long place = static_cast<long long>(GATES) * first_unit(owner + rank, units) + row;
-    const float sum = piece_product(weight + place * ROOM, next % PIECES, s.vector, lane);
-    if (lane == 0) put_at(shared_address(s.part + next % PIECES + PIECES * row), rank, sum);
-  }
-}
-#endif
-
-extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_step(
+extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_lstm_step(
     const __half* __restrict__ x, const __half* __restrict__ h, const float* __restrict__ c,
     const __half* __restrict__ weight, const float* __restrict__ bias,
     const unsigned char* __restrict__ codes, const float* __restrict__ code_scale,
@@ -113,16 +90,9 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
   uint2 got[VECTOR_TURNS];
 #if OVERLAP
   let_next_start();
+  expect_vector(vector);
 #else
   begin_vector(got, vector);
-#endif
-#if !DENSE
-  Projection projection = s.projection;
-  projection.signs[0] = reinterpret_cast<const uint4*>(signs_x);
-  projection.signs[1] = reinterpret_cast<const uint4*>(signs_h);
-  uint4 held[HOLD][2];
-  load_signs(held, projection, warp, lane);
-  const float threshold = thresholds[warp % GATES];  // of every row that the warp estimates
 #endif
   if (threadIdx.x == 0) {
     start_barrier(barrier, 1);
@@ -133,14 +103,20 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
   }
   __syncwarp();
 #if !DENSE
+  Projection projection = s.projection;
+  projection.signs[0] = reinterpret_cast<const uint4*>(signs_x);
+  projection.signs[1] = reinterpret_cast<const uint4*>(signs_h);
   arrive_at_cluster();
   bring(s.little, codes + place * LITTLE, rows * LITTLE, barrier + 8);
   bring(s.scale, code_scale + place, 4 * rows, barrier + 8);
   bring(s.offset, code_bias + place, 4 * rows, barrier + 8);
+  uint4 held[HOLD][2];
+  load_signs(held, projection, warp, lane);
+  const float threshold = thresholds[warp % GATES];  // of every row that the warp estimates
   projection.clear();
 #endif
   bring(s.bias, bias + place, 4 * rows, barrier + 8);
-  if (warp == 1)
+  if (warp == 0)  // behind what is needed first
 #pragma unroll 1
     for (int row = lane; row < min(ahead, rows); row += 32)
       prefetch(weights + row * ROOM, 2 * ROOM);
@@ -169,9 +145,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
   __syncthreads();
   wait_for_cluster();
   project(projection, held, barrier);
-#if !STEAL
   arrive_at_cluster();  // nothing is copied from this block's memory when all have arrived
-#endif
   round_projection(s.bytes, steps, projection, bytes, {scale_x, scale_h},
                    s.scratch + PARTS * WARPS);
   brought(barrier + 8);
@@ -188,9 +162,6 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
         s.matters[row] = 1;
         atomicAdd(s.counters + 3, 1);
         if (mine >= 0) s.list[atomicAdd(s.counters, 1)] = row;
-#if SOON
-        prefetch(weights + static_cast<long long>(row) * ROOM, 2 * ROOM);
-#endif
       }
     }
     if (matters && mine < 0) mine = row;
@@ -203,14 +174,10 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
     decide(row, whole[0]);
     if (other != row) decide(other, whole[1]);
   }
-#if STEAL
-  show_to_cluster();
-#else
   if (lane == 0) {
     __threadfence_block();
     atomicAdd(s.counters + 2, 1);
   }
-#endif
   if (mine >= 0) {
     const float sum =
         row_product<ROOM>(weights + static_cast<long long>(mine) * ROOM, s.vector, lane);
@@ -219,12 +186,8 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
       if (PIECES == 2) s.part[PIECES * mine + 1] = 0.0f;
     }
   }
-#if STEAL
-  see_cluster();  // all lists of the cluster are complete
-#else
   while (*static_cast<volatile int*>(s.counters + 2) < WARPS) pause();
   __threadfence_block();
-#endif
 #else
   __syncthreads();
 #endif
@@ -239,11 +202,6 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
                                     s.vector, lane);
     if (lane == 0) s.part[next % PIECES + PIECES * row] = sum;
   }
-#if STEAL
-  help_others(s, weight, units, lane);
-  show_to_cluster();
-  see_cluster();  // others have put what they computed
-#endif
 #if DENSE
   brought(barrier + 8);
 #endif
@@ -274,7 +232,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
     }
   }
   if (threadIdx.x == 0) computed[blockIdx.x] = s.counters[3];
-#if !DENSE && !STEAL
+#if !DENSE
   wait_for_cluster();
 #endif
 }

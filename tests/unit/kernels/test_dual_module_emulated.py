@@ -51,8 +51,8 @@ def halved(module: nn.Module) -> None:
 @pytest.mark.parametrize(
     "plan",
     [
-        Plan(8, 2, 1, pieces=2, steal=True),
-        Plan(8, 2, 3, soon=1),
+        Plan(8, 2, 1, pieces=2, sent=True),
+        Plan(8, 2, 3),
         Plan(4, 1, 2, deep=4, overlap=False),
     ],
     ids=str,
@@ -81,28 +81,6 @@ def test_an_lstm_step(bits: int, ratio: float, plan: Plan, folder: Path) -> None
 
 
 @needs_compiler
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_blocks_of_a_cluster_take_rows_of_the_fullest(seed: int, folder: Path) -> None:
-    torch.manual_seed(0)
-    cell = DualModuleLSTMCell.of(nn.LSTMCell(40, 32), projected=16)
-    with torch.no_grad():
-        cell.bias.view(4, 32)[:, 16:] += 50.0  # gates of the second half are saturated
-    halved(cell)
-    xs, hs, cs = normal(100, 40).half(), normal(100, 32, seed=1).half() / 2, normal(100, 32, seed=2)
-    fit(cell, lambda: cell(xs.float(), (hs.float(), cs)))
-    for switch in cell.switches():
-        switch.threshold.fill_(20.0)
-    step = LSTMStep(cell, blocks=4, plan=Plan(4, 4, 1, pieces=2, steal=True))
-    new_h = torch.full((32,), torch.nan, dtype=torch.float16)
-    new_c = torch.full((32,), torch.nan)
-    emulate(step.launch(xs[0], hs[0], cs[0].contiguous(), new_h, new_c), folder, seed)
-    assert step.computed.tolist() == [32, 32, 0, 0]
-    h, c = cell(xs[:1].float(), (hs[:1].float(), cs[:1]))
-    torch.testing.assert_close(new_c, c[0], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(new_h.float(), h[0], rtol=2e-3, atol=1e-3)
-
-
-@needs_compiler
 def test_a_dense_lstm_step(folder: Path) -> None:
     torch.manual_seed(0)
     cell = nn.LSTMCell(40, 33)
@@ -118,7 +96,7 @@ def test_a_dense_lstm_step(folder: Path) -> None:
 @needs_compiler
 @pytest.mark.parametrize("ratio", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize(
-    "plan", [Plan(4, 4, 2), Plan(8, 2, 1, early=4, soon=2), Plan(4, 1, 1, overlap=False)], ids=str
+    "plan", [Plan(4, 4, 2), Plan(8, 2, 1, sent=True), Plan(4, 1, 1, overlap=False)], ids=str
 )
 def test_a_feed_forward_step(ratio: float, plan: Plan, folder: Path) -> None:
     torch.manual_seed(0)
@@ -143,7 +121,7 @@ def test_a_lossless_feed_forward_step(folder: Path) -> None:
     block = DualModuleFFN(nn.Linear(100, 150), nn.Linear(150, 72), projected=40)
     halved(block)
     x, y = normal(100).half(), torch.full((72,), torch.nan, dtype=torch.float16)
-    step = FFNStep(block, 4, plan=Plan(4, 2, 1, early=4), lossless=True)
+    step = FFNStep(block, 4, plan=Plan(4, 2, 1), lossless=True)
     emulate(step.launch(x, y), folder)
     hidden = torch.relu(block.first.big(x.float()))
     torch.testing.assert_close(y.float(), block.second(hidden), rtol=2e-3, atol=2e-3)
@@ -187,7 +165,7 @@ def test_layers_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize("bits", [4, 8])
 def test_kernels_compile_nearly_without_spills(arch: str, bits: int) -> None:
     of_lstm, of_ffn = (
-        replace(plan, cluster=1, steal=False, overlap=False) if arch == "sm_80" else plan
+        replace(plan, cluster=1, sent=False, overlap=False) if arch == "sm_80" else plan
         for plan in (LSTM_PLAN, FFN_PLAN)
     )
     cell = DualModuleLSTMCell.of(nn.LSTMCell(650, 650), bits=bits)
