@@ -61,6 +61,15 @@ DEVICE int first_unit(int block, int units) {
   return block * (units - 1) + min(block, HIDDEN - static_cast<int>(gridDim.x) * (units - 1));
 }
 
+// Whether rows come nearer only when the kernel in front, which this one stands beside, has ended:
+// half of them will not matter, and it needs the memory.
+constexpr bool LATE = RESIDENT > 1 && !DENSE;
+
+DEVICE void bring_nearer(const __half* weights, int rows, int lane) {
+#pragma unroll 1
+  for (int row = lane; row < rows; row += 32) prefetch(weights + row * ROOM, 2 * ROOM);
+}
+
 // What a piece of a row gives, by a warp.
 DEVICE float piece_product(const __half* row, int piece, const __half* vector, int lane) {
   if (PIECES == 1) return row_product<ROOM>(row, vector, lane);
@@ -116,10 +125,8 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_l
   projection.clear();
 #endif
   bring(s.bias, bias + place, 4 * rows, barrier + 8);
-  if (warp == 0)  // behind what is needed first
-#pragma unroll 1
-    for (int row = lane; row < min(ahead, rows); row += 32)
-      prefetch(weights + row * ROOM, 2 * ROOM);
+  // Behind what is needed first.
+  if (!LATE && warp == 0) bring_nearer(weights, min(ahead, rows), lane);
 #pragma unroll 1
   for (int row = threadIdx.x; row < rows; row += THREADS) {
     s.matters[row] = DENSE;
@@ -131,6 +138,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_l
   begin_vector(got, vector);
 #endif
   const float state = threadIdx.x < rows ? load_fresh(c + first + threadIdx.x / GATES) : 0.0f;
+  if (LATE && warp == WARPS - 1) bring_nearer(weights, min(ahead, rows), lane);
   unsigned largest[PARTS] = {};
   end_vector(s.vector, got, largest);
 #if !DENSE

@@ -52,7 +52,7 @@ def halved(module: nn.Module) -> None:
     "plan",
     [
         Plan(8, 2, 1, pieces=2, sent=True),
-        Plan(8, 2, 3),
+        Plan(8, 2, 3, resident=2),
         Plan(4, 1, 2, deep=4, overlap=False),
     ],
     ids=str,
