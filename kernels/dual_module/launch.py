@@ -24,8 +24,6 @@ SOURCES = Path(__file__).parent / "cuda"
 
 Argument = torch.Tensor | np.generic | None
 
-_ONE = 120 << 10  # bytes of shared memory that no two blocks of a multiprocessor can have
-
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -75,7 +73,7 @@ class _Step(ABC):
 
     def __init__(self, plan: Plan | None, fastest: Plan, device: torch.device) -> None:
         clusters = device.type != "cuda" or _capability(device) >= (9, 0)
-        alone = replace(fastest, cluster=1, sent=False, overlap=False)
+        alone = replace(fastest, cluster=1, overlap=False)
         self.plan = plan or (fastest if clusters else alone)
         self.device = device
 
@@ -93,8 +91,7 @@ class _Step(ABC):
         if blocks is None:
             blocks = torch.cuda.get_device_properties(self.device).multi_processor_count
             if cluster > 1:
-                # One block a multiprocessor, though there be room for the next step's.
-                shared_bytes = max(_ONE, _fits(self.shared_bytes_of(-(-hidden // blocks))))
+                shared_bytes = _fits(self.shared_bytes_of(-(-hidden // blocks)))
                 kernel = _kernel(
                     self.file, self.function, _sorted(self.defines), _capability(self.device)
                 )

@@ -17,8 +17,6 @@ class Plan:
         pieces: of a row of an LSTM, which warps take one by one.
         ahead: KiB of rows a block that come into the second-level cache before it is known whether
             they matter.
-        resident: blocks of a multiprocessor for which registers are left.
-        sent: whether threads send the projection's sums instead of the copy engine.
         overlap: whether a step begins while the kernel in front of it still runs.
     """
 
@@ -28,8 +26,6 @@ class Plan:
     deep: int = 8
     pieces: int = 1
     ahead: int = 48
-    resident: int = 1
-    sent: bool = False
     overlap: bool = True
 
     def defines(self) -> dict[str, int]:
@@ -41,26 +37,12 @@ class Plan:
 
 LSTM_PLANS = {
     "whole rows": Plan(warps=24, cluster=8, held=3),
-    "sent": Plan(24, 8, 3, sent=True),
-    "16 warps": Plan(16, 8, 4, sent=True),
-    "16 warps, two resident": Plan(16, 8, 4, sent=True, resident=2),
-    "12 warps": Plan(12, 8, 5, deep=12, sent=True),
-    "12 warps, copied": Plan(12, 8, 5, deep=12),
-    "12 warps, 96 KiB ahead": Plan(12, 8, 5, deep=12, ahead=96, sent=True),
-    "12 warps, two resident": Plan(12, 8, 5, deep=12, sent=True, resident=2),
-    "12 warps, two resident, 96 KiB ahead": Plan(12, 8, 5, 12, ahead=96, sent=True, resident=2),
-    "8 warps, two resident": Plan(8, 8, 7, deep=12, sent=True, resident=2),
+    "16 warps": Plan(warps=16, cluster=8, held=4),
 }
-FFN_PLANS = {
-    "16 loads": Plan(warps=16, cluster=8, held=3, deep=16),
-    "16 loads, sent": Plan(warps=16, cluster=8, held=3, deep=16, sent=True),
-}
+FFN_PLANS = {"16 loads": Plan(warps=16, cluster=8, held=3, deep=16)}
 DENSE_PLANS = {
     "half rows": Plan(warps=24, cluster=1, held=1, pieces=2),
     "whole rows": Plan(warps=24, cluster=1, held=1),
-    "16 warps, two resident": Plan(16, 1, 1, resident=2),
-    "12 warps": Plan(12, 1, 1, deep=12),
-    "12 warps, two resident": Plan(12, 1, 1, deep=12, resident=2),
 }
 """What the bench tries: of both steps, and of the dense LSTM step that one is held against."""
 

@@ -309,12 +309,6 @@ inline void send(unsigned to, unsigned barrier, int rank, unsigned value) {
   });
 }
 
-inline void send(unsigned to, unsigned barrier, int rank, int4 value) {
-  if (to % 16 != 0) machine::fail("what is sent is not aligned");
-  const int each[4] = {value.x, value.y, value.z, value.w};
-  for (int i = 0; i < 4; ++i) send(to + 4 * i, barrier, rank, static_cast<unsigned>(each[i]));
-}
-
 inline void show_to_copies() {}
 inline void send_block(unsigned to, unsigned from, int bytes, unsigned barrier, int rank) {
   if (to % 16 != 0 || from % 16 != 0 || bytes % 16 != 0) machine::fail("send_block is not aligned");
@@ -565,7 +559,6 @@ inline void send(unsigned to, unsigned, int, unsigned value) {
   if (to % 4 != 0) machine::fail("what is sent is not aligned");
   std::memcpy(at_shared(to), &value, 4);
 }
-inline void send(unsigned, unsigned, int, int4) {}
 inline void show_to_copies() {}
 inline void send_block(unsigned, unsigned, int, unsigned, int) {}
 

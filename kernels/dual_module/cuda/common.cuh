@@ -9,8 +9,7 @@
 // second may be none), K_0 and K_1, the numbers that they are projected to, ALIGNED, whether both
 // lie at multiples of 8 bytes, BITS of a little weight (4 or 8), WARPS of a block, CLUSTER of
 // blocks, HELD products of a projection whose signs a warp holds while the vector is still coming
-// in, DEEP loads of a row that are on the way, RESIDENT blocks of a multiprocessor for which there
-// is room, SENT: whether sums are sent by threads instead of the copy engine, OVERLAP, whether a launch begins while the one in
+// in, DEEP loads of a row that are on the way, OVERLAP, whether a launch begins while the one in
 // front still runs, HOPPER where there are clusters and barriers.
 //
 // With OVERLAP whatever does not come from another kernel is on its way before that one has ended.
@@ -329,21 +328,11 @@ DEVICE void project(const Projection& p, const uint4 (&held)[HOLD][2], unsigned 
     const uint4 signs[2] = {__ldg(product.signs + lane), __ldg(product.signs + 32 + lane)};
     multiply_signs(signs, product, lane);
   }
-#if SENT
-  __syncthreads();
-#pragma unroll 1
-  for (int i = threadIdx.x; i < NUMBERS / 4 * CLUSTER; i += THREADS) {
-    int* const four = p.sums + NUMBERS * rank + 4 * (i / CLUSTER);
-    if (i % CLUSTER != rank)
-      send(shared_address(four), barrier, i % CLUSTER, *reinterpret_cast<const int4*>(four));
-  }
-#else
   show_to_copies();
   __syncthreads();
   const unsigned from = shared_address(p.sums + NUMBERS * rank);
   if (threadIdx.x < CLUSTER && threadIdx.x != rank)
     send_block(from, from, 4 * NUMBERS, barrier, threadIdx.x);
-#endif
   wait_barrier(barrier, 0);
 }
 

@@ -94,7 +94,7 @@ DEVICE int share_units(const Shared& s, int units, int first) {
   return end - begin;
 }
 
-extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_ffn(
+extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
     const __half* __restrict__ x, const __half* __restrict__ first_weight,
     const float* __restrict__ first_bias, const __half* __restrict__ second_rows,
     const float* __restrict__ second_bias, const unsigned char* __restrict__ codes,

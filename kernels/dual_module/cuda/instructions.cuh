@@ -12,19 +12,19 @@ DEVICE uint4 load_once(const void* from) {
   return all;
 }
 
-// Brings bytes (a multiple of 128) into the second-level cache, where they are awaited soon.
+// Brings a line of 128 bytes into the second-level cache, where it is awaited soon.
+DEVICE void prefetch_line(const void* at) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(at) : "memory");
+}
+
+// The same with many lines.
 DEVICE void prefetch(const void* from, int bytes) {
 #if __CUDA_ARCH__ >= 900
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 #else
   const char* const line = static_cast<const char*>(from);
-  for (int i = 0; i < bytes; i += 128)
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(line + i) : "memory");
+  for (int i = 0; i < bytes; i += 128) prefetch_line(line + i);
 #endif
-}
-
-DEVICE void prefetch_line(const void* at) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(at) : "memory");
 }
 
 // What another kernel or block wrote lately: from the second-level cache, and not before what
@@ -85,13 +85,6 @@ DEVICE void send(unsigned to, unsigned barrier, int rank, unsigned value) {
       "r"(value), "r"(in_block(barrier, rank))
       : "memory");
 }
-DEVICE void send(unsigned to, unsigned barrier, int rank, int4 value) {
-  asm volatile(
-      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::
-          "r"(in_block(to, rank)),
-      "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w), "r"(in_block(barrier, rank))
-      : "memory");
-}
 // Shows what the thread wrote in shared memory to copies that others begin after a barrier.
 DEVICE void show_to_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -118,7 +111,6 @@ DEVICE void wait_barrier(unsigned, unsigned) { __syncthreads(); }
 DEVICE void send(unsigned to, unsigned, int, unsigned value) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
 }
-DEVICE void send(unsigned, unsigned, int, int4) {}
 DEVICE void show_to_copies() {}
 DEVICE void send_block(unsigned, unsigned, int, unsigned, int) {}
 

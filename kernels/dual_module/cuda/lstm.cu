@@ -61,15 +61,6 @@ DEVICE int first_unit(int block, int units) {
   return block * (units - 1) + min(block, HIDDEN - static_cast<int>(gridDim.x) * (units - 1));
 }
 
-// Whether rows come nearer only when the kernel in front, which this one stands beside, has ended:
-// half of them will not matter, and it needs the memory.
-constexpr bool LATE = RESIDENT > 1 && !DENSE;
-
-DEVICE void bring_nearer(const __half* weights, int rows, int lane) {
-#pragma unroll 1
-  for (int row = lane; row < rows; row += 32) prefetch(weights + row * ROOM, 2 * ROOM);
-}
-
 // What a piece of a row gives, by a warp.
 DEVICE float piece_product(const __half* row, int piece, const __half* vector, int lane) {
   if (PIECES == 1) return row_product<ROOM>(row, vector, lane);
@@ -78,7 +69,7 @@ DEVICE float piece_product(const __half* row, int piece, const __half* vector, i
   return row_product<ROOM_1>(row + ROOM_0, vector + ROOM_0, lane);
 }
 
-extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_lstm_step(
+extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_step(
     const __half* __restrict__ x, const __half* __restrict__ h, const float* __restrict__ c,
     const __half* __restrict__ weight, const float* __restrict__ bias,
     const unsigned char* __restrict__ codes, const float* __restrict__ code_scale,
@@ -125,8 +116,10 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_l
   projection.clear();
 #endif
   bring(s.bias, bias + place, 4 * rows, barrier + 8);
-  // Behind what is needed first.
-  if (!LATE && warp == 0) bring_nearer(weights, min(ahead, rows), lane);
+  if (warp == 0)  // behind what is needed first
+#pragma unroll 1
+    for (int row = lane; row < min(ahead, rows); row += 32)
+      prefetch(weights + row * ROOM, 2 * ROOM);
 #pragma unroll 1
   for (int row = threadIdx.x; row < rows; row += THREADS) {
     s.matters[row] = DENSE;
@@ -138,7 +131,6 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_l
   begin_vector(got, vector);
 #endif
   const float state = threadIdx.x < rows ? load_fresh(c + first + threadIdx.x / GATES) : 0.0f;
-  if (LATE && warp == WARPS - 1) bring_nearer(weights, min(ahead, rows), lane);
   unsigned largest[PARTS] = {};
   end_vector(s.vector, got, largest);
 #if !DENSE

@@ -51,8 +51,8 @@ def halved(module: nn.Module) -> None:
 @pytest.mark.parametrize(
     "plan",
     [
-        Plan(8, 2, 1, pieces=2, sent=True),
-        Plan(8, 2, 3, resident=2),
+        Plan(8, 2, 1, pieces=2),
+        Plan(8, 2, 3),
         Plan(4, 1, 2, deep=4, overlap=False),
     ],
     ids=str,
@@ -96,7 +96,7 @@ def test_a_dense_lstm_step(folder: Path) -> None:
 @needs_compiler
 @pytest.mark.parametrize("ratio", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize(
-    "plan", [Plan(4, 4, 2), Plan(8, 2, 1, sent=True), Plan(4, 1, 1, overlap=False)], ids=str
+    "plan", [Plan(4, 4, 2), Plan(8, 2, 1), Plan(4, 1, 1, overlap=False)], ids=str
 )
 def test_a_feed_forward_step(ratio: float, plan: Plan, folder: Path) -> None:
     torch.manual_seed(0)
@@ -165,7 +165,7 @@ def test_layers_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize("bits", [4, 8])
 def test_kernels_compile_nearly_without_spills(arch: str, bits: int) -> None:
     of_lstm, of_ffn = (
-        replace(plan, cluster=1, sent=False, overlap=False) if arch == "sm_80" else plan
+        replace(plan, cluster=1, overlap=False) if arch == "sm_80" else plan
         for plan in (LSTM_PLAN, FFN_PLAN)
     )
     cell = DualModuleLSTMCell.of(nn.LSTMCell(650, 650), bits=bits)
