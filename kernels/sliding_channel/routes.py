@@ -117,9 +117,9 @@ def gradients(
     with torch.cuda.device(dy.device):
         current, side = torch.cuda.current_stream(), _side_stream(dy.device)
         side.wait_stream(current)
+        dw = _weight_gradient(x, dy, s)  # first: a cluster needs neighbouring multiprocessors
         with torch.cuda.stream(side):
             _input_gradient(dy, prepared, s, dx)
-        dw = _weight_gradient(x, dy, s)
         current.wait_stream(side)
     return dx, dw
 
@@ -158,8 +158,10 @@ def _input_gradient(dy: torch.Tensor, prepared: Packed, s: Structure, out: torch
 
 
 def _weight_gradient(x: torch.Tensor, dy: torch.Tensor, s: Structure) -> torch.Tensor:
-    none = _capability(x) is None or refuses_structure(s) or refuses_weight_gradient(s)
-    if _is_few(x) and (none or loses_to_dense(s)):
+    capability = _capability(x)
+    none = capability is None or refuses_structure(s) or refuses_weight_gradient(s)
+    dense = none or (loses_to_dense(s) and not launch.takes_clusters(s, x))
+    if _is_few(x) and dense:
         return window_entries(_rows(dy).flatten(0, 2).T @ _rows(x).flatten(0, 2), s)
     if none:
         return window_entries(_dense_weight_gradient(x, dy, s), s)
