@@ -170,6 +170,20 @@ inline void multiply(float (&sums)[4], unsigned a0, unsigned a1, unsigned a2, un
   warp_product(sums, {a0, a1, a2, a3}, {b0, b1});
 }
 
+inline unsigned read_word(unsigned address) {
+  if (address % 4 != 0) machine::fail("read_word is not aligned");
+  unsigned word;
+  std::memcpy(&word, at_shared(address), 4);
+  return word;
+}
+
+inline float2 read_pair(unsigned address) {
+  if (address % 8 != 0) machine::fail("read_pair is not aligned");
+  float2 pair;
+  std::memcpy(&pair, at_shared(address), 8);
+  return pair;
+}
+
 inline void write_word(unsigned address, unsigned word) {
   if (address % 4 != 0) machine::fail("write_word is not aligned");
   std::memcpy(at_shared(address), &word, 4);

@@ -45,10 +45,11 @@ DEVICE void store_sums(unsigned* dw, int slice, int index, const float4& sum) {
 
 // Adds up the sums that the cluster's blocks left at `sums`, each block a part of the slice.
 DEVICE void add_blocks(unsigned sums, unsigned* dw) {
-  constexpr int part = (SHARE + CLUSTER - 1) / CLUSTER;
-  const int first = cluster_rank() * part, end = min(SHARE, first + part);
+  constexpr int part = SHARE / CLUSTER;
+  static_assert(SHARE % (32 * CLUSTER) == 0, "whole warps meet the cluster");
+  const int first = cluster_rank() * part;
   meet_cluster();
-  for (int index = first + threadIdx.x; index < end; index += THREADS) {
+  for (int index = first + threadIdx.x; index < first + part; index += THREADS) {
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll
     for (int slot = 0; slot < CLUSTER * DEPTH; ++slot)

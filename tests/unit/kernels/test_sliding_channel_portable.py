@@ -1,4 +1,4 @@
-"""The weights' gradient of sliding-channel convolution without a GPU: emulated, and compiled."""
+"""The portable kernels of sliding-channel convolution without a GPU: emulated, and compiled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from kernels.jit import compile_cuda, read_source
 from kernels.sliding_channel import launch, plan, plan_hopper
-from kernels.sliding_channel.packing import window_entries
+from kernels.sliding_channel.packing import dense_matrix, pack, window_entries
 from kernels.sliding_channel.plan import Structure
 from tests.emulator import Emulated, missing
 
@@ -32,6 +32,35 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).half()
+
+
+@pytest.mark.parametrize("name", ["forward", "input_gradient"])
+@pytest.mark.parametrize(
+    "s",
+    [
+        Structure(64, 128, 16, 8),  # eight windows
+        Structure(128, 64, 64, 32),
+        Structure(128, 128, 64, 96),  # windows do not rise with the output
+    ],
+    ids=str,
+)
+def test_products_equal_float64(s: Structure, name: str, folder: Path) -> None:
+    pixels, forward = 70, name == "forward"
+    rule = plan.forward_plan if forward else plan.input_gradient_plan
+    chosen = rule(s, pixels, sms=132, capability=(8, 0))
+    weight = normal(s.c_out, s.width, seed=1)
+    images = normal(pixels, s.c_in if forward else s.c_out)
+    (packed,) = pack(weight, s, (chosen.file,))
+    found = torch.full((pixels, s.c_out if forward else s.c_in), float("nan"), dtype=torch.half)
+    Emulated(launch.SOURCES / chosen.file, f"sliding_{name}", dict(chosen.defines), folder, seed=2)(
+        (2, chosen.split),
+        (chosen.threads,),
+        (images, packed, *((None,) if forward else ()), found, np.int64(pixels)),
+        shared_bytes=chosen.shared_bytes,
+    )
+    matrix = dense_matrix(weight, s).double()
+    exact = images.double() @ (matrix.T if forward else matrix)
+    assert float((found.double() - exact).norm() / exact.norm()) < 3e-4
 
 
 def wrong(
@@ -72,7 +101,7 @@ def wrong(
 
 @pytest.mark.parametrize("cluster", [1, 2])
 @pytest.mark.parametrize("pixels", [5, 70])
-def test_equals_float64_with_slots_and_in_a_cluster(
+def test_the_weights_gradient_with_slots_and_in_a_cluster(
     cluster: int, pixels: int, folder: Path
 ) -> None:
     assert wrong(SMALL, folder, cluster=cluster, pixels=pixels, seed=pixels) < 3e-4
@@ -84,7 +113,7 @@ def test_other_windows_and_clusters(s: Structure, cluster: int, folder: Path) ->
 
 
 def test_sums_that_are_read_too_early_are_found(folder: Path) -> None:
-    fault = ("first + part);\n  meet_cluster();\n", "first + part);\n")
+    fault = ("cluster_rank() * part;\n  meet_cluster();\n", "cluster_rank() * part;\n")
     assert not wrong(SMALL, folder, cluster=2, fault=fault) < 1e-2
 
 
