@@ -97,21 +97,19 @@ def run_weight_gradient(
     capability = torch.cuda.get_device_capability(x.device)
     blocks = _blocks(plan, pixels, x.device)
     slots = blocks * plans.slots_per_block(plan)
-    alone = plan.cluster > 1
-    sums = dw if alone else dw.new_empty(slots, s.c_out, s.width, dtype=torch.float32)
+    sums = dw.new_empty(slots, s.c_out, s.width, dtype=torch.float32)
     _kernel(plan, "sliding_weight_gradient", x.dtype, capability)(
         (blocks, plan.split),
         (plan.threads,),
         (x, dy, sums, _int64(pixels)),
         shared_bytes=plan.shared_bytes,
     )
-    if not alone:
-        _kernel(plan, "sliding_add_slots", x.dtype, capability)(
-            (s.c_out * s.width // 128,),
-            (256,),
-            (sums, dw, _int32(slots)),
-            overlap=capability >= plan_hopper.CAPABILITY,
-        )
+    _kernel(plan, "sliding_add_slots", x.dtype, capability)(
+        (s.c_out * s.width // 128,),
+        (256,),
+        (sums, dw, _int32(slots)),
+        overlap=capability >= plan_hopper.CAPABILITY,
+    )
     return dw
 
 
@@ -171,12 +169,6 @@ def run_fused(
     return y
 
 
-def takes_clusters(s: Structure, x: torch.Tensor) -> bool:
-    """Whether clusters of blocks add the weights' gradient up for an input (b, c_in, h, w)."""
-    pixels = x.shape[0] * x.shape[2] * x.shape[3]
-    return _clusters(s, pixels, torch.cuda.get_device_capability(x.device))
-
-
 def empty_images(
     like: torch.Tensor, channels: int, height: int = -1, width: int = -1
 ) -> torch.Tensor:
@@ -203,17 +195,9 @@ def _plan(kernel: str, s: Structure, pixels: int, device: torch.device, bias: bo
     sms, capability = _sms(device), torch.cuda.get_device_capability(device)
     if kernel == "forward.cu":
         return plans.forward_plan(s, pixels, bias=bias, sms=sms, capability=capability)
-    if kernel == "weight_gradient.cu" and _clusters(s, pixels, capability):
-        return plan_hopper.weight_gradient_plan(s, pixels, sms=sms)
     if kernel == "input_gradient.cu":
         return plans.input_gradient_plan(s, pixels, sms=sms, capability=capability)
     return plans.weight_gradient_plan(s, pixels, sms=sms, capability=capability)
-
-
-@lru_cache(maxsize=4096)
-def _clusters(s: Structure, pixels: int, capability: tuple[int, int]) -> bool:
-    hopper = capability == plan_hopper.CAPABILITY
-    return hopper and plan_hopper.refuses_cluster(s, pixels) is None
 
 
 @cache

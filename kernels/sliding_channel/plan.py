@@ -87,15 +87,8 @@ class Plan:
         """Blocks that share the outputs of a pixel."""
         return self.constant("SPLIT")
 
-    @property
-    def cluster(self) -> int:
-        """Blocks that add their sums up before they leave; 1 where each writes its own."""
-        return dict(self.defines).get("CLUSTER", 1)
-
     def blocks(self, tiles: int, sms: int) -> int:
         """Return how many blocks walk over the tiles, all of them resident at once."""
-        if self.cluster > 1:
-            return self.cluster
         return min(tiles, max(1, sms * self.constant("BLOCKS_PER_SM") // self.split))
 
 
@@ -151,7 +144,7 @@ def refuses_input_gradient(s: Structure) -> str | None:
 def refuses_weight_gradient(s: Structure) -> str | None:
     """Return why the weight gradient has no kernel for windows that the forward kernel takes."""
     refusal = _refuses_order(s)
-    if refusal is None and None in (weight_tiles(s, pixels) for pixels in (1, FEW_PIXELS + 1)):
+    if refusal is None and None in (_weight_tiles(s, pixels) for pixels in (1, FEW_PIXELS + 1)):
         return f"16 warps cannot share {s.c_out} outputs of {s.width} weights"
     return refusal
 
@@ -266,22 +259,17 @@ def weight_gradient_plan(
 ) -> Plan:
     """Return the plan of the weight gradient; see :func:`forward_plan`."""
     warps = _GRADIENT_WARPS
-    tiles = weight_tiles(s, pixels)
+    tiles = _weight_tiles(s, pixels)
     assert tiles is not None
     split, tile_q, tile_j = tiles
     slice_ = s.c_out // split
     depth = max(1, warps * tile_q * tile_j // (slice_ * s.width))
-    # A cluster's blocks take more tiles each, in more stages, which their sums replace at the end.
-    clustered = chosen.get("CLUSTER", 1) > 1
-    tallest, most = (32, 8) if clustered else (64, 4)
     budget = shared_limit(capability) - 1024
-    tile = chosen.get("PIXELS") or max(16 * depth, _pixels(pixels, split, sms, tallest, 16))
+    tile = chosen.get("PIXELS") or max(16 * depth, _pixels(pixels, split, sms, 64, 16))
     while tile > 16 * depth and tile * 2 * (2 * s.c_in + 3 * slice_) > budget:
         tile //= 2
     stage_bytes, sorted_bytes = tile * 2 * (s.c_in + slice_), tile * 2 * slice_
-    least = -(-4 * warps * tile_q * tile_j // stage_bytes) if clustered else 2
-    room = (budget - sorted_bytes) // stage_bytes
-    stages = chosen.get("STAGES") or max(2, least, min(most, room))
+    stages = chosen.get("STAGES") or max(2, min(4, (budget - sorted_bytes) // stage_bytes))
     defines = constants(s) | {
         "SPLIT": split,
         "WARPS": warps,
@@ -290,7 +278,6 @@ def weight_gradient_plan(
         "BLOCKS_PER_SM": 1,
         "TILE_Q": tile_q,
         "TILE_J": tile_j,
-        "CLUSTER": 1,
     }
     return _plan("weight_gradient.cu", defines | chosen, stages * stage_bytes + sorted_bytes)
 
@@ -359,7 +346,7 @@ def slots_per_block(plan: Plan) -> int:
     return d["WARPS"] // tiles
 
 
-def weight_tiles(s: Structure, pixels: int) -> tuple[int, int, int] | None:
+def _weight_tiles(s: Structure, pixels: int) -> tuple[int, int, int] | None:
     """Return (blocks that share the outputs, outputs and weights of a warp's tile)."""
     split, fits = 1, s.c_out * s.width // 32768  # so many sums fit in the registers of a block
     wanted = max(fits, 8 if pixels <= FEW_PIXELS else 1)

@@ -5,7 +5,6 @@ Their products are of a whole warpgroup (``wgmma``), 64 pixels each; weights lie
 
 from __future__ import annotations
 
-from kernels.sliding_channel import plan as plans
 from kernels.sliding_channel.plan import Plan, Structure, constants, shared_limit
 
 CAPABILITY = (9, 0)
@@ -18,9 +17,6 @@ _WARPGROUPS = 2
 _PRODUCTS = (16, 32, 64, 128)  # columns of the products that instructions.cuh has
 _MOST_SUMS = 256  # of a pixel in one block: half the registers
 _MOST_STAGES = 12
-_CLUSTER = 8
-_CLUSTER_PIXELS = 4096
-_CLUSTER_BLOCKS = 64  # about half the multiprocessors; the input's gradient runs on the others
 _BESIDE = 2048  # bytes of barriers, and what alignment may cost
 
 
@@ -55,29 +51,6 @@ def refuses_input_gradient(s: Structure) -> str | None:
     if s.c_out % least or s.c_out % 64:
         return f"output channels must be a multiple of {max(least, 64)}, not {s.c_out}"
     return _refuses_weights(_gradient_bytes(s), s.c_out, _gradient_channels(s))
-
-
-def refuses_cluster(s: Structure, pixels: int) -> str | None:
-    """Return why a cluster of blocks does not add the weights' gradient up, in one launch.
-
-    Args:
-        s: the windows; the kernel for many pixels must take them too.
-        pixels: of which each cluster sees all.
-    """
-    if refusal := plans.refuses_structure(s) or plans.refuses_weight_gradient(s):
-        return refusal
-    if pixels > _CLUSTER_PIXELS:
-        return f"at most {_CLUSTER_PIXELS} pixels, not {pixels}"
-    tiles = plans.weight_tiles(s, pixels)
-    if tiles is None or tiles[0] * _CLUSTER > _CLUSTER_BLOCKS:
-        return f"{s.c_out} outputs of {s.width} weights need too many clusters at once"
-    return None
-
-
-def weight_gradient_plan(s: Structure, pixels: int, *, sms: int, **chosen: int) -> Plan:
-    """Return the plan of the weights' gradient by clusters; see :func:`forward_plan`."""
-    constants_ = {"CLUSTER": _CLUSTER} | chosen
-    return plans.weight_gradient_plan(s, pixels, sms=sms, capability=CAPABILITY, **constants_)
 
 
 def forward_plan(s: Structure, *, bias: bool = False, **chosen: int) -> Plan:

@@ -50,8 +50,10 @@ def route(s: Structure, capability: tuple[int, int] | None, few: bool) -> Route:
     if capability is None:
         return Route(DENSE, DENSE)
     found = Route("forward.cu", "input_gradient.cu")
-    if refuses_structure(s) or refuses_input_gradient(s) or loses_to_dense(s):
+    if refuses_structure(s) or refuses_input_gradient(s):
         found = Route(DENSE, DENSE)
+    elif loses_to_dense(s):  # the input's gradient only alone, not beside that of the weights
+        found = Route(DENSE, "input_gradient.cu" if few else DENSE)
     if capability == plan_hopper.CAPABILITY and not few:
         if plan_hopper.refuses_forward(s) is None:
             found = found._replace(forward="forward_hopper.cu")
@@ -109,15 +111,16 @@ def gradients(
     """
     dy, x = aligned(dy), aligned(x)
     dx = launch.empty_images(dy, s.c_in) if wants[0] else None
-    if not (_is_few(dy) and dy.is_cuda and dx is not None and wants[1]):
+    if dx is None or not wants[1] or not dy.is_cuda:
         if dx is not None:
             _input_gradient(dy, prepared, s, dx)
         return dx, _weight_gradient(x, dy, s) if wants[1] else None
-    # Each leaves the GPU half empty: side by side.
+    # Side by side, so that what both read comes from memory once. The weights' first: a block of
+    # theirs leaves room on a multiprocessor for one of the input's, which come and go.
     with torch.cuda.device(dy.device):
         current, side = torch.cuda.current_stream(), _side_stream(dy.device)
         side.wait_stream(current)
-        dw = _weight_gradient(x, dy, s)  # first: a cluster needs neighbouring multiprocessors
+        dw = _weight_gradient(x, dy, s)
         with torch.cuda.stream(side):
             _input_gradient(dy, prepared, s, dx)
         current.wait_stream(side)
@@ -158,10 +161,8 @@ def _input_gradient(dy: torch.Tensor, prepared: Packed, s: Structure, out: torch
 
 
 def _weight_gradient(x: torch.Tensor, dy: torch.Tensor, s: Structure) -> torch.Tensor:
-    capability = _capability(x)
-    none = capability is None or refuses_structure(s) or refuses_weight_gradient(s)
-    dense = none or (loses_to_dense(s) and not launch.takes_clusters(s, x))
-    if _is_few(x) and dense:
+    none = _capability(x) is None or refuses_structure(s) or refuses_weight_gradient(s)
+    if _is_few(x) and (none or loses_to_dense(s)):
         return window_entries(_rows(dy).flatten(0, 2).T @ _rows(x).flatten(0, 2), s)
     if none:
         return window_entries(_dense_weight_gradient(x, dy, s), s)

@@ -330,13 +330,6 @@ inline void meet_cluster() {
   machine::all_meet.meet(static_cast<int>(machine::running.size() * machine::block_size.x));
 }
 
-inline float4 read_floats_of(int block, unsigned address) {
-  if (address % 16 != 0) machine::fail("read_floats_of is not aligned");
-  float4 values;
-  std::memcpy(&values, machine::shared_of(machine::running[block]) + address, 16);
-  return values;
-}
-
 inline void publish_barriers() {}
 inline void show_to_tensor_cores() {
   for (const auto& [unit, when] : machine::current->unfenced) {

@@ -73,18 +73,6 @@ DEVICE void multiply(float (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsig
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-// Reads four floats of the shared memory of a block of the cluster.
-DEVICE float4 read_floats_of(int block, unsigned address) {
-  float4 values;
-  asm volatile(
-      "{.reg .b32 there; mapa.shared::cluster.u32 there, %4, %5;"
-      "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there];}"
-      : "=f"(values.x), "=f"(values.y), "=f"(values.z), "=f"(values.w)
-      : "r"(address), "r"(block)
-      : "memory");
-  return values;
-}
-
 // Reads four floats that the kernel in front wrote, after wait_for_previous.
 DEVICE float4 read_floats(const float4* from) {
   float4 values;

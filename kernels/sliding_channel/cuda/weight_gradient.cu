@@ -4,9 +4,7 @@
 //
 // dw of window r is the product dy_r^T x_r, a sum over all pixels. Every block walks over tiles of
 // pixels with its sums in registers and writes them once, to its slots of `partial`; a second
-// kernel adds the slots in order. Where pixels are few, CLUSTER blocks see all of them and add their
-// sums up through each other's shared memory, likewise in order: one launch, nothing to store in
-// between. No atomics: equal inputs give equal bits.
+// kernel adds the slots in order. No atomics: equal inputs give equal bits.
 // blockIdx.y shares out the outputs: SLICE neighbouring ones to each.
 
 constexpr int THREADS = 32 * WARPS;
@@ -23,7 +21,6 @@ constexpr int DEPTH = WARPS / TILES;            // warps that share a tile, over
 
 static_assert(WARPS % TILES == 0 && PIXELS / 16 % DEPTH == 0, "whole warps");
 static_assert(TILE_Q % 16 == 0 && TILE_J % 16 == 0 && SHIFT % 8 == 0, "whole fragments");
-static_assert(CLUSTER == 1 || 16 * SHARE * DEPTH <= STAGES * STAGE_BYTES, "sums replace tiles");
 
 DEVICE void add(float4& sum, const float4& value) {
   sum.x += value.x, sum.y += value.y, sum.z += value.z, sum.w += value.w;
@@ -40,32 +37,9 @@ DEVICE void store_sums(unsigned* dw, int slice, int index, const float4& sum) {
   dw[((output + 8 * PERIOD) * WIDTH + j) / 2] = pack(sum.z, sum.w);
 }
 
-#if CLUSTER > 1
-#define IN_CLUSTERS __cluster_dims__(CLUSTER, 1, 1)
-
-// Adds up the sums that the cluster's blocks left at `sums`, each block a part of the slice.
-DEVICE void add_blocks(unsigned sums, unsigned* dw) {
-  constexpr int part = SHARE / CLUSTER;
-  static_assert(SHARE % (32 * CLUSTER) == 0, "whole warps meet the cluster");
-  const int first = cluster_rank() * part;
-  meet_cluster();
-  for (int index = first + threadIdx.x; index < first + part; index += THREADS) {
-    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-#pragma unroll
-    for (int slot = 0; slot < CLUSTER * DEPTH; ++slot)
-      add(sum, read_floats_of(slot / DEPTH, sums + (slot % DEPTH * SHARE + index) * 16));
-    store_sums(dw, blockIdx.y, index, sum);
-  }
-  meet_cluster();  // no block may end while another reads what it left
-}
-#else
-#define IN_CLUSTERS
-#endif
-
-// With CLUSTER == 1 `result` is the slots, else the gradient.
-extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, BLOCKS_PER_SM)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
     sliding_weight_gradient(const Element* __restrict__ x, const Element* __restrict__ dy,
-                            void* __restrict__ result, long long pixels) {
+                            float4* __restrict__ partial, long long pixels) {
   extern __shared__ __align__(1024) unsigned char memory[];
   const unsigned buffers = shared_address(memory);
   const unsigned sorted = buffers + STAGES * STAGE_BYTES;
@@ -128,21 +102,13 @@ extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, BLOCKS_PER_SM)
   }
   wait_copies<0>();
   // Sums are kept in the order in which threads hold them; the last addition sorts them.
-#if CLUSTER > 1
-  __syncthreads();  // the last tile has been read
-  float4* const own = reinterpret_cast<float4*>(memory) + depth * SHARE;
-#else
   const long long slot = blockIdx.x * DEPTH + depth;
-  float4* const own = static_cast<float4*>(result) + (slot * SPLIT + blockIdx.y) * SHARE;
-#endif
+  float4* const own = partial + (slot * SPLIT + blockIdx.y) * SHARE;
 #pragma unroll
   for (int i = 0; i < FRAGMENTS; ++i) {
     const float(&sums)[4] = acc[i / (TILE_J / 8)][i % (TILE_J / 8)];
     own[(owned * FRAGMENTS + i) * 32 + lane] = make_float4(sums[0], sums[1], sums[2], sums[3]);
   }
-#if CLUSTER > 1
-  add_blocks(buffers, static_cast<unsigned*>(result));
-#endif
 }
 
 // dw = sum over slots of partial[slot]: eight runs of slots in order, then the eight sums. It starts
