@@ -69,7 +69,7 @@ def _backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
     """Return the gradients by the dense matrix: such graphs are for inference above all."""
     x, weight, starts = ctx.saved_tensors
     product = partial(dense.sliding_channel_conv2d, starts=starts)
-    _, gradients = torch.func.vjp(product, x, weight)
+    gradients: Any = torch.func.vjp(product, x, weight)[1]
     dx, dw = gradients(dy)
     dbias = dy.sum((0, 2, 3)) if ctx.biased else None
     return dx, dw, None, dbias, None, None, None, None

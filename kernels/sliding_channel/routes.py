@@ -28,6 +28,7 @@ class Route(NamedTuple):
 
     forward: str
     input_gradient: str
+    weight_gradient: str
 
 
 class Packed(NamedTuple):
@@ -48,12 +49,14 @@ def route(s: Structure, capability: tuple[int, int] | None, few: bool) -> Route:
             which first bring all weights into shared memory.
     """
     if capability is None:
-        return Route(DENSE, DENSE)
-    found = Route("forward.cu", "input_gradient.cu")
+        return Route(DENSE, DENSE, DENSE)
+    found = Route("forward.cu", "input_gradient.cu", "weight_gradient.cu")
+    if refuses_structure(s) or refuses_weight_gradient(s) or (few and loses_to_dense(s)):
+        found = found._replace(weight_gradient=DENSE)
     if refuses_structure(s) or refuses_input_gradient(s):
-        found = Route(DENSE, DENSE)
+        found = found._replace(forward=DENSE, input_gradient=DENSE)
     elif loses_to_dense(s):  # the input's gradient only alone, not beside that of the weights
-        found = Route(DENSE, "input_gradient.cu" if few else DENSE)
+        found = found._replace(forward=DENSE, input_gradient="input_gradient.cu" if few else DENSE)
     if capability == plan_hopper.CAPABILITY and not few:
         if plan_hopper.refuses_forward(s) is None:
             found = found._replace(forward="forward_hopper.cu")
@@ -74,7 +77,7 @@ def prepare(
         training: whether gradients will be asked for; without them the second is None.
     """
     chosen = _route(x, s)
-    kernels = chosen if training else chosen[:1]
+    kernels = chosen[: 2 if training else 1]
     different = tuple(dict.fromkeys(kernels))
     found = dict(zip(different, pack(weight, s, different), strict=True))
     forward, *backward = (Packed(kernel, found[kernel]) for kernel in kernels)
@@ -116,13 +119,16 @@ def gradients(
             _input_gradient(dy, prepared, s, dx)
         return dx, _weight_gradient(x, dy, s) if wants[1] else None
     # Side by side, so that what both read comes from memory once. The weights' first: a block of
-    # theirs leaves room on a multiprocessor for one of the input's, which come and go.
+    # theirs leaves room on a multiprocessor for others, but not for one of Hopper's.
+    sms = own = launch.multiprocessors(dy.device)
+    if prepared.kernel == "input_gradient_hopper.cu" and _route(x, s).weight_gradient != DENSE:
+        own = sms * 2 // 3
     with torch.cuda.device(dy.device):
         current, side = torch.cuda.current_stream(), _side_stream(dy.device)
         side.wait_stream(current)
-        dw = _weight_gradient(x, dy, s)
+        dw = _weight_gradient(x, dy, s, own)
         with torch.cuda.stream(side):
-            _input_gradient(dy, prepared, s, dx)
+            _input_gradient(dy, prepared, s, dx, sms - own)
         current.wait_stream(side)
     return dx, dw
 
@@ -152,32 +158,36 @@ def aligned(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
-def _input_gradient(dy: torch.Tensor, prepared: Packed, s: Structure, out: torch.Tensor) -> None:
+def _input_gradient(
+    dy: torch.Tensor, prepared: Packed, s: Structure, out: torch.Tensor, sms: int = 0
+) -> None:
     if prepared.kernel == DENSE:
         torch.mm(_rows(dy).flatten(0, 2), prepared.weights, out=_rows(out).flatten(0, 2))
         return
     with torch.cuda.device(dy.device):
-        launch.run_input_gradient(dy, prepared.weights, s, prepared.kernel, out=out)
+        launch.run_input_gradient(dy, prepared.weights, s, prepared.kernel, out=out, sms=sms)
 
 
-def _weight_gradient(x: torch.Tensor, dy: torch.Tensor, s: Structure) -> torch.Tensor:
-    none = _capability(x) is None or refuses_structure(s) or refuses_weight_gradient(s)
-    if _is_few(x) and (none or loses_to_dense(s)):
-        return window_entries(_rows(dy).flatten(0, 2).T @ _rows(x).flatten(0, 2), s)
-    if none:
-        return window_entries(_dense_weight_gradient(x, dy, s), s)
+def _weight_gradient(x: torch.Tensor, dy: torch.Tensor, s: Structure, sms: int = 0) -> torch.Tensor:
+    if _route(x, s).weight_gradient == DENSE:
+        dense = _few_pixels_gradient if _is_few(x) else _many_pixels_gradient
+        return window_entries(dense(x, dy), s)
     with torch.cuda.device(x.device):
-        return launch.run_weight_gradient(x, dy, s)
+        return launch.run_weight_gradient(x, dy, s, sms=sms)
 
 
-def _dense_weight_gradient(x: torch.Tensor, dy: torch.Tensor, s: Structure) -> torch.Tensor:
-    """Return the gradient of the whole matrix; cuDNN shares many pixels out better than cuBLAS."""
+def _few_pixels_gradient(x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
+    return _rows(dy).flatten(0, 2).T @ _rows(x).flatten(0, 2)
+
+
+def _many_pixels_gradient(x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
+    """Return the gradient by cuDNN, which shares many pixels out better than cuBLAS."""
     one, zero = [1, 1], [0, 0]
-    shape = x.new_empty(1).expand(s.c_out, s.c_in, 1, 1)
+    shape = x.new_empty(1).expand(dy.shape[1], x.shape[1], 1, 1)
     _, dw, _ = torch.ops.aten.convolution_backward(
         dy, x, shape, None, one, zero, one, False, zero, 1, [False, True, False]
     )
-    gradient: torch.Tensor = dw.view(s.c_out, s.c_in)
+    gradient: torch.Tensor = dw.view(shape.shape[:2])
     return gradient
 
 
