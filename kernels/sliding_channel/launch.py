@@ -58,7 +58,6 @@ def run_input_gradient(
     kernel: str = "input_gradient.cu",
     plan: Plan | None = None,
     out: torch.Tensor | None = None,
-    sms: int = 0,
 ) -> torch.Tensor:
     """Return the input's gradient (b, c_in, h, w), channels-last, of dy (b, c_out, h, w).
 
@@ -69,7 +68,6 @@ def run_input_gradient(
         kernel: the CUDA source.
         plan: of that kernel; None takes the rule's.
         out: what to write and return; None takes new memory.
-        sms: multiprocessors to run on; 0 takes all.
     """
     batch, _, height, width = dy.shape
     dx = empty_images(dy, s.c_in) if out is None else out
@@ -79,7 +77,7 @@ def run_input_gradient(
     plan = plan or _plan(kernel, s, pixels, dy.device)
     capability = torch.cuda.get_device_capability(dy.device)
     _kernel(plan, "sliding_input_gradient", dy.dtype, capability)(
-        (_blocks(plan, pixels, dy.device, sms), plan.split),
+        (_blocks(plan, pixels, dy.device), plan.split),
         (plan.threads,),
         (dy, packed, dx, _int64(pixels)),
         shared_bytes=plan.shared_bytes,
@@ -88,20 +86,16 @@ def run_input_gradient(
 
 
 def run_weight_gradient(
-    x: torch.Tensor,
-    dy: torch.Tensor,
-    s: Structure,
-    plan: Plan | None = None,
-    sms: int = 0,
+    x: torch.Tensor, dy: torch.Tensor, s: Structure, plan: Plan | None = None
 ) -> torch.Tensor:
-    """Return the weights' gradient (c_out, width) of channels-last x and dy; see above."""
+    """Return the weights' gradient (c_out, width) of channels-last x and dy."""
     pixels = x.shape[0] * x.shape[2] * x.shape[3]
     dw = torch.empty(s.c_out, s.width, dtype=x.dtype, device=x.device)
     if pixels == 0:
         return dw.zero_()
     plan = plan or _plan("weight_gradient.cu", s, pixels, x.device)
     capability = torch.cuda.get_device_capability(x.device)
-    blocks = _blocks(plan, pixels, x.device, sms)
+    blocks = _blocks(plan, pixels, x.device)
     slots = blocks * plans.slots_per_block(plan)
     sums = dw.new_empty(slots, s.c_out, s.width, dtype=torch.float32)
     _kernel(plan, "sliding_weight_gradient", x.dtype, capability)(
@@ -164,7 +158,7 @@ def run_fused(
     if y.numel() == 0:
         return y
     down, across = -(-out_height // (plan.constant("PIXELS") // 8)), -(-out_width // 8)
-    blocks = plan.blocks(batch * down * across, multiprocessors(x.device))
+    blocks = plan.blocks(batch * down * across, _sms(x.device))
     sizes = (batch, height, width, out_height, out_width, down, across)
     _kernel(plan, "sliding_fused", x.dtype, torch.cuda.get_device_capability(x.device))(
         (blocks, plan.split),
@@ -188,8 +182,8 @@ def empty_images(
     )
 
 
-def _blocks(plan: Plan, pixels: int, device: torch.device, sms: int = 0) -> int:
-    return plan.blocks(-(-pixels // plan.constant("PIXELS")), sms or multiprocessors(device))
+def _blocks(plan: Plan, pixels: int, device: torch.device) -> int:
+    return plan.blocks(-(-pixels // plan.constant("PIXELS")), _sms(device))
 
 
 @lru_cache(maxsize=4096)
@@ -198,7 +192,7 @@ def _plan(kernel: str, s: Structure, pixels: int, device: torch.device, bias: bo
         return plan_hopper.forward_plan(s, bias=bias)
     if kernel == "input_gradient_hopper.cu":
         return plan_hopper.input_gradient_plan(s)
-    sms, capability = multiprocessors(device), torch.cuda.get_device_capability(device)
+    sms, capability = _sms(device), torch.cuda.get_device_capability(device)
     if kernel == "forward.cu":
         return plans.forward_plan(s, pixels, bias=bias, sms=sms, capability=capability)
     if kernel == "input_gradient.cu":
@@ -207,8 +201,7 @@ def _plan(kernel: str, s: Structure, pixels: int, device: torch.device, bias: bo
 
 
 @cache
-def multiprocessors(device: torch.device) -> int:
-    """Return how many multiprocessors a GPU has."""
+def _sms(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 

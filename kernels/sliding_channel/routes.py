@@ -119,16 +119,13 @@ def gradients(
             _input_gradient(dy, prepared, s, dx)
         return dx, _weight_gradient(x, dy, s) if wants[1] else None
     # Side by side, so that what both read comes from memory once. The weights' first: a block of
-    # theirs leaves room on a multiprocessor for others, but not for one of Hopper's.
-    sms = own = launch.multiprocessors(dy.device)
-    if prepared.kernel == "input_gradient_hopper.cu" and _route(x, s).weight_gradient != DENSE:
-        own = sms * 2 // 3
+    # theirs often leaves room on a multiprocessor for others; the input's would fill it.
     with torch.cuda.device(dy.device):
         current, side = torch.cuda.current_stream(), _side_stream(dy.device)
         side.wait_stream(current)
-        dw = _weight_gradient(x, dy, s, own)
+        dw = _weight_gradient(x, dy, s)
         with torch.cuda.stream(side):
-            _input_gradient(dy, prepared, s, dx, sms - own)
+            _input_gradient(dy, prepared, s, dx)
         current.wait_stream(side)
     return dx, dw
 
@@ -158,22 +155,20 @@ def aligned(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
-def _input_gradient(
-    dy: torch.Tensor, prepared: Packed, s: Structure, out: torch.Tensor, sms: int = 0
-) -> None:
+def _input_gradient(dy: torch.Tensor, prepared: Packed, s: Structure, out: torch.Tensor) -> None:
     if prepared.kernel == DENSE:
         torch.mm(_rows(dy).flatten(0, 2), prepared.weights, out=_rows(out).flatten(0, 2))
         return
     with torch.cuda.device(dy.device):
-        launch.run_input_gradient(dy, prepared.weights, s, prepared.kernel, out=out, sms=sms)
+        launch.run_input_gradient(dy, prepared.weights, s, prepared.kernel, out=out)
 
 
-def _weight_gradient(x: torch.Tensor, dy: torch.Tensor, s: Structure, sms: int = 0) -> torch.Tensor:
+def _weight_gradient(x: torch.Tensor, dy: torch.Tensor, s: Structure) -> torch.Tensor:
     if _route(x, s).weight_gradient == DENSE:
         dense = _few_pixels_gradient if _is_few(x) else _many_pixels_gradient
         return window_entries(dense(x, dy), s)
     with torch.cuda.device(x.device):
-        return launch.run_weight_gradient(x, dy, s, sms=sms)
+        return launch.run_weight_gradient(x, dy, s)
 
 
 def _few_pixels_gradient(x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
