@@ -335,6 +335,12 @@ def test_steps_are_better_than_the_largest_value_gives() -> None:
     assert activation_step(torch.zeros(5), unsigned(2)).item() == 1
 
 
+def test_inputs_below_zero_are_rounded_as_finely_as_those_above() -> None:
+    x = normal(4096).abs()
+    found = activation_step(-x, unsigned(8, zero=255))
+    assert found == activation_step(x, unsigned(8))
+
+
 # Exact products on a CPU.
 
 
