@@ -124,7 +124,8 @@ def _conv2d_backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
     x, weights, dense = _dense(ctx)
     g = Geometry.of(ctx.numbers[1])
     dense = dense.view(weights.outputs, -1, *g.kernel)
-    dx = conv2d_input(list(x.shape), dense, dy, g.stride, g.padding, g.dilation)
+    places = g.stride, g.padding, g.dilation
+    dx = conv2d_input(list(x.shape), dense, dy, *places)  # type: ignore[no-untyped-call]
     return _in_range(dx, x, weights), *_nothing(ctx)
 
 
