@@ -1,8 +1,8 @@
 """What an audit runs in a clean process; it gets the path of a request and imports torch alone.
 
 It is started by its path, never imported. It loads exports as people do, by their ``reload.py``.
-The request is JSON: ``root`` (where this package is), ``blocked`` (names that cannot be imported),
-``threads``, ``report`` (path of the answer: one JSON line a job) and ``jobs``.
+The request is JSON: ``paths`` (where this project and what it needs are), ``blocked`` (names that
+cannot be imported), ``threads``, ``report`` (path of the answer: one JSON line a job) and ``jobs``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def main(request: Json) -> None:
     """Do all jobs; one that fails says why, and the others go on."""
     for name in request["blocked"]:
         sys.modules[name] = None  # type: ignore[assignment]
-    if not request["blocked"]:
-        sys.path.insert(0, request["root"])
+    first, others = request["paths"][:1], request["paths"][1:]
+    sys.path[:] = [*first, *sys.path, *(path for path in others if path not in sys.path)]
     import torch
 
     torch.set_num_threads(request["threads"])

@@ -23,7 +23,7 @@ TIMEOUT_S = 900.0
 def run_jobs(
     jobs: Sequence[Json], *, alone: bool, threads: int = 1, timeout: float = TIMEOUT_S
 ) -> list[Json]:
-    """Do jobs in one new process that inherits neither modules nor search paths.
+    """Do jobs in one new process that inherits no modules, and search paths only with this project.
 
     Args:
         jobs: see :mod:`evaluators.audit.child`.
@@ -39,8 +39,9 @@ def run_jobs(
     """
     with tempfile.TemporaryDirectory(prefix="audit-") as scratch:
         report, request = Path(scratch) / "report", Path(scratch) / "request.json"
+        root = str(Path(__file__).resolve().parents[2])
         content = {
-            "root": str(Path(__file__).resolve().parents[2]),
+            "paths": [] if alone else [root, *filter(None, sys.path)],
             "blocked": PACKAGES if alone else (),
             "threads": threads,
             "report": str(report),

@@ -126,8 +126,9 @@ def activation_step(x: torch.Tensor, encoding: Encoding) -> torch.Tensor:
 def _best_step(rows: torch.Tensor, largest: torch.Tensor, encoding: Encoding) -> torch.Tensor:
     best = torch.ones_like(largest)
     least = torch.full_like(largest, torch.inf)
+    levels = max(encoding.highest, -encoding.start, 1)  # on the longer side of zero
     for i in range(1, _SEARCHED + 1):
-        step = _positive(largest * i / (_SEARCHED * max(encoding.highest, 1)))
+        step = _positive(largest * i / (_SEARCHED * levels))
         error = (integers(rows, step[:, None], encoding) * step[:, None] - rows).square().sum(1)
         better = error < least
         best, least = torch.where(better, step, best), torch.where(better, error, least)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kernels.arbitrary_precision import launch, plan, plan_direct, planes_path
+from kernels.arbitrary_precision import int8_path, launch, plan, plan_direct, planes_path
 from kernels.arbitrary_precision.bench_network import How, low_bit_body
 from kernels.arbitrary_precision.layout import padded
 from kernels.arbitrary_precision.module import APConv2d, APLinear
@@ -17,6 +17,7 @@ from kernels.arbitrary_precision.plan_direct import Window
 from kernels.arbitrary_precision.planes import from_codes, unpack_planes
 from kernels.arbitrary_precision.precision import Precision
 from kernels.arbitrary_precision.quantise import integers
+from kernels.arbitrary_precision.training import QuantLinear
 
 pytestmark = [
     pytest.mark.gpu,
@@ -121,6 +122,28 @@ def test_packing_rounds_as_the_definition_does(dtype: torch.dtype, path: plan.Pa
     low = planes_path.pack(x, layer.weights())
     expected = integers(x, layer.step, layer.inputs) + 2
     assert torch.equal(unpack_planes(low.planes, 517).float(), expected)
+
+
+@pytest.mark.parametrize("zero", [0, 75, 128, 157, 255])
+def test_bytes_are_exact_at_every_zero_point(zero: int) -> None:
+    layer = layer_of("w8a8", 96, 384, zero=zero)
+    codes = codes_of(70, 384, bits=8)
+    whole = exact(layer, codes).double()
+    found = int8_path.linear(from_codes(codes, layer.inputs).float(), layer.weights())
+    expected = whole * layer.factor.double() + layer.offset.double()
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("bits", ["w8a8", "w4a4"])
+def test_a_gradient_passes_to_the_input(bits: str) -> None:
+    dense = QuantLinear(384, 96, Precision.parse(bits)).cuda()
+    x = torch.randn(8, 70, 384, device="cuda")
+    dense.calibrate(0.7 * x)
+    found, expected = (x.clone().requires_grad_() for _ in range(2))
+    dense.pack()(found).square().sum().backward()
+    dense(expected).square().sum().backward()
+    assert found.grad is not None
+    torch.testing.assert_close(found.grad, expected.grad, rtol=1e-2, atol=1e-2)
 
 
 CONVOLUTIONS = (

@@ -18,6 +18,7 @@ from evaluators.audit import child
 from evaluators.audit import latency as audit_latency
 from evaluators.audit.audit import audit_export
 from evaluators.audit.cases import cases_of, own_rounding
+from evaluators.audit.process import run_jobs
 from evaluators.audit.truth import Latency, Truth
 from evaluators.audit.values import HEADER, Audit, Check
 from evaluators.latency.latency import LatencyEvaluator
@@ -372,3 +373,16 @@ def test_the_gap_table_has_a_row_for_each_check() -> None:
     assert [row[-1] for row in audit.rows()] == ["passed", "FAILED", "shown"]
     assert audit.rows()[2][:4] == ["latency_ms of python", "1", "2", "+1"]
     assert audit.remarks() == ["outputs of onnx: why", "latency_ms of python: busy"]
+
+
+def test_packages_are_found_where_this_project_found_them_but_not_by_a_plain_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "far_away.py").write_text("WORD = 'here'\n")
+    (tmp_path / "reload.py").write_text("import far_away\nraise RuntimeError(far_away.WORD)\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "far"))
+    job = {"task": "weights", "directory": str(tmp_path), "format": "safetensors"}
+    assert run_jobs([job], alone=False) == [{"error": "RuntimeError: here"}]
+    (answer,) = run_jobs([job], alone=True)
+    assert answer["error"].startswith("ModuleNotFoundError: No module named 'far_away'")

@@ -335,6 +335,12 @@ def test_steps_are_better_than_the_largest_value_gives() -> None:
     assert activation_step(torch.zeros(5), unsigned(2)).item() == 1
 
 
+def test_inputs_below_zero_are_rounded_as_finely_as_those_above() -> None:
+    x = normal(4096).abs()
+    found = activation_step(-x, unsigned(8, zero=255))
+    assert found == activation_step(x, unsigned(8))
+
+
 # Exact products on a CPU.
 
 
@@ -467,6 +473,21 @@ def test_training_lowers_the_error() -> None:
         losses.append(loss.item())
     assert losses[-1] < 0.25 * losses[0]
     torch.testing.assert_close(layer.pack()(x), layer(x), rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_pass_through_packed_layers_as_through_trainable_ones() -> None:
+    torch.manual_seed(0)
+    conv = QuantConv2d(6, 4, (3, 2), Precision(2, 3), stride=(2, 1), padding=(1, 0))
+    for layer, x in (
+        (QuantLinear(16, 4, Precision(8, 8)), normal(5, 7, 16)),
+        (conv, normal(2, 6, 9, 8)),
+    ):
+        layer.calibrate(0.7 * x)  # some lie outside the range
+        found, expected = (x.clone().requires_grad_() for _ in range(2))
+        layer.pack()(found).square().sum().backward()
+        layer(expected).square().sum().backward()
+        assert (expected.grad == 0).any()
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-3, atol=1e-3)
 
 
 def test_a_state_dict_brings_the_layer_back() -> None:
