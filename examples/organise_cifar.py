@@ -14,6 +14,7 @@ table is of what the file holds.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import time
@@ -182,6 +183,8 @@ def row_of(job: Job, given: argparse.Namespace, until: float) -> dict[str, Any] 
     """Train, or return nothing: it stands in the file, or the time is over."""
     if time.time() > until or job[:3] in standing(given.out, given.epochs):
         return None
+    gc.collect()  # the graph of the training before holds memory that others may want
+    torch.cuda.empty_cache()
     start = time.perf_counter()
     data, net = images(given.data, given.train, given.test), Architecture.parse(job.text)
     model = module(job).to(data.device).to(memory_format=torch.channels_last)
