@@ -9,9 +9,10 @@ Constraint (the rule of clcNet, arXiv 1712.06145): over two places in a row each
 on all channels. The search is exact: a dynamic programme along the places, its state the kernel of
 the last one, its labels (gain lost, parameters, MACs) without those that another dominates.
 
-DW+PW for a dense kernel costs no gain, but it costs accuracy (``docs/results.md``). So where the
-choice of least loss leaves room in the budget, places go back to what they were, such that as many
-parameters as possible are kept.
+DW+PW for a dense kernel costs no gain, but it costs accuracy (``docs/results.md``): the place keeps
+about one weight in as many as a window has taps, be it wide or narrow. So of the choices of least
+loss that one is taken which swaps the fewest places, which are then the largest, and of those the
+one that keeps the most parameters.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class _Label(NamedTuple):
 
 
 def choose_kernels(architecture: Architecture, budget: Budget) -> Choice:
-    """Return the network of most gain within a budget, and of most parameters with that gain.
+    """Return the network of most gain within a budget, and of fewest swaps with that gain.
 
     Args:
         architecture: the network; its weights, variants and shared parameters are not kept.
@@ -210,7 +211,7 @@ def _search(
 
 
 _MOST_SUMS = 20_000
-"""Different sums of parameters and MACs that are told apart; beyond, the largest are kept."""
+"""Different sums of parameters and MACs that are told apart; beyond, those of fewest swaps are."""
 
 
 def _restored(
@@ -219,19 +220,23 @@ def _restored(
     prices: Sequence[Sequence[tuple[int, int]]],
     budget: Budget,
 ) -> _Label:
-    """Put places back to what they were where that costs no gain, for the most parameters."""
-    sums = {(label.params, label.macs): label.picks}
+    """Put as many places as possible back to what they were, of those that cost no gain."""
+    sums = {(label.params, label.macs): (0, label.picks)}
     for place, pick in enumerate(label.picks):
         if pick == 0 or menus[place][pick].groups > 1:
             continue
         params, macs = (a - b for a, b in zip(prices[place][0], prices[place][pick], strict=True))
-        for (own, work), picks in list(sums.items()):
-            if own + params <= budget.params and work + macs <= budget.macs:
-                back = (*picks[:place], 0, *picks[place + 1 :])
-                sums.setdefault((own + params, work + macs), back)
+        for (own, work), (count, picks) in list(sums.items()):
+            both = own + params, work + macs
+            if both[0] <= budget.params and both[1] <= budget.macs:
+                back = count + 1, (*picks[:place], 0, *picks[place + 1 :])
+                sums[both] = max(sums.get(both, back), back)
         if len(sums) > _MOST_SUMS:
-            sums = dict(sorted(sums.items(), reverse=True)[:_MOST_SUMS])
-    (params, macs), picks = max(sums.items(), key=lambda item: (item[0][0], -item[0][1]))
+            order = sorted(sums.items(), key=lambda item: (-item[1][0], item[0]))
+            sums = dict(order[:_MOST_SUMS])
+    (params, macs), (_, picks) = max(
+        sums.items(), key=lambda item: (item[1][0], item[0][0], -item[0][1])
+    )
     return _Label(label.lost, params, macs, picks)
 
 

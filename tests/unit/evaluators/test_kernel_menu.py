@@ -64,13 +64,15 @@ def test_what_is_found_is_the_best_there_is(share: float) -> None:
         network = chain((3, 8, 8), "conv 16 k3 bn relu", *ops)
         params = analytic_cost(network).params
         if params <= budget.params and _reads_all(network):
-            scored.append((-round(receptive_field(network).gain, 6), params, network.text))
+            swaps = sum(kernel.name != "as it is" for kernel in kernels)
+            scored.append((-round(receptive_field(network).gain, 6), swaps, -params))
     found = choose_kernels(SMALL, budget)
     gain = receptive_field(found.architecture).gain
     best = min(scored)[0]
     assert -round(gain, 6) == best
-    if gain == pytest.approx(receptive_field(SMALL).gain):  # nothing was lost: all may be kept
-        assert found.architecture.params == max(item[1] for item in scored if item[0] == best)
+    if gain == pytest.approx(receptive_field(SMALL).gain):  # nothing was lost: any may be kept
+        swaps = sum(name != "as it is" for name in found.kernels.values())
+        assert (swaps, -found.architecture.params) == min(scored)[1:]
     assert receptive_field(SMALL).gain - gain == pytest.approx(found.lost)
     assert _reads_all(found.architecture)
 
@@ -80,7 +82,7 @@ def test_what_is_found_is_the_best_there_is(share: float) -> None:
 )
 def test_the_classics_at_half_their_parameters(network: Architecture) -> None:
     found = choose_kernels(network, Budget(params=network.params / 2))
-    assert 0.45 * network.params < found.architecture.params <= network.params / 2
+    assert 0.4 * network.params < found.architecture.params <= network.params / 2
     assert found.architecture.macs < network.macs
     assert found.architecture.output.shape == network.output.shape
     lost = receptive_field(network).gain - receptive_field(found.architecture).gain
