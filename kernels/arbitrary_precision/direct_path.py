@@ -54,11 +54,18 @@ def conv2d_fused(
         the codes and the real map (float16, channels-last), each None if not asked for.
 
     Raises:
-        NasError: neither codes nor the real map are asked for, or no tile has room for the bits.
+        NasError: codes or a residual do not fit the layer, neither codes nor the real map are asked
+            for, or no tile has room for the bits.
     """
+    m, (count, size) = weights.outputs, _outputs(x, geometry)
+    shape = (x.shape[0], m, *size)
+    if x.features != weights.features:
+        raise NasError(f"Expected codes of {weights.features} channels, got {x.features}.")
     if reads is None and not real:
         raise NasError("A fused convolution has to write codes (`reads`) or numbers (`real`).")
-    m, (count, size) = weights.outputs, _outputs(x, geometry)
+    if residual is not None and (residual.shape != shape or residual.dtype != torch.float16):
+        came = f"{residual.dtype} {tuple(residual.shape)}"
+        raise NasError(f"Expected a residual of torch.float16 {shape}, got {came}.")
     out = codes = step = None
     if real:
         out = x.planes.new_empty(count, m, dtype=torch.float16)
@@ -70,12 +77,10 @@ def conv2d_fused(
     zero = 0 if reads is None else reads.zero
     outputs = launch.Outputs(out, codes, step, zero, flat, relu)
     _run(codes_of(x, weights), weights, geometry, outputs, count, tile)
-    shape = (x.shape[0], m, *size)
     made = None
     if reads is not None and codes is not None:
         made = LowBit(codes, None, shape, m, reads.inputs, reads.step)
-    whole = None if out is None else out.view(x.shape[0], *size, m).permute(0, 3, 1, 2)
-    return made, whole
+    return made, None if out is None else out.view(x.shape[0], *size, m).permute(0, 3, 1, 2)
 
 
 def _outputs(codes: LowBit, geometry: Geometry) -> tuple[int, tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +11,21 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from kernels.arbitrary_precision.direct_path import conv2d_fused
 from kernels.arbitrary_precision.encodings import unsigned
+from kernels.arbitrary_precision.implementations import conv_workload
 from kernels.arbitrary_precision.launch import SOURCES, Launch, Outputs, Rows, direct_launch
 from kernels.arbitrary_precision.layout import padded
 from kernels.arbitrary_precision.module import APConv2d
 from kernels.arbitrary_precision.operands import Geometry
-from kernels.arbitrary_precision.packed import pack_rows
+from kernels.arbitrary_precision.packed import LowBit, pack_rows
 from kernels.arbitrary_precision.plan_direct import DirectTile, Window, choose, tiles
 from kernels.arbitrary_precision.planes import from_codes, pack_planes, unpack_planes
 from kernels.arbitrary_precision.precision import Precision
 from kernels.arbitrary_precision.quantise import integers
+from kernels.device import Device
+from kernels.errors import NasError
+from kernels.select import select
 from tests.emulator import Emulated, missing
 from tests.unit.kernels.test_arbitrary_precision_emulated import poisoned, random_codes
 
@@ -209,6 +214,35 @@ def test_faults_are_found(fault: str, folder: Path) -> None:
     except AssertionError:
         right = False
     assert not right
+
+
+def test_what_does_not_fit_a_fused_convolution_is_refused() -> None:
+    case = case_of(64, 32, "w1a2", SAME)
+    planes, sums = pack_rows(case.codes.flatten(0, 2), 2)
+    weights, half = case.layer.weights(), torch.zeros(2, 32, 7, 6).half()
+    low = LowBit(planes, sums, (2, 64, 7, 6), 64, weights.inputs, weights.step)
+    for residual in (half[:1], half.float()):
+        with pytest.raises(NasError, match="Expected a residual of"):
+            conv2d_fused(low, weights, SAME, real=True, residual=residual)
+    with pytest.raises(NasError, match="has to write codes"):
+        conv2d_fused(low, weights, SAME)
+    with pytest.raises(NasError, match="codes of 64 channels, got 60"):
+        conv2d_fused(replace(low, features=60), weights, SAME, real=True)
+
+
+def test_the_path_of_a_convolution() -> None:
+    hopper = Device("cuda", 0, "NVIDIA H100", (9, 0), 132, 80 << 30)
+    ampere = replace(hopper, name="NVIDIA A100", capability=(8, 0), cores=108)
+    for bits, device, dtype, wanted in (
+        ("w1a2", hopper, "float16", "direct"),
+        ("w2a2", hopper, "bfloat16", "direct"),
+        ("w1a2", hopper, "float32", "int8"),
+        ("w8a8", hopper, "float16", "int8"),
+        ("w1a2", ampere, "float16", "int8"),
+    ):
+        shape, out = (8, 64, 56, 56), (8, 64, 56, 56)
+        workload = conv_workload(shape, out, (3, 3), Precision.parse(bits), dtype=dtype)
+        assert select(workload, device).name == wanted
 
 
 def test_tiles_fit_and_one_is_chosen_for_every_layer_of_a_resnet() -> None:
