@@ -184,6 +184,6 @@ def network_calls(
     def error() -> float:
         return relative_error(ours(x[:2]), ours.reference(x[:2]))
 
-    baselines = {"eager": half, "compile": compiled}
+    baselines: dict[str, Callable[..., object]] = {"eager": half, "compile": compiled}
     calls: dict[str, Sequence[Call]] = {name: [partial(f, x)] for name, f in baselines.items()}
     return partial(ours, x), calls, error
