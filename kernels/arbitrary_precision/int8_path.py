@@ -39,7 +39,7 @@ def conv2d(x: torch.Tensor | LowBit, weights: Weights, geometry: Geometry) -> to
 def _product(rows: torch.Tensor, matrix: torch.Tensor, x: Encoding, w: Encoding) -> torch.Tensor:
     """Return whole numbers rows (n, k) times matrix (m, k): int32, or float64 where k is split."""
     longest, centred = longest_sum(w, x), x.highest > 127
-    pairs = zip(rows.split(longest, 1), matrix.split(longest, 1), strict=True)
+    pairs = zip(torch.split(rows, longest, 1), torch.split(matrix, longest, 1), strict=True)
     parts = [_part(some, part, centred=centred) for some, part in pairs]
     return parts[0] if len(parts) == 1 else torch.stack(parts).double().sum(0)
 
