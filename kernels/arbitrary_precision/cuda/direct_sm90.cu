@@ -13,9 +13,9 @@
 // Weights of -1 and +1 need the sum of the codes under each window: ONES columns more, all of ones,
 // count it. So nobody writes or adds up sums.
 //
-// Compile-time constants beside those of finish.cuh: OUT may have 4 in it, codes of the next layer, of
-// Q_OUT planes; RESIDUAL and RELU (0 or 1); BLOCKS of a multiprocessor, TAPS and KERNEL_WIDTH of the
-// window, UNITS of a tap. Where this text ends, wgmma.py's follows.
+// Compile-time constants beside those of finish.cuh: OUT may have 4 in it, codes of the next layer,
+// of Q_OUT planes; RESIDUAL and RELU (0 or 1); BLOCKS of a multiprocessor, TAPS and KERNEL_WIDTH of
+// the window, UNITS of a tap. Where this text ends, wgmma.py's follows.
 
 constexpr int THREADS = 128;
 constexpr int COLUMNS = P * FEATURES + ONES;

@@ -84,8 +84,8 @@ DEVICE void fetch_rows(unsigned to, const Rows& rows, int first, int tile_k, con
   }
 }
 
-// Sum of the codes that a row of the product reads. Four neighbouring lanes have the same row, and each
-// looks at a quarter of a window, since a lane alone would wait for memory once a tap.
+// Sum of the codes that a row of the product reads. Four neighbouring lanes have the same row, and
+// each looks at a quarter of a window, since a lane alone would wait for memory once a tap.
 DEVICE int sum_of_codes(const Rows& rows, int token, const Images& images) {
   if constexpr (!IMAGES) return token < rows.count ? rows.sums[token] : 0;
   int total = 0;

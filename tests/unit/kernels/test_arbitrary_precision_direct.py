@@ -143,6 +143,7 @@ ODD = Geometry((3, 2), (1, 2), (0, 1), (2, 1))
         (DirectTile(32, 2), 192, "w1a1", 0, POINT, (2, 7, 6)),
         (DirectTile(32, 3), 64, "w1a3", 3, SAME, (3, 2, 3)),
         (DirectTile(64, 1), 512, "w1a2", 0, SAME, (1, 3, 3)),
+        (DirectTile(32, 2), 64, "w3a3", 2, SAME, (1, 4, 5)),
         (DirectTile(32, 2), 1024, "w1a1", 0, SAME, (1, 2, 2)),
     ],
     ids=str,
