@@ -1,13 +1,13 @@
 r"""Accuracy of a CIFAR-10 network most of whose convolutions' outputs are skipped by an estimate.
 
-The shipped weights are fine-tuned on the images first: that is the baseline, and it is trained on
-for as long as the dual network is. The dual network is trained as it will run: outputs whose
-estimate lies below a layer's threshold are not computed. Its estimates come from a random
-projection of the channels and weights of a few bits; their error is part of the loss. In the end
+Given weights are fine-tuned on the images first: that is the baseline, which is also trained on
+for as long as the dual network is. How much each layer may skip follows from what that costs. The
+dual network is then trained as it will run: outputs whose estimate lies below a layer's threshold
+are not computed, and ever more of them. Little modules are fitted anew meanwhile. In the end
 everything is put into `DualModuleConv2d` layers, which are what is measured.
 
-    python examples/dual_cifar.py cifar10_jpeg.npz --blocks 3 --weights cifar10_resnet20.npz \
-        --out resnet20.json
+    python examples/dual_cifar.py cifar10_jpeg.npz --blocks 9 --weights cifar10_resnet56.npz \
+        --out resnet56.json
 """
 
 from __future__ import annotations
@@ -20,148 +20,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from prune_cifar import Data, accuracy, say
+from cifar import Data, accuracy, say
+from dual_resnet import DualConv, Network
 from torch import nn
 from torch.nn import functional as F
 
-from kernels.dual_module.conv import DualModuleConv2d, fold_batch_norm
-from kernels.dual_module.fit import quantise
-from kernels.dual_module.projection import unpack_signs
 from kernels.dual_module.report import report
 
-_SAMPLE = 8192  # estimates of a layer and batch that its threshold follows
-
-
-class DualConv(nn.Module):
-    """A convolution, batch norm and ReLU whose outputs are computed where an estimate says so.
-
-    Buffer ``threshold`` follows the share of outputs that is to be kept while it is trained.
-    """
-
-    def __init__(self, before: int, width: int, stride: int, bits: int, part: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(before, width, 3, stride, 1, bias=False)
-        self.norm = nn.BatchNorm2d(width)
-        self.bits, self.projected = bits, max(2, before // part)
-        self.little = nn.Parameter(torch.zeros(width, 9 * self.projected))
-        self.offset = nn.Parameter(torch.zeros(width))
-        self.register_buffer("signs", torch.zeros(self.projected, before))
-        self.register_buffer("threshold", torch.tensor(-torch.inf))
-        self.ratio = 0.0  # of the outputs that keep the estimate
-        self.loss = torch.zeros(())
-
-    def forward(self, x: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
-        """Map x (b, before, h, w), and what is added, to (b, width, h', w')."""
-        y = self.norm(self.conv(x))
-        if skip is not None:
-            y = y + skip
-        if self.ratio == 0.0:
-            return F.relu(y)
-        estimate = self.estimate(x)
-        if skip is not None:
-            estimate = estimate + skip
-        if self.training:
-            some = slice(None, max(8, len(y) // 8))
-            wanted = y[some].float().detach()
-            self.loss = (estimate[some].float() - wanted).square().mean() / wanted.var()
-            flat = estimate.detach().float().flatten()
-            flat = flat[:: max(1, len(flat) // _SAMPLE) | 1]  # odd: meets pixels of all places
-            edge = flat.kthvalue(max(1, round(self.ratio * len(flat)))).values
-            known = torch.isfinite(self.threshold)
-            self.threshold.copy_(torch.where(known, self.threshold.lerp(edge, 0.05), edge))
-        return F.relu(torch.where(estimate < self.threshold, estimate.to(y.dtype), y))
-
-    def estimate(self, x: torch.Tensor) -> torch.Tensor:
-        """Return what the little module says of the normalised convolution."""
-        projection = self.signs[:, :, None, None] * (3 / self.projected) ** 0.5
-        codes, scale = quantise(self.little.detach(), self.bits, per_row=True)
-        rounded = self.little + (codes * scale - self.little).detach()  # gradients pass through
-        kernel = rounded.view(len(rounded), -1, 3, 3)
-        u = F.conv2d(x, projection.to(x.dtype))
-        return F.conv2d(u, kernel, self.offset, self.conv.stride, 1)
-
-    @torch.no_grad()
-    def finished(self) -> DualModuleConv2d:
-        """Return the layer that runs."""
-        big = fold_batch_norm(self.conv, self.norm)
-        layer = DualModuleConv2d(big, bits=self.bits, projected=self.projected)
-        codes, scale = quantise(self.little, self.bits, per_row=True)
-        layer.estimator.codes.copy_(codes)
-        layer.estimator.scale.copy_(scale.squeeze(1))
-        layer.estimator.bias.copy_(self.offset)
-        layer.switch.threshold.copy_(self.threshold if self.ratio else torch.tensor(-torch.inf))
-        return layer
-
-
-class Block(nn.Module):
-    """Two convolutions and a shortcut that subsamples and pads with zero channels."""
-
-    def __init__(self, before: int, width: int, stride: int, bits: int, part: int) -> None:
-        super().__init__()
-        self.first: nn.Module = DualConv(before, width, stride, bits, part)
-        self.second: nn.Module = DualConv(width, width, 1, bits, part)
-        self.stride, self.more = stride, width - before
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map x (b, before, h, w) to (b, width, h / stride, w / stride)."""
-        half = self.more // 2
-        short = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, self.more - half))
-        y: torch.Tensor = self.second(self.first(x), short)
-        return y
-
-
-class Network(nn.Module):
-    """He et al.'s network for CIFAR, with parameter-free shortcuts; may be wider.
-
-    Args:
-        blocks: of a stage; 3, 5 and 9 make the networks of 20, 32 and 56 layers.
-        wide: times the usual width.
-        bits: of a little weight.
-        part: channels over their projection.
-    """
-
-    def __init__(self, blocks: int, wide: int, bits: int, part: int) -> None:
-        super().__init__()
-        widths = [16 * wide, 32 * wide, 64 * wide]
-        self.conv1 = nn.Conv2d(3, widths[0], 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(widths[0])
-        made, before = [], widths[0]
-        for number, width in enumerate(widths):
-            for i in range(blocks):
-                made.append(Block(before, width, 2 if i == 0 and number else 1, bits, part))
-                before = width
-        self.blocks = nn.Sequential(*made)
-        self.linear = nn.Linear(before, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map x (b, 3, 32, 32) to (b, 10)."""
-        y: torch.Tensor = self.linear(
-            self.blocks(F.relu(self.bn1(self.conv1(x)))).float().mean((2, 3))
-        )
-        return y
-
-    def convolutions(self) -> list[DualConv]:
-        """Return the layers that have a little module."""
-        return [m for m in self.modules() if isinstance(m, DualConv)]
-
-    def load(self, path: Path) -> None:
-        """Take the shipped weights."""
-        with np.load(path) as file:
-            given = {key: torch.from_numpy(file[key]) for key in file.files}
-        parts = {"conv1": "first.conv", "bn1": "first.norm", "conv2": "second.conv"}
-        parts["bn2"] = "second.norm"
-        count = len(self.blocks) // 3
-        state = {}
-        for key, value in given.items():
-            if key.startswith("layer"):
-                stage, block, part, rest = key[5:].split(".", 3)
-                key = f"blocks.{(int(stage) - 1) * count + int(block)}.{parts[part]}.{rest}"
-            state[key] = value
-        wrong = self.load_state_dict(state, strict=False)
-        assert not wrong.unexpected_keys, wrong.unexpected_keys
-        assert not [k for k in wrong.missing_keys if "conv" in k or "linear" in k], wrong
+_SHARES = torch.linspace(0.0, 0.98, 50)  # that a layer may be given
 
 
 class Sgd:
@@ -171,11 +38,11 @@ class Sgd:
         self.rate = torch.zeros((), device=next(model.parameters()).device)
         self.parameters = [*model.parameters()]
         self.momenta = [torch.zeros_like(p) for p in self.parameters]
-        names = [name for name, _ in model.named_parameters()]
-        self.decays = [
-            decay if p.dim() > 1 and "little" not in name else 0.0
-            for name, p in zip(names, self.parameters, strict=True)
-        ]
+        self.decays = [decay if p.dim() > 1 else 0.0 for p in self.parameters]
+
+    def reset(self) -> None:
+        """Forget what trial steps left behind."""
+        torch._foreach_zero_(self.momenta)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -194,46 +61,75 @@ class Sgd:
 
 
 def train(
-    model: Network, data: Data, epochs: int, rate: float, teacher: Network | None, decay: float
+    model: Network,
+    data: Data,
+    epochs: float,
+    rate: float,
+    teacher: Network | None,
+    *,
+    refits: int = 0,
+    seconds: float = math.inf,
 ) -> None:
-    """Train with SGD, bfloat16 and a cosine schedule, in place; on a GPU a step is a CUDA graph."""
-    model.train()
-    optimiser = Sgd(model, decay)
+    """Train with SGD, bfloat16 and a cosine schedule, in place; on a GPU a step is a CUDA graph.
+
+    Args:
+        model: to be trained.
+        data: to train on.
+        epochs: passes over it.
+        rate: the highest.
+        teacher: whose outputs are to be reached too.
+        refits: how often little modules are fitted anew, until a quarter of the steps is left. The
+            shares that layers keep rise to their goals in the first half.
+        seconds: fewer passes are made where they would take longer than this.
+    """
+    optimiser = Sgd(model, 5e-4)
     generator = torch.Generator().manual_seed(0)
-    size = min(512, len(data.x))
-    steps = max(1, epochs * (len(data.x) // size))
-    layers = [layer for layer in model.convolutions() if layer.ratio]
-    kind = torch.device(data.device).type
+    size = min(512 if data.device == "cuda" else 64, len(data.x))
     x, y = (part.clone() for part in next(data.batches(size, generator)))
 
     def step() -> None:
-        with torch.autocast(kind, torch.bfloat16, cache_enabled=False):
+        with torch.autocast("cuda", torch.bfloat16, data.device == "cuda", cache_enabled=False):
             found = model(x)
             loss = F.cross_entropy(found, y)
             if teacher is not None:
                 with torch.no_grad():
                     wanted = teacher(x).float().softmax(1)
                 loss = 0.3 * loss + 0.7 * F.cross_entropy(found, wanted)
-        if layers:
-            loss = loss + 0.3 * sum(layer.loss for layer in layers) / len(layers)
         for parameter in optimiser.parameters:
             parameter.grad = None
         loss.backward()
         optimiser.step()
 
-    replay = _captured(step) if kind == "cuda" else step
-    done = 0
-    for _ in range(epochs):
-        for images, labels in data.batches(size, generator):
-            x.copy_(images)
-            y.copy_(labels)
-            share = done / steps
-            warm = min(1.0, share / 0.1)
-            optimiser.rate.fill_(rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
-            replay()
-            done += 1
-    for layer in layers:
-        layer.loss = torch.zeros(())
+    model.train()
+    replay = _captured(step) if data.device == "cuda" else step
+    steps = max(1, round(epochs * (len(data.x) // size)))
+    if seconds < math.inf:
+        steps = min(steps, max(1, int(0.9 * seconds / _seconds_of(replay, optimiser))))
+    optimiser.reset()
+    say(f"{steps} steps of {size} images")
+    batches = (batch for _ in range(steps) for batch in data.batches(size, generator))
+    for done, (images, labels) in zip(range(steps), batches, strict=False):
+        share = done / steps
+        if int(share / 0.75 * refits) > int((done - 1) / steps / 0.75 * refits) and share <= 0.75:
+            fit_estimates(model, images)
+        for layer in model.convolutions():
+            layer.share.fill_(layer.begin + (layer.goal - layer.begin) * min(1.0, 2 * share))
+        x.copy_(images)
+        y.copy_(labels)
+        optimiser.rate.fill_(rate * min(1.0, 10 * share) * 0.5 * (1 + math.cos(math.pi * share)))
+        replay()
+        if done % max(1, steps // 10) == steps // 10 - 1:
+            say(f"  step {done + 1}: {accuracy(model, data):.2f} %")
+            model.train()
+
+
+def _seconds_of(replay: Callable[[], None], optimiser: Sgd) -> float:
+    """Return what a step takes, while its rate is zero."""
+    start = time.perf_counter()
+    for _ in range(10):
+        replay()
+    optimiser.rate.item()  # waits for the GPU
+    return (time.perf_counter() - start) / 10
 
 
 def _captured(step: Callable[[], None]) -> Callable[[], None]:
@@ -251,37 +147,75 @@ def _captured(step: Callable[[], None]) -> Callable[[], None]:
 
 
 @torch.no_grad()
-def begin_estimates(model: Network, data: Data, target: float) -> None:
-    """Fit little modules to the layers' inputs, and say which share each layer shall keep.
+def fit_estimates(model: Network, x: torch.Tensor) -> None:
+    """Fit little modules to what their layers see of normalised images, some of them mixed."""
+    seen: list[torch.Tensor] = []
+    layers, training = model.convolutions(), model.training
+    handles = [c.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for c in layers]
+    model.eval()
+    model(x[:256])
+    model.train(training)
+    for handle, layer, given in zip(handles, layers, seen, strict=True):
+        handle.remove()
+        layer.fit(given)
 
-    Each keeps what is zero anyway and the same part of the rest, so that all together keep the
-    target, by multiply-accumulates.
+
+def harm(model: Network, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what each share costs each layer (layers, shares), and thresholds of the shares.
+
+    An output that keeps its estimate moves the loss by the change of its activation times the
+    loss' gradient, to first order. Squares of that are added up, each layer by itself.
     """
     model.eval()
-    x = data.normal(data.x[:: max(1, len(data.x) // 256)])
-    zeros, macs = [], []
-    for layer in model.convolutions():
-        finished = layer.finished()
-        layer.signs.copy_(unpack_signs(finished.projection.signs, layer.conv.in_channels).float())
-        seen: list[torch.Tensor] = []
-        keep = lambda _, given, y, seen=seen: seen.extend((given[0], y))  # noqa: E731
-        handle = layer.register_forward_hook(keep)
-        model(x)
+    layers = model.convolutions()
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def take(layer: nn.Module, given: tuple[torch.Tensor, ...], z: torch.Tensor) -> None:
+        assert isinstance(layer, DualConv)
+        z.retain_grad()
+        seen.append((layer.estimate(*given).detach(), z))
+
+    handles = [layer.register_forward_hook(take) for layer in layers]
+    rows = slice(None, None, max(1, len(data.x) // 256))
+    F.cross_entropy(model(data.normal(data.x[rows])), data.y[rows], reduction="sum").backward()
+    costs, thresholds = [], []
+    for (estimate, z), handle in zip(seen, handles, strict=True):
         handle.remove()
-        given, y = seen
-        (equations,) = [e.equations() for e in finished.estimators()]
-        finished.observe([equations], given)
-        weights, bias = equations.solve()
-        layer.little.copy_(weights)
-        layer.offset.copy_(bias)
-        zeros.append(float((y == 0).float().mean()))
-        macs.append(layer.conv.weight.numel() * y[0, 0].numel())
-    shares, sizes = torch.tensor(zeros), torch.tensor(macs, dtype=torch.float)
-    natural = float((shares * sizes).sum() / sizes.sum())
-    more = (target - natural) / (1 - natural)
-    for layer, share in zip(model.convolutions(), shares.tolist(), strict=True):
-        layer.ratio = min(0.97, max(0.05, share + (1 - share) * more))
-    say(f"zero anyway {natural:.3f}, by layer {min(zeros):.2f} to {max(zeros):.2f}")
+        assert z.grad is not None
+        cost = (z.grad * (F.relu(estimate) - z.detach())).square().flatten()
+        ordered, order = estimate.flatten().sort()
+        sums = F.pad(cost[order].double().cumsum(0), (1, 0))
+        places = (_SHARES.to(sums.device) * len(ordered)).long()
+        costs.append(sums[places])
+        thresholds.append(ordered[places].float())
+    return torch.stack(costs), torch.stack(thresholds)
+
+
+def share_out(model: Network, data: Data, target: float) -> None:
+    """Give each layer the share that it shall keep, so that they keep the target by operations.
+
+    Shares cost least in all where one more operation saved costs every layer the same. Training
+    begins where little is lost, at a part of the shares.
+
+    Args:
+        model: with fitted little modules and everything computed.
+        data: to measure on.
+        target: share of the layers' multiply-accumulates.
+    """
+    layers = model.convolutions()
+    costs, thresholds = harm(model, data)
+    macs = torch.tensor([layer.macs for layer in layers], dtype=torch.double, device=costs.device)
+    shares = _SHARES.to(costs)
+    low, high = -60.0, 60.0  # of a price of operations, by powers of two
+    for _ in range(100):
+        price = 2.0 ** ((low + high) / 2)
+        best = (costs - price * macs[:, None] / macs.sum() * shares).argmin(1)
+        found = float((shares[best] * macs).sum() / macs.sum())
+        low, high = (low, (low + high) / 2) if found > target else ((low + high) / 2, high)
+    for layer, of, place in zip(layers, thresholds, best.tolist(), strict=True):
+        layer.goal, layer.begin = float(shares[place]), 0.8 * float(shares[place])
+        layer.threshold.copy_(of[(shares <= layer.begin).sum() - 1])
+    say(f"keep {found:.3f}: {' '.join(f'{layer.goal:.2f}' for layer in layers)}")
 
 
 def finish(model: Network) -> Network:
@@ -327,14 +261,18 @@ def main() -> None:
     parser.add_argument("--wide", type=int, default=1)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--epochs", type=int, default=10, help="dense, before the dual network")
-    parser.add_argument("--tune", type=int, default=20, help="of the dual network and the baseline")
-    parser.add_argument("--targets", type=float, nargs="+", default=[0.72])
-    parser.add_argument("--bits", type=int, default=4)
-    parser.add_argument("--part", type=int, default=4, help="channels over their projection")
+    parser.add_argument(
+        "--tune", type=float, default=40, help="epochs of the dual network, at most"
+    )
+    parser.add_argument("--seconds", type=float, default=math.inf, help="of the dual network's")
+    parser.add_argument("--target", type=float, default=0.74, help="share that is not computed")
+    parser.add_argument("--bits", type=int, default=4, help="of a little weight")
+    parser.add_argument("--part", type=int, default=2, help="channels over their projection")
     parser.add_argument("--train", type=int, help="training images")
     parser.add_argument("--test", type=int, help="test images")
-    parser.add_argument("--rate", type=float, default=0.1)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--rate", type=float, default=0.05)
+    parser.add_argument("--refits", type=int, default=12)
+    parser.add_argument("--out", type=Path, help="rows as JSON; networks are kept beside it")
     given = parser.parse_args()
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -344,25 +282,29 @@ def main() -> None:
         model.load(given.weights)
     model = model.to(device, memory_format=torch.channels_last)
     start = time.perf_counter()
-    train(model, data, given.epochs, given.rate if given.weights else 0.4, None, 5e-4)
-    rows: list[dict[str, object]] = [{"what": "dense", "accuracy": accuracy(model, data)}]
+    rows: list[dict[str, object]] = []
 
-    def write(row: dict[str, object]) -> None:
-        rows.append(row)
-        say(f"{time.perf_counter() - start:.0f} s: {json.dumps(row)}")
+    def write(what: str, made: Network, row: dict[str, object]) -> None:
+        rows.append({"what": what, **row})
+        say(f"{time.perf_counter() - start:.0f} s: {json.dumps(rows[-1])}")
         if given.out is not None:
             given.out.write_text(json.dumps(rows, indent=1))
+            torch.save(made.state_dict(), given.out.with_suffix(f".{what.replace(' ', '-')}.pt"))
 
-    say(f"dense {rows[0]['accuracy']:.2f} %, {time.perf_counter() - start:.0f} s")
-    teacher = copy.deepcopy(model).eval()
-    for target in given.targets:
-        dual = copy.deepcopy(model)
-        begin_estimates(dual, data, target)
-        train(dual, data, given.tune, given.rate, teacher, 5e-4)
-        row = {"what": "dual", "target": target, "bits": given.bits, "part": given.part}
-        write({**row, "trained": accuracy(dual, data), **measured(finish(dual), data)})
-    train(model, data, given.tune, given.rate, teacher, 5e-4)
-    write({"what": "dense, trained on", "accuracy": accuracy(model, data)})
+    train(model, data, given.epochs, given.rate if given.weights else 0.4, None)
+    write("dense", model, {"accuracy": accuracy(model, data)})
+    teacher, dual = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
+    fit_estimates(dual, data.normal(data.x[:256]))
+    share_out(dual, data, given.target)
+    started = time.perf_counter()
+    limits = {"refits": given.refits, "seconds": given.seconds}
+    train(dual, data, given.tune, given.rate, teacher, **limits)
+    took = time.perf_counter() - started
+    row = {name: getattr(given, name) for name in ("target", "bits", "part", "tune", "rate")}
+    row |= {"trained": accuracy(dual, data), "seconds": took, **measured(finish(dual), data)}
+    write("dual", dual, row)
+    train(model, data, given.tune, given.rate, teacher, seconds=min(given.seconds, took))
+    write("dense, trained on", model, {"accuracy": accuracy(model, data)})
 
 
 if __name__ == "__main__":

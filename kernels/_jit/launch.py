@@ -69,6 +69,7 @@ class Kernel:
         values = tuple(_value(self.function, argument) for argument in args)
         stream = _stream(index, torch.cuda.current_stream(index).cuda_stream)
         with cupy.cuda.Device(index), stream:
+            _bind(index)
             kernel = self._loaded.get(index) or self._load(index)
             if shared_bytes > self._shared_bytes[index]:
                 self._allow_shared(kernel, index, shared_bytes)
@@ -94,6 +95,7 @@ class Kernel:
             import cupy
 
             with cupy.cuda.Device(index):
+                _bind(index)
                 kernel = self._loaded.get(index) or self._load(index)
                 if shared_bytes > self._shared_bytes[index]:
                     self._allow_shared(kernel, index, shared_bytes)
@@ -180,6 +182,20 @@ def _module(path: Path, index: int) -> Any:
     import cupy
 
     return cupy.RawModule(path=str(path))
+
+
+def _bind(index: int) -> None:
+    """Make a device's context current in this thread, which calls of the driver ask for.
+
+    A fresh thread has none before its first call of the runtime, and choosing device 0, where it
+    stands already, is no call: autograd's thread launched backward kernels without a context.
+    """
+    import cupy
+    from cuda.bindings import driver
+
+    status, device = driver.cuCtxGetDevice()
+    if status != driver.CUresult.CUDA_SUCCESS or int(device) != index:
+        cupy.cuda.runtime.setDevice(index)
 
 
 def _clusters(function: int, threads: int, cluster: int, shared_bytes: int) -> int:

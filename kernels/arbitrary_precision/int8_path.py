@@ -11,7 +11,6 @@ from kernels.arbitrary_precision.packed import LowBit
 
 _SMALLEST_ROWS = 17  # torch._int_mm takes more than 16 rows on a GPU
 _MULTIPLE = 8
-_CENTRE = 128
 
 
 def linear(x: torch.Tensor | LowBit, weights: Weights) -> torch.Tensor:
@@ -36,24 +35,30 @@ def conv2d(x: torch.Tensor | LowBit, weights: Weights, geometry: Geometry) -> to
     return found.view(len(values), *size, -1).permute(0, 3, 1, 2)
 
 
+def _centre(inputs: Encoding) -> int:
+    """Return what to subtract from an input's integers so that they fit signed bytes."""
+    fits = inputs.lowest >= -128 and inputs.highest <= 127
+    return 0 if fits else inputs.lowest + 128
+
+
 def _product(rows: torch.Tensor, matrix: torch.Tensor, x: Encoding, w: Encoding) -> torch.Tensor:
     """Return whole numbers rows (n, k) times matrix (m, k): int32, or float64 where k is split."""
-    longest, centred = longest_sum(w, x), x.highest > 127
+    longest, centre = longest_sum(w, x), _centre(x)
     pairs = zip(torch.split(rows, longest, 1), torch.split(matrix, longest, 1), strict=True)
-    parts = [_part(some, part, centred=centred) for some, part in pairs]
+    parts = [_part(some, part, centre=centre) for some, part in pairs]
     return parts[0] if len(parts) == 1 else torch.stack(parts).double().sum(0)
 
 
-def _part(rows: torch.Tensor, matrix: torch.Tensor, *, centred: bool) -> torch.Tensor:
-    """Return whole numbers rows (n, k) times matrix (m, k), int32; bytes hold what is centred."""
+def _part(rows: torch.Tensor, matrix: torch.Tensor, *, centre: int) -> torch.Tensor:
+    """Return whole numbers rows (n, k) times matrix (m, k), int32; bytes hold rows less centre."""
     n, m = len(rows), len(matrix)
-    if centred:
-        rows = rows - _CENTRE
+    if centre:
+        rows = rows - centre
     k = matrix.shape[1]
     grown = F.pad(rows, (0, -k % _MULTIPLE, 0, max(_SMALLEST_ROWS, n + -n % _MULTIPLE) - n))
     other = F.pad(matrix, (0, -k % _MULTIPLE, 0, -m % _MULTIPLE))
     product: torch.Tensor = torch._int_mm(grown.to(torch.int8), other.t())
     product = product[:n, :m]
-    if centred:
-        product = product + _CENTRE * matrix.sum(1, dtype=torch.int32)
+    if centre:
+        product = product + centre * matrix.sum(1, dtype=torch.int32)
     return product

@@ -23,15 +23,9 @@ from kernels.bench import (
     relative_error,
 )
 from kernels.dual_module.calibrate import fit, set_ratio
-from kernels.dual_module.launch import (
-    DENSE_PLANS,
-    FFN_PLANS,
-    LSTM_PLANS,
-    FFNStep,
-    LSTMStep,
-    Plan,
-)
+from kernels.dual_module.launch import FFNStep, LSTMStep
 from kernels.dual_module.linear import DualModuleFFN
+from kernels.dual_module.plans import DENSE_PLANS, FFN_PLANS, LSTM_PLANS, Plan
 from kernels.dual_module.recurrent import DualModuleLSTMCell
 from kernels.timing import Call, JsonValue, TimingPolicy, cold_sets, time_interleaved
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 
 from kernels.dual_module.linear import DualModuleFFN
 from kernels.dual_module.packing import pack_codes, pack_rows, pack_signs
+from kernels.dual_module.plans import DENSE_PLANS, FFN_PLAN, LSTM_PLAN, Plan
 from kernels.dual_module.projection import unpack_signs
 from kernels.dual_module.recurrent import DualModuleLSTMCell
 from kernels.errors import NasError
@@ -21,65 +22,7 @@ from kernels.jit import CompiledKernel, Kernel, compile_cuda, load, read_source
 SOURCES = Path(__file__).parent / "cuda"
 """Where the CUDA sources are."""
 
-_IDLE_BYTES = 48 << 10
-"""What a multiprocessor brings ahead while it waits for the projection; more gains nothing."""
-
 Argument = torch.Tensor | np.generic | None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Compile-time choices of a kernel.
-
-    Attributes:
-        warps: of a block; one block a multiprocessor.
-        cluster: blocks that compute the projection together; 1 where the GPU has no clusters.
-        split: warps that share a tile of the projection.
-        held: chunks of a tile's signs that a warp holds while the vector is coming in.
-        deep: loads of a row that a thread has on the way.
-        pieces: of a row of an LSTM, which warps take one by one.
-        early: rows of a second matrix that are on the way before hidden values are known.
-        soon: matrices whose listed rows come into the second-level cache first.
-    """
-
-    warps: int
-    cluster: int
-    split: int
-    held: int
-    deep: int = 8
-    pieces: int = 1
-    early: int = 0
-    soon: int = 0
-
-    def defines(self) -> dict[str, int]:
-        """Return the kernel's constants."""
-        found = {name.upper(): int(value) for name, value in asdict(self).items()}
-        return found | ({"HOPPER": 1} if self.cluster > 1 else {})
-
-
-LSTM_PLANS = {
-    "whole rows": Plan(warps=24, cluster=8, split=3, held=2),
-    "half rows": Plan(warps=24, cluster=8, split=3, held=2, pieces=2),
-    "clusters of 4": Plan(warps=24, cluster=4, split=1, held=2),
-    "clusters of 2": Plan(warps=24, cluster=2, split=1, held=2),
-    "16 warps": Plan(warps=16, cluster=8, split=2, held=8),
-    "16 warps, 12 loads": Plan(warps=16, cluster=8, split=2, held=3, deep=12),
-}
-FFN_PLANS = {
-    "as listed": Plan(warps=16, cluster=8, split=4, held=4),
-    "first matrix ahead": Plan(warps=16, cluster=8, split=4, held=4, soon=1),
-    "both ahead": Plan(warps=16, cluster=8, split=4, held=4, soon=2),
-    "first ahead, 16 loads": Plan(warps=16, cluster=8, split=4, held=4, deep=16, soon=1),
-    "clusters of 4": Plan(warps=16, cluster=4, split=2, held=8, soon=1),
-}
-DENSE_PLANS = {
-    "whole rows": Plan(warps=24, cluster=1, split=1, held=1),
-    "half rows": Plan(warps=24, cluster=1, split=1, held=1, pieces=2),
-}
-"""What the bench tries: of both steps, and of the dense LSTM step that one is held against."""
-
-LSTM_PLAN, FFN_PLAN = LSTM_PLANS["half rows"], FFN_PLANS["first matrix ahead"]
-"""Of the steps where there are clusters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +50,13 @@ class Launch:
         device = next(item.device for item in self.arguments if isinstance(item, torch.Tensor))
         kernel = _kernel(self.file, self.function, _sorted(self.defines), _capability(device))
         threads = 32 * self.defines["WARPS"]
-        kernel((self.blocks,), (threads,), self.arguments, shared_bytes=self.shared_bytes)
+        kernel(
+            (self.blocks,),
+            (threads,),
+            self.arguments,
+            shared_bytes=self.shared_bytes,
+            overlap=bool(self.defines["OVERLAP"]),
+        )
 
 
 class _Step(ABC):
@@ -124,7 +73,8 @@ class _Step(ABC):
 
     def __init__(self, plan: Plan | None, fastest: Plan, device: torch.device) -> None:
         clusters = device.type != "cuda" or _capability(device) >= (9, 0)
-        self.plan = plan or (fastest if clusters else replace(fastest, cluster=1))
+        alone = replace(fastest, cluster=1, overlap=False)
+        self.plan = plan or (fastest if clusters else alone)
         self.device = device
 
     def divide(self, hidden: int, blocks: int | None) -> None:
@@ -157,6 +107,11 @@ class _Step(ABC):
         self.shared_bytes = _fits(self.shared_bytes_of(self.units))
         self.computed = torch.zeros(self.blocks, dtype=torch.int32, device=self.device)
 
+    def settle(self) -> None:
+        """Wait until what launches read is there: they may begin before kernels in front end."""
+        if self.device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
+            torch.cuda.current_stream(self.device).synchronize()
+
     @property
     @abstractmethod
     def defines(self) -> dict[str, int]:
@@ -166,10 +121,11 @@ class _Step(ABC):
     def shared_bytes_of(self, units: int) -> int:
         """Return a block's shared memory, of so many units."""
 
-    def launched(self, arguments: Sequence[Argument]) -> Launch:
-        """Return the launch with its arguments."""
-        file, function = self.file, self.function
-        return Launch(file, function, self.defines, self.blocks, self.shared_bytes, arguments)
+    def launched(self, arguments: Sequence[Argument], *vectors: torch.Tensor) -> Launch:
+        """Return the launch with its arguments, of which some are the input vector's parts."""
+        aligned = int(all(vector.data_ptr() % 8 == 0 for vector in vectors))
+        defines = {**self.defines, "ALIGNED": aligned}
+        return Launch(self.file, self.function, defines, self.blocks, self.shared_bytes, arguments)
 
 
 class LSTMStep(_Step):
@@ -182,8 +138,6 @@ class LSTMStep(_Step):
         blocks: that run at once; None asks the driver.
         plan: of the kernel; None takes what was fastest.
         dense: compute every row, without the little module.
-        ahead: rows a block that come into the second-level cache before it is known whether they
-            matter; None takes what the memory has time for.
 
     Raises:
         NasError: the layer's sizes do not fit the kernel.
@@ -198,16 +152,16 @@ class LSTMStep(_Step):
         *,
         plan: Plan | None = None,
         dense: bool = False,
-        ahead: int | None = None,
     ) -> None:
-        super().__init__(plan, DENSE_PLANS["half rows"] if dense else LSTM_PLAN, cell.weight.device)
+        super().__init__(
+            plan, DENSE_PLANS["whole rows"] if dense else LSTM_PLAN, cell.weight.device
+        )
         self._dense = dense
         self._parts = cell.little.estimator
         self._projections = cell.little.sizes
         self._sizes = cell.input_size, cell.hidden_size
         self._weight = _by_unit(pack_rows(cell.weight.detach(), self._sizes))
-        row_bytes = 2 * self._weight.shape[1]
-        self._ahead = _IDLE_BYTES // row_bytes if ahead is None else ahead
+        self._ahead = (self.plan.ahead << 10) // (2 * self._weight.shape[1])
         self._bias = _by_unit(cell.bias.detach().float())
         codes = pack_codes(self._parts.codes, self._projections, self._parts.bits)
         self._codes = _by_unit(codes)
@@ -218,6 +172,7 @@ class LSTMStep(_Step):
         ]
         self._thresholds = torch.stack([s.threshold for s in cell.switches()]).float()
         self.divide(cell.hidden_size, blocks)
+        self.settle()
 
     def launch(
         self,
@@ -228,29 +183,24 @@ class LSTMStep(_Step):
         new_c: torch.Tensor,
     ) -> Launch:
         """Return the launch of x (d,), h (h,), float16, and c (h,), float32, to the next state."""
-        k_x, k_h = self._projections
-        numbers = (*self._sizes, self.units, k_x, k_h, self._weight.shape[1])
         arguments: list[Argument] = [x, h, c, self._weight, self._bias, self._codes]
         arguments += [*self._scales, *self._signs, self._thresholds]
-        arguments += [new_h, new_c, self.computed, *(np.int32(n) for n in numbers)]
-        arguments += [np.float32((3 / k) ** 0.5) for k in (k_x, k_h)]
-        return self.launched([*arguments, np.int32(self._ahead)])
+        arguments += [new_h, new_c, self.computed, np.int32(self.units)]
+        arguments += [np.float32((3 / k) ** 0.5) for k in self._projections]
+        return self.launched([*arguments, np.int32(self._ahead)], x, h)
 
     @property
     def defines(self) -> dict[str, int]:
         """See :class:`_Step`."""
-        bits = 4 if self._parts.bits <= 4 else 8
-        return {**self.plan.defines(), "BITS": bits, "DENSE": int(self._dense)}
+        more = _sizes(self._sizes, self._projections, self._parts.bits)
+        dense = {"DENSE": int(self._dense), "HIDDEN": self._sizes[1]}
+        return {**self.plan.defines(), **more, **dense}
 
     def shared_bytes_of(self, units: int) -> int:
         """See :class:`_Step`."""
-        planes = sum(_up_to(size, 256) for size in self._sizes)
-        rounded = sum(_up_to(k, 32) for k in self._projections)
-        tiles = sum(_up_to(k, 16) // 16 for k in self._projections)
-        projected = 64 * _up_to(tiles, self.plan.cluster)
-        whole = 16 + 2 * self._weight.shape[1] + planes + rounded + projected
-        numbers = 4 * (6 + self.plan.pieces) * units + units + 4 * self.plan.warps + 4
-        return whole + 4 * units * self._codes.shape[1] + 4 * numbers
+        plan, rows = self.plan, 4 * units
+        whole = 16 + _shared_bytes(plan, self._sizes, self._projections) + 16
+        return whole + rows * self._codes.shape[1] + 4 * rows * (6 + plan.pieces)
 
 
 class FFNStep(_Step):
@@ -282,15 +232,12 @@ class FFNStep(_Step):
         first, second = block.first, block.second
         super().__init__(plan, FFN_PLAN, first.weight.device)
         self._lossless = lossless
-        if lossless:
-            self.plan = replace(self.plan, early=0, soon=0)
         hidden, inputs = first.weight.shape
         outputs = second.out_features
         if outputs % 8:
             raise NasError(f"The kernel takes outputs in eights, not {outputs}.")
         turn = 32 * self.plan.warps * 8
-        self._turns = -(-outputs // turn)
-        if self._turns > 4:
+        if outputs > 4 * turn:
             raise NasError(f"The kernel takes up to {4 * turn} outputs, not {outputs}.")
         self._parts = first.little.estimator
         (self._k,) = first.little.sizes
@@ -306,30 +253,48 @@ class FFNStep(_Step):
         self.divide(hidden, blocks)
         self._shares = torch.zeros(self.blocks // self.plan.cluster, outputs, device=self.device)
         self._came = torch.zeros(self.plan.cluster, dtype=torch.int32, device=self.device)
+        self.settle()
 
     def launch(self, x: torch.Tensor, y: torch.Tensor) -> Launch:
         """Return the launch of x (d,) to y (m,), both float16."""
         arguments: list[Argument] = [x, self._first, self._first_bias, self._second]
         arguments += [self._second_bias, self._codes, self._parts.scale, self._parts.bias]
         arguments += [self._signs, self._threshold, self._shares, self._came, y, self.computed]
-        arguments += [np.int32(n) for n in (*self._sizes, self.units, self._k)]
-        return self.launched([*arguments, np.float32((3 / self._k) ** 0.5)])
+        arguments += [np.int32(self.units), np.float32((3 / self._k) ** 0.5)]
+        return self.launched(arguments, x)
 
     @property
     def defines(self) -> dict[str, int]:
         """See :class:`_Step`."""
-        bits = 4 if self._parts.bits <= 4 else 8
-        more = {"BITS": bits, "TURNS": self._turns, "DENSE": int(self._lossless)}
+        inputs, hidden, outputs = self._sizes
+        more = _sizes((inputs, 0), (self._k, 0), self._parts.bits)
+        more |= {"HIDDEN": hidden, "OUTPUTS": outputs, "DENSE": int(self._lossless)}
         return {**self.plan.defines(), **more}
 
     def shared_bytes_of(self, units: int) -> int:
         """See :class:`_Step`."""
-        plan, (inputs, _, outputs) = self.plan, self._sizes
-        projected = 64 * _up_to(_up_to(self._k, 16) // 16, plan.cluster)
-        whole = 32 + 2 * self._first.shape[1] + _up_to(inputs, 256) + _up_to(self._k, 32)
-        words = (plan.cluster + 1) * _up_to(units, 32) // 32
-        numbers = 2 * _up_to(outputs, 8 * plan.cluster) + 4 * units + 2 * plan.warps + 2 + words
-        return whole + projected + units * self._codes.shape[1] + 4 * numbers
+        cluster, (inputs, _, outputs) = self.plan.cluster, self._sizes
+        whole = 32 + _shared_bytes(self.plan, (inputs,), (self._k,)) + 16
+        words = (cluster + 1) * -(-units // 32)
+        numbers = 2 * _up_to(outputs, 8 * cluster) + 4 * units + words
+        return whole + units * self._codes.shape[1] + 4 * numbers
+
+
+def _sizes(counts: Sequence[int], projections: Sequence[int], bits: int) -> dict[str, int]:
+    """Return a kernel's constants of an input vector of two parts, and of little weights."""
+    found = {f"COUNT_{i}": count for i, count in enumerate(counts)}
+    found |= {f"K_{i}": k for i, k in enumerate(projections)}
+    return {**found, "BITS": 4 if bits <= 4 else 8, "ALIGNED": 1}
+
+
+def _shared_bytes(plan: Plan, counts: Sequence[int], projections: Sequence[int]) -> int:
+    """Return the shared memory of an input vector, its projection and what belongs to them."""
+    vector = 2 * sum(_up_to(count, 64) for count in counts)
+    chunks = sum(_up_to(count, 256) // 256 for count in counts)
+    planes = 256 * (_up_to(chunks, plan.cluster) // plan.cluster)
+    rounded = sum(_up_to(k, 32) for k in projections)
+    sums = 64 * plan.cluster * sum(_up_to(k, 16) // 16 for k in projections)
+    return vector + planes + rounded + sums + 8 * plan.warps * len(counts)
 
 
 def _by_unit(rows: torch.Tensor) -> torch.Tensor:

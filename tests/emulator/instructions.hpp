@@ -162,7 +162,9 @@ inline void prefetch(const void* from, int bytes) {
   if (reinterpret_cast<unsigned long>(from) % 16 != 0 || bytes % 16 != 0)
     machine::fail("a prefetch that is not of whole units of 16 bytes");
 }
-inline float load_shared_by_blocks(const float* from) { return *from; }
+inline void prefetch_line(const void*) {}
+template <class T>
+T load_fresh(const T* from) { return *from; }
 inline unsigned count_up(unsigned* counter, unsigned last) {
   const unsigned before = *counter;
   *counter = before >= last ? 0 : before + 1;
@@ -306,6 +308,7 @@ inline void send(unsigned to, unsigned barrier, int rank, unsigned value) {
     b.bytes -= 4;
   });
 }
+
 inline void show_to_copies() {}
 inline void send_block(unsigned to, unsigned from, int bytes, unsigned barrier, int rank) {
   if (to % 16 != 0 || from % 16 != 0 || bytes % 16 != 0) machine::fail("send_block is not aligned");

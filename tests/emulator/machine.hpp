@@ -331,6 +331,7 @@ inline float __uint_as_float(unsigned x) { return same_bits<float>(x); }
 inline float __int_as_float(int x) { return same_bits<float>(x); }
 inline float __int2float_rn(int x) { return static_cast<float>(x); }
 inline float __expf(float x) { return std::exp(x); }
+inline float __fdividef(float x, float y) { return x / y; }
 inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
   const unsigned long long both = static_cast<unsigned long long>(high) << 32 | low;
   unsigned bytes = 0;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from torch import nn
 from kernels.dual_module.calibrate import fit, set_ratio
 from kernels.dual_module.launch import FFNStep, LSTMStep
 from kernels.dual_module.linear import DualModuleFFN
+from kernels.dual_module.plans import LSTM_PLANS, Plan
 from kernels.dual_module.recurrent import DualModuleLSTMCell
 
 pytestmark = [
@@ -39,6 +42,30 @@ def test_lstm_steps(hidden: int, bits: int, ratio: float) -> None:
         close = (new_c - c[0]).abs() < 1e-3
         assert close.float().mean() > 0.995
         assert torch.isfinite(new_h).all()
+
+
+@pytest.mark.parametrize("plan", LSTM_PLANS.values(), ids=LSTM_PLANS)
+def test_a_sequence_whose_steps_overlap(plan: Plan) -> None:
+    torch.manual_seed(0)
+    hidden, length = 1500, 40
+    cell = DualModuleLSTMCell.of(nn.LSTMCell(hidden, hidden).cuda().half().float())
+    xs, hs = (torch.randn(512, hidden, device="cuda").half() for _ in range(2))
+    cs = torch.randn(512, hidden, device="cuda")
+    fit(cell, lambda: cell(xs.float(), (hs.float(), cs)))
+    set_ratio(cell, 0.5, lambda: cell(xs.float(), (hs.float(), cs)))
+
+    def run(step: LSTMStep) -> tuple[torch.Tensor, torch.Tensor]:
+        h = torch.full((length + 1, hidden), torch.nan, dtype=torch.float16, device="cuda")
+        c = torch.full((length + 1, hidden), torch.nan, device="cuda")
+        h[0], c[0] = hs[0], cs[0]
+        for i in range(length):
+            step.launch(xs[i], h[i], c[i], h[i + 1], c[i + 1]).run()
+        return h, c
+
+    alone = run(LSTMStep(cell, plan=replace(plan, overlap=False)))
+    for found, expected in zip(run(LSTMStep(cell, plan=plan)), alone, strict=True):
+        assert torch.isfinite(found).all()
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.8, 1.0])

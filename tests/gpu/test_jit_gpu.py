@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,40 @@ def test_a_cubin_for_another_gpu_is_refused(tmp_path: Path) -> None:
     x = torch.zeros(8, device="cuda")
     with pytest.raises(NasError, match=rf"it is for {other} and the GPU is sm_"):
         kernel((1,), (32,), (8, np.float32(1), x, x, x))
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_fresh_thread_launches(
+    compiled: CompiledKernel, overlap: bool, loaded: bool, index: int
+) -> None:
+    from cuda.bindings import driver
+
+    if index >= torch.cuda.device_count():
+        pytest.skip("needs a second GPU")
+    if overlap and torch.cuda.get_device_capability(index) < (9, 0):
+        pytest.skip("early launches need compute capability 9.0")
+    count = 20_000  # 80 kB of shared memory: to be allowed, too, where nothing is loaded
+    device = torch.device("cuda", index)
+    x = torch.randn(count, device=device)
+    out = torch.full_like(x, float("nan"))
+    kernel = load(compiled, "reverse")
+
+    def launch() -> None:
+        kernel((1,), (256,), (count, x, out), shared_bytes=4 * count, overlap=overlap)
+
+    def from_a_fresh_thread() -> tuple[str, int]:
+        status, _ = driver.cuCtxGetDevice()
+        launch()
+        return status.name, int(driver.cuCtxGetDevice()[1])
+
+    if loaded:
+        launch()
+        out.fill_(float("nan"))
+    torch.cuda.synchronize(index)
+    with ThreadPoolExecutor(1) as pool:
+        before, after = pool.submit(from_a_fresh_thread).result()
+    assert before == "CUDA_ERROR_INVALID_CONTEXT"
+    assert after == 0  # the thread's device, as before
+    torch.testing.assert_close(out, x.flip(0), rtol=0, atol=0)

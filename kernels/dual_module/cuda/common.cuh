@@ -5,21 +5,35 @@
 
 // Sums over warps, the projection that a cluster of blocks computes, and products of rows.
 //
-// Compile-time constants of all kernels: WARPS of a block, CLUSTER of blocks, BITS of a little
-// weight (4 or 8), SPLIT warps that share a tile of the projection, HELD chunks of its signs that each
-// holds while the vector is still coming in, DEEP loads of a row that are on the way, HOPPER where
-// there are clusters of more than one block.
+// Compile-time constants of all kernels: COUNT_0 and COUNT_1, numbers in the input's parts (the
+// second may be none), K_0 and K_1, the numbers that they are projected to, ALIGNED, whether both
+// lie at multiples of 8 bytes, BITS of a little weight (4 or 8), WARPS of a block, CLUSTER of
+// blocks, HELD products of a projection whose signs a warp holds while the vector is still coming
+// in, DEEP loads of a row that are on the way, OVERLAP, whether a launch begins while the one in
+// front still runs, HOPPER where there are clusters and barriers.
+//
+// With OVERLAP whatever does not come from another kernel is on its way before that one has ended.
 
 constexpr int THREADS = 32 * WARPS;
 
-#ifdef HOPPER
+#if CLUSTER > 1
 #define CLUSTERED __cluster_dims__(CLUSTER, 1, 1)
 #else
 #define CLUSTERED
-static_assert(CLUSTER == 1, "there are no clusters");
 #endif
 
-DEVICE int up_to(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+DEVICE constexpr int over(int value, int each) { return (value + each - 1) / each; }
+DEVICE constexpr int up_to(int value, int multiple) { return over(value, multiple) * multiple; }
+DEVICE constexpr int larger(int a, int b) { return a > b ? a : b; }
+DEVICE constexpr int smaller(int a, int b) { return a < b ? a : b; }
+
+constexpr int PARTS = COUNT_1 > 0 ? 2 : 1;
+constexpr int ROOM_0 = up_to(COUNT_0, 64), ROOM_1 = up_to(COUNT_1, 64), ROOM = ROOM_0 + ROOM_1;
+constexpr int CHUNKS_0 = over(COUNT_0, 256), CHUNKS = CHUNKS_0 + over(COUNT_1, 256);
+constexpr int OWN_CHUNKS = over(CHUNKS, CLUSTER);  // of a block, at most
+constexpr int TILES_0 = over(K_0, 16), TILES_1 = over(K_1, 16), NUMBERS = 16 * (TILES_0 + TILES_1);
+constexpr int BYTES_0 = up_to(K_0, 32), BYTES = BYTES_0 + up_to(K_1, 32);
+constexpr int LITTLE = BYTES * BITS / 8;  // bytes of a row's little weights
 
 DEVICE float warp_sum(float value) {
 #pragma unroll
@@ -27,11 +41,25 @@ DEVICE float warp_sum(float value) {
   return value;
 }
 
-// Copies bytes (a multiple of 16) to shared memory, asynchronously.
-DEVICE void fetch(void* to, const void* from, int bytes) {
+// Begins to bring bytes (a multiple of 16) to shared memory: `brought` waits for all of them. On
+// Hopper the barrier has been told how many bytes come.
+DEVICE void bring(void* to, const void* from, int bytes, unsigned barrier) {
+#ifdef HOPPER
+  if (threadIdx.x == 0 && bytes > 0) copy_block(shared_address(to), from, bytes, barrier);
+#else
   const unsigned at = shared_address(to);
+#pragma unroll 1
   for (int i = threadIdx.x * 16; i < bytes; i += THREADS * 16)
     copy_async<16>(at + i, static_cast<const unsigned char*>(from) + i, true);
+  commit_copies();
+#endif
+}
+DEVICE void brought(unsigned barrier) {
+#ifdef HOPPER
+  wait_barrier(barrier, 0);
+#else
+  wait_copies<0>();  // of this thread: a barrier of the block follows
+#endif
 }
 
 DEVICE float2 numbers(unsigned both) {
@@ -49,95 +77,92 @@ DEVICE float dot(const uint4& a, const uint4& b, float sum) {
   return sum;
 }
 
-// The product of a row of `count` halves (a multiple of 8) with a vector in shared memory, by a
-// warp; DEEP loads of 16 bytes are on the way.
-DEVICE float row_product(const __half* row, const __half* vector, int count, int lane) {
-  const uint4* const from = reinterpret_cast<const uint4*>(row);
-  const uint4* const with = reinterpret_cast<const uint4*>(vector);
-  const int parts = count / 8;
+// The product of a row of COUNT halves (a multiple of 8) with a vector in shared memory, by a warp;
+// up to DEEP loads of 16 bytes are on the way.
+template <int COUNT>
+DEVICE float row_product(const __half* row, const __half* vector, int lane) {
+  const uint4* const from = reinterpret_cast<const uint4*>(row) + lane;
+  const uint4* const with = reinterpret_cast<const uint4*>(vector) + lane;
+  constexpr int EACH = over(COUNT / 8, 32);
   float sum = 0.0f;
-  int at = lane;
-  for (; at + 32 * (DEEP - 1) < parts; at += 32 * DEEP) {
+#pragma unroll(EACH <= 2 * DEEP ? 2 : 1)
+  for (int base = 0; base < EACH; base += DEEP) {
     uint4 loaded[DEEP];
 #pragma unroll
-    for (int i = 0; i < DEEP; ++i) loaded[i] = load_once(from + at + 32 * i);
+    for (int i = 0; i < DEEP; ++i)
+      if (32 * (base + i) + lane < COUNT / 8) loaded[i] = load_once(from + 32 * (base + i));
 #pragma unroll
-    for (int i = 0; i < DEEP; ++i) sum = dot(loaded[i], with[at + 32 * i], sum);
+    for (int i = 0; i < DEEP; ++i)
+      if (32 * (base + i) + lane < COUNT / 8)
+        sum = dot(loaded[i], with[32 * (base + i)], sum);
   }
-  uint4 loaded[DEEP];
-#pragma unroll
-  for (int i = 0; i < DEEP; ++i)
-    if (at + 32 * i < parts) loaded[i] = load_once(from + at + 32 * i);
-#pragma unroll
-  for (int i = 0; i < DEEP; ++i)
-    if (at + 32 * i < parts) sum = dot(loaded[i], with[at + 32 * i], sum);
   return warp_sum(sum);
 }
 
-// A part of the input vector: where it comes from, how long it is, and how long with zeros.
-struct Part {
-  const __half* from;
-  int count, room;
+// The input vector's parts. They may come from the kernel in front, and are read past the
+// first-level cache, which may hold what lay there before.
+struct Vector {
+  const __half* part[2];
 };
 
 // Four halves of a part from `begin` on; zeros beyond its end.
-DEVICE uint2 four_of(const Part& part, int begin) {
-  const unsigned short* const from = reinterpret_cast<const unsigned short*>(part.from) + begin;
-  if (begin + 4 <= part.count && reinterpret_cast<unsigned long long>(from) % 8 == 0)
-    return __ldg(reinterpret_cast<const uint2*>(from));
+template <int COUNT>
+DEVICE uint2 four_of(const __half* part, int begin) {
+  const unsigned short* const from = reinterpret_cast<const unsigned short*>(part) + begin;
+  if (ALIGNED && begin + 4 <= COUNT) return load_fresh(reinterpret_cast<const uint2*>(from));
+  if (ALIGNED && COUNT % 4 == 0) return {0u, 0u};
   unsigned each[4];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) each[i] = begin + i < part.count ? from[i] : 0u;
+  for (int i = 0; i < 4; ++i) each[i] = begin + i < COUNT ? load_fresh(from + i) : 0u;
   return {each[0] | each[1] << 16, each[2] | each[3] << 16};
+}
+
+// Has the vector come into the second-level cache, where the kernel in front may still change it.
+template <int COUNT>
+DEVICE void expect_part(const __half* part) {
+  const char* const from = reinterpret_cast<const char*>(part);
+#pragma unroll 1
+  for (int i = threadIdx.x; COUNT > 0 && i <= over(2 * COUNT, 128); i += THREADS)
+    prefetch_line(from + min(128 * i, 2 * COUNT - 2));
+}
+DEVICE void expect_vector(const Vector& vector) {
+  expect_part<COUNT_0>(vector.part[0]);
+  expect_part<COUNT_1>(vector.part[1]);
 }
 
 DEVICE unsigned largest_of(unsigned two) { return max(two & 0x7fffu, two >> 16 & 0x7fffu); }
 
 // What a thread has of the vector's parts, behind each other, while it is coming in.
-constexpr int TURNS_AHEAD = 3;
+constexpr int VECTOR_TURNS = over(ROOM / 4, THREADS);
 
-template <int PARTS>
-DEVICE int fours_of(const Part (&parts)[PARTS]) {
-  return (PARTS == 1 ? parts[0].room : parts[0].room + parts[PARTS - 1].room) / 4;
-}
-
-template <int PARTS>
-DEVICE void begin_vector(uint2 (&got)[TURNS_AHEAD], const Part (&parts)[PARTS], int at) {
+DEVICE void begin_vector(uint2 (&got)[VECTOR_TURNS], const Vector& vector) {
 #pragma unroll
-  for (int i = 0; i < TURNS_AHEAD; ++i) {
-    const int begin = 4 * (at + THREADS * i);
-    if (begin >= 4 * fours_of(parts)) continue;
-    got[i] = PARTS == 1 || begin < parts[0].room
-                 ? four_of(parts[0], begin)
-                 : four_of(parts[PARTS - 1], begin - parts[0].room);
+  for (int i = 0; i < VECTOR_TURNS; ++i) {
+    const int begin = 4 * (threadIdx.x + THREADS * i);
+    if (begin < ROOM_0) {
+      got[i] = four_of<COUNT_0>(vector.part[0], begin);
+    } else if (begin < ROOM) {
+      got[i] = four_of<COUNT_1>(vector.part[1], begin - ROOM_0);
+    }
   }
 }
 
 // Stores the vector in shared memory; tells the largest of each part in size that the thread has
 // seen, as bits of a half: NaN is larger than all.
-template <int PARTS>
-DEVICE void end_vector(__half* to, uint2 (&got)[TURNS_AHEAD], const Part (&parts)[PARTS],
-                       unsigned (&largest)[PARTS]) {
-  for (int at = threadIdx.x; at < fours_of(parts); at += THREADS * TURNS_AHEAD) {
-    if (at != threadIdx.x) begin_vector(got, parts, at);
+DEVICE void end_vector(__half* to, const uint2 (&got)[VECTOR_TURNS], unsigned (&largest)[PARTS]) {
 #pragma unroll
-    for (int i = 0; i < TURNS_AHEAD; ++i) {
-      const int begin = 4 * (at + THREADS * i);
-      if (begin >= 4 * fours_of(parts)) continue;
-      *reinterpret_cast<uint2*>(to + begin) = got[i];
-      const unsigned most = max(largest_of(got[i].x), largest_of(got[i].y));
-      if (PARTS == 1 || begin < parts[0].room) {
-        largest[0] = max(largest[0], most);
-      } else {
-        largest[PARTS - 1] = max(largest[PARTS - 1], most);
-      }
-    }
+  for (int i = 0; i < VECTOR_TURNS; ++i) {
+    const int begin = 4 * (threadIdx.x + THREADS * i);
+    if (begin >= ROOM) continue;
+    *reinterpret_cast<uint2*>(to + begin) = got[i];
+    const unsigned most = max(largest_of(got[i].x), largest_of(got[i].y));
+    largest[0] = max(largest[0], begin < ROOM_0 ? most : 0u);
+    if (PARTS == 2) largest[PARTS - 1] = max(largest[PARTS - 1], begin < ROOM_0 ? 0u : most);
   }
 }
 
 // The largest of all threads, for each part; `scratch` has room for PARTS * WARPS. A barrier of the
 // block stands between the two halves of this.
-template <int PARTS>
 DEVICE void show_largest(unsigned* scratch, const unsigned (&largest)[PARTS]) {
 #pragma unroll
   for (int part = 0; part < PARTS; ++part) {
@@ -154,14 +179,32 @@ DEVICE float worth_of(float largest) {
   return largest == 0.0f ? 1.0f : __fdiv_rn(largest, 127.0f);  // NaN stays NaN
 }
 
-DEVICE int to_byte(float value, float worth) {
-  const float whole = rintf(__fdiv_rn(value, worth));
+// What a number is worth in bytes, and the inverse of that.
+struct Unit {
+  float worth, inverse;
+};
+DEVICE Unit unit_of(float largest) {
+  const float worth = worth_of(largest);
+  return {worth, __fdividef(1.0f, worth)};
+}
+DEVICE Unit of_part(const Unit (&units)[PARTS], bool second) {  // without a run-time index
+  const Unit a = units[0], b = units[PARTS - 1];
+  return {second ? b.worth : a.worth, second ? b.inverse : a.inverse};
+}
+
+// The division is carried out only where its last bits decide: it would cost more than all the
+// rest.
+DEVICE int to_byte(float value, Unit unit) {
+  const float near = __fmul_rn(value, unit.inverse);
+  float whole = rintf(near);
+  if (fabsf(near - whole) > 0.499f) whole = rintf(__fdiv_rn(value, unit.worth));
   return static_cast<int>(fminf(fmaxf(whole, -127.0f), 127.0f));
 }
 
-// Rounds 32 numbers to bytes, of which a warp writes the eight planes of bits; zeros beyond `count`.
-DEVICE void write_planes(unsigned* to, const __half* vector, int count, float worth, int lane) {
-  const int byte = lane < count ? to_byte(__half2float(vector[lane]), worth) : 0;
+// Rounds 32 numbers to bytes, of which a warp writes the eight planes of bits; zeros beyond
+// `count`.
+DEVICE void write_planes(unsigned* to, const __half* vector, int count, Unit unit, int lane) {
+  const int byte = lane < count ? to_byte(__half2float(vector[lane]), unit) : 0;
   unsigned mine = 0;
 #pragma unroll
   for (int plane = 0; plane < 8; ++plane) {
@@ -172,59 +215,74 @@ DEVICE void write_planes(unsigned* to, const __half* vector, int count, float wo
 }
 
 // Signs come in tiles of 16 numbers of the projection and chunks of 256 inputs: which are +1, then
-// which are -1, as the tensor cores take them.
+// which are -1, as the tensor cores take them. A cluster's blocks divide the chunks among
+// themselves, so that each rounds only its own part of the vector; what they sum up is added later.
+struct Projection {
+  const uint4* signs[2];  // of each part of the vector
+  unsigned* planes;       // of this block's chunks, one behind the other
+  int* sums;              // [block of the cluster][NUMBERS]
 
-struct Tile {
-  const uint4* signs;      // of the first chunk
-  const unsigned* planes;  // of the rounded input
-  int chunks;
+  DEVICE int of(int number) const {
+    int sum = 0;
+#pragma unroll
+    for (int rank = 0; rank < CLUSTER; ++rank) sum += sums[NUMBERS * rank + number];
+    return sum;
+  }
+  DEVICE void clear() const {
+    for (int i = threadIdx.x; i < NUMBERS; i += THREADS) sums[NUMBERS * cluster_rank() + i] = 0;
+  }
 };
 
-DEVICE void load_signs(uint4 (&held)[HELD][2], const Tile& tile, int begin, int lane) {
+// Bytes of the projection that come from the other blocks.
+constexpr int AWAITED = 4 * NUMBERS * (CLUSTER - 1);
+
+// Products of a block: its chunks, of each the tiles of the chunk's part.
+constexpr int TILES_MOST = larger(TILES_0, TILES_1), PRODUCTS = TILES_MOST * OWN_CHUNKS;
+constexpr int HOLD = smaller(HELD, over(PRODUCTS, WARPS));
+
+// One product: a tile and a chunk of this block.
+struct TileProduct {
+  const uint4* signs;
+  const unsigned* planes;
+  int* sums;
+  bool any;
+};
+
+DEVICE TileProduct product_of(const Projection& p, int job) {
+  const int own = job / TILES_MOST, tile = job % TILES_MOST;
+  const int chunk = cluster_rank() + CLUSTER * own;
+  const bool second = PARTS == 2 && chunk >= CHUNKS_0;
+  const int place =
+      second ? tile * (CHUNKS - CHUNKS_0) + chunk - CHUNKS_0 : tile * CHUNKS_0 + chunk;
+  return {(second ? p.signs[1] : p.signs[0]) + 64 * place, p.planes + 64 * own,
+          p.sums + NUMBERS * cluster_rank() + 16 * (second ? TILES_0 + tile : tile),
+          job < PRODUCTS && chunk < CHUNKS && tile < (second ? TILES_1 : TILES_0)};
+}
+
+DEVICE void load_signs(uint4 (&held)[HOLD][2], const Projection& p, int job, int lane) {
 #pragma unroll
-  for (int i = 0; i < HELD; ++i) {
-    const int chunk = begin + SPLIT * i;
-    if (chunk >= tile.chunks) continue;
-    held[i][0] = __ldg(tile.signs + 64 * chunk + lane);
-    held[i][1] = __ldg(tile.signs + 64 * chunk + 32 + lane);
+  for (int i = 0; i < HOLD; ++i) {
+    const TileProduct product = product_of(p, job + WARPS * i);
+    if (!product.any) continue;
+    held[i][0] = __ldg(product.signs + lane);
+    held[i][1] = __ldg(product.signs + 32 + lane);
+  }
+#pragma unroll 1
+  for (job += WARPS * HOLD; job < PRODUCTS; job += WARPS) {  // the rest comes nearer
+    const TileProduct product = product_of(p, job);
+    if (lane == 0 && product.any) prefetch(product.signs, 1024);
   }
 }
 
-DEVICE void multiply_signs(int (&plus)[4], int (&minus)[4], const uint4 (&signs)[2],
-                           const unsigned* planes, int lane) {
-  const unsigned low = planes[8 * (lane % 4) + lane / 4];
-  const unsigned high = planes[8 * (4 + lane % 4) + lane / 4];
+// Adds one product to this block's sums, by a warp.
+DEVICE void multiply_signs(const uint4 (&signs)[2], const TileProduct& product, int lane) {
+  const unsigned low = product.planes[8 * (lane % 4) + lane / 4];
+  const unsigned high = product.planes[8 * (4 + lane % 4) + lane / 4];
   const unsigned positive[4] = {signs[0].x, signs[0].y, signs[0].z, signs[0].w};
   const unsigned negative[4] = {signs[1].x, signs[1].y, signs[1].z, signs[1].w};
+  int plus[4] = {}, minus[4] = {};
   multiply(plus, positive, low, high);
   multiply(minus, negative, low, high);
-}
-
-// Projects every SPLIT-th chunk of the rounded input on 16 rows of signs, by a warp. Each thread
-// gets the whole numbers of rows l / 4 and l / 4 + 8.
-DEVICE int2 project(uint4 (&held)[HELD][2], const Tile& tile, int begin, int lane) {
-  int plus[4] = {}, minus[4] = {};
-#pragma unroll
-  for (int i = 0; i < HELD; ++i) {
-    const int chunk = begin + SPLIT * i;
-    if (chunk < tile.chunks) multiply_signs(plus, minus, held[i], tile.planes + 64 * chunk, lane);
-  }
-  constexpr int MORE = 2;
-  for (int first = begin + SPLIT * HELD; first < tile.chunks; first += SPLIT * MORE) {
-    uint4 signs[MORE][2];
-#pragma unroll
-    for (int i = 0; i < MORE; ++i) {
-      const int chunk = first + SPLIT * i;
-      if (chunk >= tile.chunks) continue;
-      signs[i][0] = __ldg(tile.signs + 64 * chunk + lane);
-      signs[i][1] = __ldg(tile.signs + 64 * chunk + 32 + lane);
-    }
-#pragma unroll
-    for (int i = 0; i < MORE; ++i) {
-      const int chunk = first + SPLIT * i;
-      if (chunk < tile.chunks) multiply_signs(plus, minus, signs[i], tile.planes + 64 * chunk, lane);
-    }
-  }
   // Columns are planes: bit 7 counts -128.
   const int even = 1 << 2 * (lane % 4), odd = lane % 4 == 3 ? -128 : 2 * even;
   int2 sum = {(plus[0] - minus[0]) * even + (plus[1] - minus[1]) * odd,
@@ -234,71 +292,129 @@ DEVICE int2 project(uint4 (&held)[HELD][2], const Tile& tile, int begin, int lan
     sum.x += __shfl_xor_sync(~0u, sum.x, far);
     sum.y += __shfl_xor_sync(~0u, sum.y, far);
   }
-  return sum;
+  if (lane % 4 == 0) {
+    atomicAdd(product.sums + lane / 4, sum.x);
+    atomicAdd(product.sums + lane / 4 + 8, sum.y);
+  }
 }
 
-// What the cluster's blocks project lies block by block: 16 numbers of each tile of the block.
-struct Projected {
-  int* numbers;
-  int tiles, per_block;  // in all, and at most of a block
-
-  DEVICE int* of_block(int rank) const { return numbers + 16 * per_block * rank; }
-  DEVICE int of(int number) const {
-    const int tile = number / 16;
-    return of_block(tile % CLUSTER)[16 * (tile / CLUSTER) + number % 16];
+// Rounds this block's chunks of the vector's parts, which lie behind each other in shared memory.
+DEVICE void write_all_planes(const Projection& p, const __half* vector,
+                             const Unit (&units)[PARTS]) {
+#pragma unroll 1
+  for (int word = threadIdx.x / 32; word < 8 * OWN_CHUNKS; word += WARPS) {
+    const int chunk = cluster_rank() + CLUSTER * (word / 8);
+    if (chunk >= CHUNKS) break;
+    const bool second = PARTS == 2 && chunk >= CHUNKS_0;
+    const int begin = 256 * (second ? chunk - CHUNKS_0 : chunk) + 32 * (word % 8);
+    write_planes(p.planes + 8 * word, vector + begin + (second ? ROOM_0 : 0),
+                 (second ? COUNT_1 : COUNT_0) - begin, of_part(units, second),
+                 threadIdx.x % 32);
   }
-  DEVICE void clear() const {
-    for (int i = threadIdx.x; i < 16 * per_block; i += THREADS) of_block(cluster_rank())[i] = 0;
-  }
-  // Bytes that come from the other blocks.
-  DEVICE int awaited() const { return 64 * per_block * (CLUSTER - 1); }
-};
+}
 
-// Computes this block's tiles and sends them to the cluster; `tile_of` gives each of them, and
-// `held` has the signs of the warp's first.
-template <class TileOf>
-DEVICE void project_tiles(const Projected& to, uint4 (&held)[HELD][2], const TileOf& tile_of,
-                          unsigned barrier) {
+// Computes this block's products and sends its sums to the cluster; `held` has the first signs.
+DEVICE void project(const Projection& p, const uint4 (&held)[HOLD][2], unsigned barrier) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, rank = cluster_rank();
-  for (int job = warp;; job += WARPS) {
-    const int own = job / SPLIT, tile = rank + CLUSTER * own;
-    if (tile >= to.tiles) break;
-    if (job != warp) load_signs(held, tile_of(tile), job % SPLIT, lane);
-    const int2 sum = project(held, tile_of(tile), job % SPLIT, lane);
-    if (lane % 4 == 0) {
-      atomicAdd(to.of_block(rank) + 16 * own + lane / 4, sum.x);
-      atomicAdd(to.of_block(rank) + 16 * own + lane / 4 + 8, sum.y);
-    }
+#pragma unroll
+  for (int i = 0; i < HOLD; ++i) {
+    const TileProduct product = product_of(p, warp + WARPS * i);
+    if (product.any) multiply_signs(held[i], product, lane);
+  }
+#pragma unroll 1
+  for (int job = warp + WARPS * HOLD; job < PRODUCTS; job += WARPS) {
+    const TileProduct product = product_of(p, job);
+    if (!product.any) continue;
+    const uint4 signs[2] = {__ldg(product.signs + lane), __ldg(product.signs + 32 + lane)};
+    multiply_signs(signs, product, lane);
   }
   show_to_copies();
   __syncthreads();
-  const unsigned from = shared_address(to.of_block(rank));
+  const unsigned from = shared_address(p.sums + NUMBERS * rank);
   if (threadIdx.x < CLUSTER && threadIdx.x != rank)
-    send_block(from, from, 64 * to.per_block, barrier, threadIdx.x);
+    send_block(from, from, 4 * NUMBERS, barrier, threadIdx.x);
   wait_barrier(barrier, 0);
 }
 
-// The whole number that a row of little weights in shared memory gives with bytes, by a warp.
-// `count` is a multiple of 32: weights are padded with zeros.
-DEVICE int little_product(const unsigned char* row, const signed char* bytes, int count, int lane) {
-  int sum = 0;
-  if constexpr (BITS == 8) {
-    const int* const weights = reinterpret_cast<const int*>(row);
-    const int* const inputs = reinterpret_cast<const int*>(bytes);
-    for (int at = lane; at < count / 4; at += 32) sum = __dp4a(weights[at], inputs[at], sum);
-  } else {
-    // Byte i of a word of 8 weights holds weights i (low half) and i + 4: two words of bytes come
-    // out with a shift and a mask, as signed numbers times 16.
-    const unsigned* const weights = reinterpret_cast<const unsigned*>(row);
-    const int2* const inputs = reinterpret_cast<const int2*>(bytes);
-    int sixteen = 0;
-    for (int at = lane; at < count / 8; at += 32) {
-      const unsigned word = weights[at];
-      const int2 input = inputs[at];
-      sixteen = __dp4a(static_cast<int>(word << 4 & 0xf0f0f0f0u), input.x, sixteen);
-      sixteen = __dp4a(static_cast<int>(word & 0xf0f0f0f0u), input.y, sixteen);
-    }
-    sum = sixteen / 16;
+// Rounds the projection to bytes, zeros behind each part; tells what one is worth in each part.
+// `units` are of the vector's bytes, `scale` is of a sum of signs; `scratch` has room for PARTS *
+// WARPS.
+DEVICE void round_projection(signed char* bytes, float (&steps)[PARTS], const Projection& p,
+                             const Unit (&units)[PARTS], const float (&scale)[PARTS],
+                             unsigned* scratch) {
+  constexpr int TURNS_ = over(BYTES, THREADS);
+  int whole[TURNS_];
+  unsigned most[PARTS] = {};
+#pragma unroll
+  for (int turn = 0; turn < TURNS_; ++turn) {
+    const int i = threadIdx.x + THREADS * turn;
+    const bool late = PARTS == 2 && i >= BYTES_0;
+    const int within = late ? i - BYTES_0 : i;
+    const bool any = i < BYTES && within < (late ? K_1 : K_0);
+    whole[turn] = any ? p.of(late ? 16 * TILES_0 + within : within) : 0;
+    const unsigned size = abs(whole[turn]);
+    most[0] = max(most[0], late ? 0u : size);
+    if (PARTS == 2) most[PARTS - 1] = max(most[PARTS - 1], late ? size : 0u);
   }
-  return warp_sum(sum);
+  show_largest(scratch, most);
+  __syncthreads();
+  float sign[PARTS];
+  Unit rounded[PARTS];
+#pragma unroll
+  for (int part = 0; part < PARTS; ++part) {
+    sign[part] = __fmul_rn(units[part].worth, scale[part]);
+    const int largest = static_cast<int>(shown_largest(scratch, part));
+    rounded[part] = unit_of(__fmul_rn(static_cast<float>(largest), sign[part]));
+    steps[part] = rounded[part].worth;
+  }
+#pragma unroll
+  for (int turn = 0; turn < TURNS_; ++turn) {
+    const int i = threadIdx.x + THREADS * turn;
+    const bool late = PARTS == 2 && i >= BYTES_0;
+    const float value =
+        __fmul_rn(static_cast<float>(whole[turn]), late ? sign[PARTS - 1] : sign[0]);
+    if (i < BYTES)
+      bytes[i] = static_cast<signed char>(to_byte(value, of_part(rounded, late)));
+  }
+}
+
+// The whole numbers that ROWS rows of little weights in shared memory give with bytes, by a warp:
+// with those of the first part and with the others. Of 4 bits, byte i of a word of 8 weights holds
+// weights i (low half) and i + 4: two words of bytes come out with a shift and a mask, as signed
+// numbers times 16.
+template <int ROWS>
+DEVICE void little_products(int (&found)[ROWS][PARTS], const unsigned char* const (&rows)[ROWS],
+                            const signed char* bytes, int lane) {
+  constexpr int EACH = 32 / BITS, WORDS = BYTES / EACH;  // weights of a word, words of a row
+  int sums[ROWS][PARTS] = {};
+#pragma unroll(over(WORDS, 32) <= 8 ? 8 : 4)
+  for (int base = 0; base < WORDS; base += 32) {
+    const int at = base + lane;
+    if (at < WORDS) {
+      int2 input;
+      if constexpr (BITS == 8) {
+        input = {reinterpret_cast<const int*>(bytes)[at], 0};
+      } else {
+        input = reinterpret_cast<const int2*>(bytes)[at];
+      }
+#pragma unroll
+      for (int row = 0; row < ROWS; ++row) {
+        const unsigned word = reinterpret_cast<const unsigned*>(rows[row])[at];
+        int sum;
+        if constexpr (BITS == 8) {
+          sum = __dp4a(static_cast<int>(word), input.x, 0);
+        } else {
+          sum = __dp4a(static_cast<int>(word << 4 & 0xf0f0f0f0u), input.x, 0);
+          sum = __dp4a(static_cast<int>(word & 0xf0f0f0f0u), input.y, sum);
+        }
+        sums[row][0] += at < BYTES_0 / EACH ? sum : 0;
+        if (PARTS == 2) sums[row][PARTS - 1] += at < BYTES_0 / EACH ? 0 : sum;
+      }
+    }
+  }
+#pragma unroll
+  for (int row = 0; row < ROWS; ++row)
+#pragma unroll
+    for (int part = 0; part < PARTS; ++part)
+      found[row][part] = warp_sum(sums[row][part]) / (BITS == 8 ? 1 : 16);
 }

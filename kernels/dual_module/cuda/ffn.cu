@@ -3,24 +3,24 @@
 // A feed-forward block with ReLU of one vector, in one launch: rows of the first matrix and rows of
 // the second's transpose are read where the little module says that the hidden unit matters.
 //
-// A cluster of blocks computes the projection for itself, each block some tiles of it. A block
-// estimates `units` hidden units and tells the cluster which matter; the cluster's blocks then share
-// them evenly. Warps compute the hidden values of a block's share; then all threads add each value
-// times the second matrix' row, 8 outputs a thread and turn. Each block of a cluster adds up a slice
-// of the cluster's outputs, and the last cluster to come adds up all clusters' slices, in order.
-// With DENSE all units are computed, and rows of the second matrix are left out whose hidden value
-// is zero: what loses nothing.
+// A cluster of blocks computes the projection for itself, each block of some chunks of the input. A
+// block estimates `units` hidden units and tells the cluster which matter; the cluster's blocks
+// then share them evenly. Warps compute the hidden values of a block's share; then all threads add
+// each value times the second matrix' row, 8 outputs a thread and turn. Each block of a cluster
+// adds up a slice of the cluster's outputs, and the last cluster to come adds up all clusters'
+// slices, in order. With DENSE all units are computed, and rows of the second matrix are left out
+// whose hidden value is zero: what loses nothing.
 //
-// Compile-time constants beside those of all kernels: DENSE, TURNS of 8 outputs a thread, EARLY rows
-// of the second matrix that are on the way before hidden values are known, SOON: whether listed rows
-// come into the second-level cache first.
+// Compile-time constants beside those of all kernels: DENSE, HIDDEN units, OUTPUTS.
+
+constexpr int TURNS = over(OUTPUTS, 8 * THREADS);             // of 8 outputs a thread
+constexpr int SLICE = up_to(OUTPUTS, 8 * CLUSTER) / CLUSTER;  // outputs that a block adds up
 
 struct Shared {
   __half* vector;         // padded to 64
-  unsigned* planes;       // padded to 256
   signed char* bytes;     // the projection, padded to 32
   unsigned char* little;  // little weights of the block's rows
-  Projected projected;
+  Projection projection;
   float* sums;            // [block of the cluster][slice]: what the blocks send of this one's outputs
   float* shares;          // [outputs]: what this block sends of the others'
   float* scale;           // [units]: on the way before it is needed
@@ -34,70 +34,51 @@ struct Shared {
   unsigned long long* barriers;  // projection, flags, sums
 };
 
-struct Sizes {
-  int room, planes, bytes, tiles, little, units, words, slice;
-
-  DEVICE int per_block() const { return up_to(tiles, CLUSTER) / CLUSTER; }
-};
-
-DEVICE Shared divide(unsigned char* at, const Sizes& z) {
+DEVICE Shared divide(unsigned char* at, int units) {
+  const int words = over(units, 32);
   Shared s;
   s.barriers = reinterpret_cast<unsigned long long*>(at), at += 32;
-  s.vector = reinterpret_cast<__half*>(at), at += 2 * z.room;
-  s.planes = reinterpret_cast<unsigned*>(at), at += z.planes;
-  s.bytes = reinterpret_cast<signed char*>(at), at += z.bytes;
-  s.little = at, at += z.units * z.little;
-  s.projected = {reinterpret_cast<int*>(at), z.tiles, z.per_block()};
-  at += 64 * CLUSTER * z.per_block();
+  s.vector = reinterpret_cast<__half*>(at), at += 2 * ROOM;
+  s.projection.planes = reinterpret_cast<unsigned*>(at), at += 256 * OWN_CHUNKS;
+  s.bytes = reinterpret_cast<signed char*>(at), at += BYTES;
+  s.projection.sums = reinterpret_cast<int*>(at), at += 4 * NUMBERS * CLUSTER;
+  s.sums = reinterpret_cast<float*>(at), at += 4 * CLUSTER * SLICE;
+  s.shares = reinterpret_cast<float*>(at), at += 4 * CLUSTER * SLICE;
+  s.scratch = reinterpret_cast<unsigned*>(at), at += 8 * WARPS;
+  s.counters = reinterpret_cast<int*>(at), at += 16;
+  s.little = at, at += units * LITTLE;
   float* next = reinterpret_cast<float*>(at);
-  s.sums = next, next += CLUSTER * z.slice;
-  s.shares = next, next += CLUSTER * z.slice;
-  s.scale = next, next += z.units;
-  s.offset = next, next += z.units;
-  s.values = next, next += z.units;
-  s.scratch = reinterpret_cast<unsigned*>(next), next += 2 * WARPS;
-  s.flags = reinterpret_cast<unsigned*>(next), next += CLUSTER * z.words;
-  s.own_flags = reinterpret_cast<unsigned*>(next), next += z.words;
+  s.scale = next, next += units;
+  s.offset = next, next += units;
+  s.values = next, next += units;
+  s.flags = reinterpret_cast<unsigned*>(next), next += CLUSTER * words;
+  s.own_flags = reinterpret_cast<unsigned*>(next), next += words;
   s.list = reinterpret_cast<int*>(next);
-  s.counters = s.list + z.units;
   return s;
 }
 
 // Rounds the vector, projects it together with the cluster, and rounds that to bytes.
-DEVICE float project_vector(const Shared& s, const Sizes& z, uint4 (&held)[HELD][2],
-                            const uint4* signs, unsigned (&largest)[1], int inputs, int k,
+DEVICE float project_vector(const Shared& s, const Projection& projection,
+                            const uint4 (&held)[HOLD][2], const unsigned (&largest)[1],
                             float scale) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, chunks = z.planes / 256;
-  const unsigned barrier = shared_address(s.barriers);
   show_largest(s.scratch, largest);
   __syncthreads();
-  const float worth = worth_of(__half2float(__ushort_as_half(shown_largest(s.scratch, 0))));
-  for (int word = warp; word < z.planes / 32; word += WARPS)
-    write_planes(s.planes + 8 * word, s.vector + 32 * word, inputs - 32 * word, worth, lane);
+  const Unit byte[1] = {unit_of(__half2float(__ushort_as_half(shown_largest(s.scratch, 0))))};
+  write_all_planes(projection, s.vector, byte);
   __syncthreads();
   wait_for_cluster();
-  const auto tile_of = [&](int tile) { return Tile{signs + 64 * chunks * tile, s.planes, chunks}; };
-  project_tiles(s.projected, held, tile_of, barrier);
-  unsigned most[1] = {};
-  for (int i = threadIdx.x; i < k; i += THREADS)
-    most[0] = max(most[0], static_cast<unsigned>(abs(s.projected.of(i))));
-  show_largest(s.scratch + WARPS, most);
+  project(projection, held, shared_address(s.barriers));
+  float step[1];
+  round_projection(s.bytes, step, projection, byte, {scale}, s.scratch + WARPS);
+  brought(shared_address(s.barriers) + 24);
   __syncthreads();
-  const float unit = __fmul_rn(worth, scale);
-  const int whole = static_cast<int>(shown_largest(s.scratch + WARPS, 0));
-  const float step = worth_of(__fmul_rn(static_cast<float>(whole), unit));
-  for (int i = threadIdx.x; i < k; i += THREADS) {
-    const float value = __fmul_rn(static_cast<float>(s.projected.of(i)), unit);
-    s.bytes[i] = static_cast<signed char>(to_byte(value, step));
-  }
-  wait_copies<0>();
-  __syncthreads();
-  return step;
+  return step[0];
 }
 
 // Lists this block's share of the cluster's units that matter, in order; returns their number.
-DEVICE int share_units(const Shared& s, const Sizes& z, int first) {
-  const int lane = threadIdx.x % 32, words = CLUSTER * z.words, rank = cluster_rank();
+DEVICE int share_units(const Shared& s, int units, int first) {
+  const int lane = threadIdx.x % 32, rank = cluster_rank();
+  const int each = over(units, 32), words = CLUSTER * each;
   int total = 0;
   for (int word = lane; word < words; word += 32) total += __popc(s.flags[word]);
   total = warp_sum(total);
@@ -108,7 +89,7 @@ DEVICE int share_units(const Shared& s, const Sizes& z, int first) {
     const unsigned bits = s.flags[word];
     place = warp_sum(place) + __popc(bits & ((1u << lane) - 1)) - begin;
     if ((bits >> lane & 1) && place >= 0 && place < end - begin)
-      s.list[place] = first + word / z.words * z.units + word % z.words * 32 + lane;
+      s.list[place] = first + word / each * units + word % each * 32 + lane;
   }
   return end - begin;
 }
@@ -119,92 +100,88 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
     const float* __restrict__ second_bias, const unsigned char* __restrict__ codes,
     const float* __restrict__ code_scale, const float* __restrict__ code_bias,
     const unsigned char* __restrict__ signs, const float* __restrict__ threshold, float* shares,
-    unsigned* came, __half* __restrict__ y, int* __restrict__ computed, int inputs, int hidden,
-    int outputs, int units, int k, float scale) {
+    unsigned* came, __half* __restrict__ y, int* __restrict__ computed, int units, float scale) {
   extern __shared__ __align__(16) unsigned char memory[];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, rank = cluster_rank();
-  Sizes z;
-  z.room = up_to(inputs, 64), z.planes = up_to(inputs, 256), z.bytes = up_to(k, 32);
-  z.tiles = up_to(k, 16) / 16, z.little = z.bytes * BITS / 8, z.units = units;
-  z.words = up_to(units, 32) / 32, z.slice = up_to(outputs, 8 * CLUSTER) / CLUSTER;
-  const Shared s = divide(memory, z);
-  const int first = blockIdx.x * units, own = max(0, min(units, hidden - first));
+  const Shared s = divide(memory, units);
+  const int first = blockIdx.x * units, own = max(0, min(units, HIDDEN - first));
   const unsigned barrier = shared_address(s.barriers);
-  const Part parts[1] = {{x, inputs, z.room}};
-  uint2 got[TURNS_AHEAD];
-  begin_vector(got, parts, threadIdx.x);
+  const Vector vector = {{x, nullptr}};
+  uint2 got[VECTOR_TURNS];
   unsigned largest[1] = {};
+#if OVERLAP
+  let_next_start();
+  expect_vector(vector);
+#else
+  begin_vector(got, vector);
+#endif
   if (threadIdx.x == 0) {
-    for (int i = 0; i < 3; ++i) start_barrier(barrier + 8 * i, 1);
+    for (int i = 0; i < 4; ++i) start_barrier(barrier + 8 * i, 1);
     publish_barriers();
-    arrive_expecting(barrier, s.projected.awaited());
-    arrive_expecting(barrier + 8, 4 * CLUSTER * z.words);
-    arrive_expecting(barrier + 16, 4 * (CLUSTER - 1) * z.slice);
+    arrive_expecting(barrier, AWAITED);
+    arrive_expecting(barrier + 8, 4 * CLUSTER * over(units, 32));
+    arrive_expecting(barrier + 16, 4 * (CLUSTER - 1) * SLICE);
+    arrive_expecting(barrier + 24, own * LITTLE);
   }
   __syncwarp();
   arrive_at_cluster();
+  if (threadIdx.x < 2) s.counters[threadIdx.x] = 0;
 #if DENSE
   const int count = own;
   for (int i = threadIdx.x; i < own; i += THREADS) s.list[i] = first + i;
-  if (threadIdx.x < 2) s.counters[threadIdx.x] = 0;
-  end_vector(s.vector, got, parts, largest);
-  __syncthreads();
-  wait_for_cluster();
 #else
-  uint4 held[HELD][2];
-  const uint4* const tiles = reinterpret_cast<const uint4*>(signs);
-  const int chunks = z.planes / 256, tile = rank + CLUSTER * (warp / SPLIT);
-  if (tile < z.tiles)
-    load_signs(held, Tile{tiles + 64 * chunks * tile, s.planes, chunks}, warp % SPLIT, lane);
-  const bool some = threadIdx.x < own;
-  const float its_scale = some ? code_scale[first + threadIdx.x] : 0.0f;
-  const float its_offset = some ? code_bias[first + threadIdx.x] : 0.0f;
-  fetch(s.little, codes + static_cast<long long>(first) * z.little, own * z.little);
-  commit_copies();
-  for (int i = threadIdx.x; i < z.bytes; i += THREADS) s.bytes[i] = 0;
-  for (int i = threadIdx.x; i < z.words; i += THREADS) s.own_flags[i] = 0;
-  if (threadIdx.x < 2) s.counters[threadIdx.x] = 0;
-  s.projected.clear();
-  end_vector(s.vector, got, parts, largest);
-  if (some) s.scale[threadIdx.x] = its_scale, s.offset[threadIdx.x] = its_offset;
-  for (int row = threadIdx.x + THREADS; row < own; row += THREADS) {
+  Projection projection = s.projection;
+  projection.signs[0] = reinterpret_cast<const uint4*>(signs);
+  projection.signs[1] = nullptr;
+  bring(s.little, codes + static_cast<long long>(first) * LITTLE, own * LITTLE, barrier + 24);
+  uint4 held[HOLD][2];
+  load_signs(held, projection, warp, lane);
+  for (int i = threadIdx.x; i < over(units, 32); i += THREADS) s.own_flags[i] = 0;
+  projection.clear();
+  for (int row = threadIdx.x; row < own; row += THREADS) {
     s.scale[row] = code_scale[first + row];
     s.offset[row] = code_bias[first + row];
   }
-  const float least = *threshold;
-  const float step = project_vector(s, z, held, tiles, largest, inputs, k, scale);
+#endif
+#if OVERLAP
+  wait_for_previous();
+  begin_vector(got, vector);
+#endif
+#if !DENSE
+  const float least = load_fresh(threshold);
+#endif
+  end_vector(s.vector, got, largest);
+#if DENSE
+  __syncthreads();
+  wait_for_cluster();
+#else
+  const float step = project_vector(s, projection, held, largest, scale);
 
-#pragma unroll 4
-  for (int row = warp; row < own; row += WARPS) {
-    const int whole = little_product(s.little + row * z.little, s.bytes, z.bytes, lane);
+  const auto decide = [&](int row, int whole) {
     const float estimate =
         __fmaf_rn(__fmul_rn(step, static_cast<float>(whole)), s.scale[row], s.offset[row]);
     if (lane == 0 && !(estimate < least)) {
       atomicOr(s.own_flags + row / 32, 1u << row % 32);
-#if SOON
-      const long long place = first + row;
-      prefetch(first_weight + place * z.room, 2 * z.room);
-      if (SOON == 2) prefetch(second_rows + place * outputs, 2 * outputs);
-#endif
+      prefetch(first_weight + static_cast<long long>(first + row) * ROOM, 2 * ROOM);
     }
+  };
+#pragma unroll 1
+  for (int row = warp; row < own; row += 2 * WARPS) {
+    const int other = row + WARPS < own ? row + WARPS : row;
+    int whole[2][1];
+    little_products<2>(whole, {s.little + row * LITTLE, s.little + other * LITTLE}, s.bytes, lane);
+    decide(row, whole[0][0]);
+    if (other != row) decide(other, whole[1][0]);
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < CLUSTER * z.words; i += THREADS)
-    send(shared_address(s.flags + rank * z.words + i / CLUSTER), barrier + 8, i % CLUSTER,
+  for (int i = threadIdx.x; i < CLUSTER * over(units, 32); i += THREADS)
+    send(shared_address(s.flags + rank * over(units, 32) + i / CLUSTER), barrier + 8, i % CLUSTER,
          s.own_flags[i / CLUSTER]);
   wait_barrier(barrier + 8, 0);
-  const int count = share_units(s, z, (static_cast<int>(blockIdx.x) - rank) * units);
+  const int count = share_units(s, units, (static_cast<int>(blockIdx.x) - rank) * units);
   __syncthreads();
 #endif
 
-  uint4 early[EARLY > 0 ? EARLY : 1];
-#if EARLY > 0
-#pragma unroll
-  for (int i = 0; i < EARLY; ++i)
-    if (i < count && threadIdx.x * 8 < outputs)
-      early[i] = load_once(second_rows + static_cast<long long>(s.list[i]) * outputs +
-                           threadIdx.x * 8);
-#endif
   for (;;) {
     int next = 0;
     if (lane == 0) next = atomicAdd(s.counters, 1);
@@ -213,7 +190,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
     const int unit = s.list[next];
     const float bias = __ldg(first_bias + unit);
     const float value =
-        row_product(first_weight + static_cast<long long>(unit) * z.room, s.vector, z.room, lane);
+        row_product<ROOM>(first_weight + static_cast<long long>(unit) * ROOM, s.vector, lane);
     if (lane == 0) {
       const float whole = value + bias;
       s.values[next] = whole < 0.0f ? 0.0f : whole;  // NaN stays NaN
@@ -251,22 +228,19 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
     }
   };
 #pragma unroll
-  for (int i = 0; i < EARLY; ++i)
-    if (i < left && threadIdx.x * 8 < outputs) add(sums[0], s.values[i], early[i]);
-#pragma unroll
   for (int turn = 0; turn < TURNS; ++turn) {
     const int column = (turn * THREADS + threadIdx.x) * 8;
-    if (column >= outputs) continue;
+    if (column >= OUTPUTS) continue;
 #pragma unroll 8
-    for (int i = turn == 0 ? EARLY : 0; i < left; ++i)
+    for (int i = 0; i < left; ++i)
       add(sums[turn], s.values[i],
-          load_once(second_rows + static_cast<long long>(s.list[i]) * outputs + column));
+          load_once(second_rows + static_cast<long long>(s.list[i]) * OUTPUTS + column));
   }
 #pragma unroll
   for (int turn = 0; turn < TURNS; ++turn) {
     const int column = (turn * THREADS + threadIdx.x) * 8;
-    if (column >= outputs) continue;
-    float* const to = column / z.slice == rank ? s.sums + rank * z.slice + column % z.slice
+    if (column >= OUTPUTS) continue;
+    float* const to = column / SLICE == rank ? s.sums + rank * SLICE + column % SLICE
                                                : s.shares + column;
     const float(&eight)[8] = sums[turn];
     *reinterpret_cast<float4*>(to) = make_float4(eight[0], eight[1], eight[2], eight[3]);
@@ -276,20 +250,20 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
   show_to_copies();
   __syncthreads();
   if (threadIdx.x < CLUSTER && threadIdx.x != rank)
-    send_block(shared_address(s.sums + rank * z.slice),
-               shared_address(s.shares + threadIdx.x * z.slice), 4 * z.slice, barrier + 16,
+    send_block(shared_address(s.sums + rank * SLICE),
+               shared_address(s.shares + threadIdx.x * SLICE), 4 * SLICE, barrier + 16,
                threadIdx.x);
   wait_barrier(barrier + 16, 0);
   arrive_at_cluster();  // nothing is copied from this block's memory when all have arrived
 
   // The slice of this block: from the cluster's blocks, then from all clusters.
-  const int begin = rank * z.slice, end = min(outputs, begin + z.slice);
+  const int begin = rank * SLICE, end = min(OUTPUTS, begin + SLICE);
   const int cluster = blockIdx.x / CLUSTER, clusters = gridDim.x / CLUSTER;
   for (int i = begin + threadIdx.x; i < end; i += THREADS) {
     float sum = 0.0f;
 #pragma unroll
-    for (int block = 0; block < CLUSTER; ++block) sum += s.sums[block * z.slice + i - begin];
-    shares[static_cast<long long>(cluster) * outputs + i] = sum;
+    for (int block = 0; block < CLUSTER; ++block) sum += s.sums[block * SLICE + i - begin];
+    shares[static_cast<long long>(cluster) * OUTPUTS + i] = sum;
   }
   __threadfence();
   __syncthreads();
@@ -302,7 +276,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
     float sum = second_bias[i];
 #pragma unroll 16
     for (int other = 0; other < clusters; ++other)
-      sum += load_shared_by_blocks(shares + static_cast<long long>(other) * outputs + i);
+      sum += load_fresh(shares + static_cast<long long>(other) * OUTPUTS + i);
     y[i] = __half(sum);
   }
 }

@@ -12,21 +12,39 @@ DEVICE uint4 load_once(const void* from) {
   return all;
 }
 
-// Brings bytes (a multiple of 128) into the second-level cache, where they are awaited soon.
+// Brings a line of 128 bytes into the second-level cache, where it is awaited soon.
+DEVICE void prefetch_line(const void* at) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(at) : "memory");
+}
+
+// The same with many lines.
 DEVICE void prefetch(const void* from, int bytes) {
 #if __CUDA_ARCH__ >= 900
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 #else
   const char* const line = static_cast<const char*>(from);
-  for (int i = 0; i < bytes; i += 128)
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(line + i) : "memory");
+  for (int i = 0; i < bytes; i += 128) prefetch_line(line + i);
 #endif
 }
 
-// What another block wrote during this launch: not from the first-level cache.
-DEVICE float load_shared_by_blocks(const float* from) {
+// What another kernel or block wrote lately: from the second-level cache, and not before what
+// stands in front of it.
+DEVICE float load_fresh(const float* from) {
   float value;
   asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(value) : "l"(from) : "memory");
+  return value;
+}
+DEVICE unsigned load_fresh(const unsigned short* from) {
+  unsigned short value;
+  asm volatile("ld.global.cg.u16 %0, [%1];" : "=h"(value) : "l"(from) : "memory");
+  return value;
+}
+DEVICE uint2 load_fresh(const uint2* from) {
+  uint2 value;
+  asm volatile("ld.global.cg.v2.u32 {%0, %1}, [%2];"
+               : "=r"(value.x), "=r"(value.y)
+               : "l"(from)
+               : "memory");
   return value;
 }
 
@@ -70,7 +88,8 @@ DEVICE void send(unsigned to, unsigned barrier, int rank, unsigned value) {
 // Shows what the thread wrote in shared memory to copies that others begin after a barrier.
 DEVICE void show_to_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// Copies shared memory (16 bytes or more) to a block of the cluster, whose barrier counts the bytes.
+// Copies shared memory (16 bytes or more) to a block of the cluster, whose barrier counts the
+// bytes.
 DEVICE void send_block(unsigned to, unsigned from, int bytes, unsigned barrier, int rank) {
   asm volatile(
       "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, "

@@ -2,67 +2,71 @@
 
 // One LSTM step of one vector with a little module, in one launch.
 //
-// A block owns all four gates of some hidden units, up to `units`. A cluster of blocks computes the projection
-// for itself: each block some tiles of it, which it sends to all. Meanwhile little weights come in,
-// and the first `ahead` of the block's rows come into the second-level cache, in case they matter.
-// Then each warp estimates its rows, computes the first that matters and lists the others, of which
-// warps that are done take halves, of W_ih and of W_hh, until all are taken. Mixing, gates and the
-// cell's update are local. With DENSE the list holds all rows, and there is no little module: what
-// the other is compared with.
+// A block owns all four gates of some hidden units, up to `units`. A cluster of blocks computes the
+// projection for itself: each block of some chunks of the input, whose sums it sends to all.
+// Meanwhile little weights come in, and the first `ahead` of the block's rows come into the
+// second-level cache, in case they matter. Then each warp estimates its rows, computes the first
+// that matters and lists the others, of which warps that are done take pieces until all are taken.
+// Mixing, gates and the cell's update are local. With DENSE the list holds all rows, and there is
+// no little module: what the other is compared with.
 //
-// Compile-time constants beside those of all kernels: DENSE, and PIECES of a listed row.
+// Compile-time constants beside those of all kernels: DENSE, and PIECES of a listed row, which are
+// whole or of one part of the input.
 
 constexpr int GATES = 4;  // input, forget, cell, output
 
-DEVICE float sigmoid(float x) { return __fdiv_rn(1.0f, 1.0f + expf(-x)); }
+DEVICE float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
 struct Shared {
-  __half* vector;         // x, h, zeros: each padded to 64
-  unsigned* planes;       // of x, of h: each padded to 256
-  signed char* bytes;     // the projections, each padded to 32
-  unsigned char* little;  // little weights of the block's rows
-  Projected projected;
-  float* estimate;        // [units][gate]
-  float* part;            // [row][PIECES]: what the big weights give
-  float* bias;            // [units][gate]; with the next two: on the way before they are needed
+  unsigned long long* barriers;  // projection, what is brought
+  __half* vector;                // x, h, zeros: each padded to 64
+  signed char* bytes;            // the projections, each padded to 32
+  Projection projection;
+  unsigned* scratch;             // [2][PARTS][WARPS]
+  int* counters;                 // rows listed, pieces taken, warps that estimated, rows that matter
+  unsigned char* little;         // little weights of the block's rows
+  float* bias;                   // [units][gate], and all others
   float* scale;
   float* offset;
-  float* cell;            // [units]
-  unsigned* scratch;      // [2][WARPS], for each of two roundings
-  int* matters;           // [row]
+  float* estimate;
+  float* part;                   // [row][PIECES]: what the big weights give
+  int* matters;
   int* list;
-  int* counters;          // rows listed, pieces taken, warps that estimated, rows that matter
-  unsigned long long* barrier;
 };
 
-struct Sizes {
-  int room_x, room_h, planes_x, planes_h, bytes_x, bytes_h, tiles_x, tiles_h, little, units;
-
-  DEVICE int per_block() const { return up_to(tiles_x + tiles_h, CLUSTER) / CLUSTER; }
-};
-
-DEVICE Shared divide(unsigned char* at, const Sizes& z) {
-  const int rows = GATES * z.units;
+DEVICE Shared divide(unsigned char* at, int units) {
+  const int rows = GATES * units;
   Shared s;
-  s.barrier = reinterpret_cast<unsigned long long*>(at), at += 16;
-  s.vector = reinterpret_cast<__half*>(at), at += 2 * (z.room_x + z.room_h);
-  s.planes = reinterpret_cast<unsigned*>(at), at += z.planes_x + z.planes_h;
-  s.bytes = reinterpret_cast<signed char*>(at), at += z.bytes_x + z.bytes_h;
-  s.little = at, at += rows * z.little;
-  s.projected = {reinterpret_cast<int*>(at), z.tiles_x + z.tiles_h, z.per_block()};
-  at += 64 * CLUSTER * z.per_block();
+  s.barriers = reinterpret_cast<unsigned long long*>(at), at += 16;
+  s.vector = reinterpret_cast<__half*>(at), at += 2 * ROOM;
+  s.projection.planes = reinterpret_cast<unsigned*>(at), at += 256 * OWN_CHUNKS;
+  s.bytes = reinterpret_cast<signed char*>(at), at += BYTES;
+  s.projection.sums = reinterpret_cast<int*>(at), at += 4 * NUMBERS * CLUSTER;
+  s.scratch = reinterpret_cast<unsigned*>(at), at += 8 * PARTS * WARPS;
+  s.counters = reinterpret_cast<int*>(at), at += 16;
+  s.little = at, at += rows * LITTLE;
   float* next = reinterpret_cast<float*>(at);
-  s.estimate = next, next += rows;
-  s.part = next, next += PIECES * rows;
   s.bias = next, next += rows;
   s.scale = next, next += rows;
   s.offset = next, next += rows;
-  s.cell = next, next += z.units;
-  s.scratch = reinterpret_cast<unsigned*>(next), next += 4 * WARPS;
-  s.matters = reinterpret_cast<int*>(next);
-  s.list = s.matters + rows;
-  s.counters = s.list + rows;
+  s.estimate = next, next += rows;
+  s.part = next, next += PIECES * rows;
+  s.matters = reinterpret_cast<int*>(next), next += rows;
+  s.list = reinterpret_cast<int*>(next);
   return s;
+}
+
+// The first blocks own `units` units, the others one less.
+DEVICE int first_unit(int block, int units) {
+  return block * (units - 1) + min(block, HIDDEN - static_cast<int>(gridDim.x) * (units - 1));
+}
+
+// What a piece of a row gives, by a warp.
+DEVICE float piece_product(const __half* row, int piece, const __half* vector, int lane) {
+  if (PIECES == 1) return row_product<ROOM>(row, vector, lane);
+  if (ROOM_0 == ROOM_1 || piece == 0)
+    return row_product<ROOM_0>(row + piece * ROOM_0, vector + piece * ROOM_0, lane);
+  return row_product<ROOM_1>(row + ROOM_0, vector + ROOM_0, lane);
 }
 
 extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_step(
@@ -71,119 +75,85 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
     const unsigned char* __restrict__ codes, const float* __restrict__ code_scale,
     const float* __restrict__ code_bias, const unsigned char* __restrict__ signs_x,
     const unsigned char* __restrict__ signs_h, const float* __restrict__ thresholds,
-    __half* __restrict__ new_h, float* __restrict__ new_c, int* __restrict__ computed, int inputs,
-    int hidden, int units, int k_x, int k_h, int pitch, float worth_x, float worth_h, int ahead) {
+    __half* __restrict__ new_h, float* __restrict__ new_c, int* __restrict__ computed, int units,
+    float scale_x, float scale_h, int ahead) {
   extern __shared__ __align__(16) unsigned char memory[];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  Sizes z;
-  z.room_x = up_to(inputs, 64), z.room_h = up_to(hidden, 64);
-  z.planes_x = up_to(inputs, 256), z.planes_h = up_to(hidden, 256);
-  z.bytes_x = up_to(k_x, 32), z.bytes_h = up_to(k_h, 32);
-  z.tiles_x = up_to(k_x, 16) / 16, z.tiles_h = up_to(k_h, 16) / 16;
-  z.little = (z.bytes_x + z.bytes_h) * BITS / 8, z.units = units;
-  const Shared s = divide(memory, z);
-  const int first = static_cast<long long>(hidden) * blockIdx.x / gridDim.x;
-  const int own = static_cast<long long>(hidden) * (blockIdx.x + 1) / gridDim.x - first;
-  const int rows = GATES * own;
-  const Part parts[2] = {{x, inputs, z.room_x}, {h, hidden, z.room_h}};
+  const Shared s = divide(memory, units);
+  const int first = first_unit(blockIdx.x, units);
+  const int own = first_unit(blockIdx.x + 1, units) - first, rows = GATES * own;
   // Rows lie unit by unit, the gates of a unit together: a block's are contiguous.
   const long long place = static_cast<long long>(GATES) * first;
-  const __half* const weights = weight + place * pitch;
-
-  uint2 got[TURNS_AHEAD];
-  begin_vector(got, parts, threadIdx.x);
-  const float state = threadIdx.x < own ? c[first + threadIdx.x] : 0.0f;
-#if !DENSE
-  const unsigned barrier = shared_address(s.barrier);
-  const auto tile_of = [&](int tile) {
-    const bool of_x = tile < z.tiles_x;
-    const int chunks = (of_x ? z.planes_x : z.planes_h) / 256;
-    const uint4* const signs = reinterpret_cast<const uint4*>(of_x ? signs_x : signs_h);
-    return Tile{signs + 64 * chunks * (of_x ? tile : tile - z.tiles_x),
-                of_x ? s.planes : s.planes + z.planes_x / 4, chunks};
-  };
-  uint4 held[HELD][2];
-  {
-    const int tile = cluster_rank() + CLUSTER * (warp / SPLIT);
-    if (tile < s.projected.tiles) load_signs(held, tile_of(tile), warp % SPLIT, lane);
-  }
-  const float threshold = thresholds[warp % GATES];  // of every row that the warp estimates
+  const __half* const weights = weight + place * ROOM;
+  const unsigned barrier = shared_address(s.barriers);
+  const Vector vector = {{x, h}};
+  uint2 got[VECTOR_TURNS];
+#if OVERLAP
+  let_next_start();
+  expect_vector(vector);
+#else
+  begin_vector(got, vector);
+#endif
   if (threadIdx.x == 0) {
     start_barrier(barrier, 1);
+    start_barrier(barrier + 8, 1);
     publish_barriers();
-    arrive_expecting(barrier, s.projected.awaited());
+    arrive_expecting(barrier, AWAITED);
+    arrive_expecting(barrier + 8, rows * (DENSE ? 4 : LITTLE + 12));
   }
   __syncwarp();
+#if !DENSE
+  Projection projection = s.projection;
+  projection.signs[0] = reinterpret_cast<const uint4*>(signs_x);
+  projection.signs[1] = reinterpret_cast<const uint4*>(signs_h);
   arrive_at_cluster();
-  fetch(s.little, codes + place * z.little, rows * z.little);
-  fetch(s.scale, code_scale + place, 4 * rows);
-  fetch(s.offset, code_bias + place, 4 * rows);
-  s.projected.clear();
-  for (int i = threadIdx.x; i < z.bytes_x + z.bytes_h; i += THREADS) s.bytes[i] = 0;
+  bring(s.little, codes + place * LITTLE, rows * LITTLE, barrier + 8);
+  bring(s.scale, code_scale + place, 4 * rows, barrier + 8);
+  bring(s.offset, code_bias + place, 4 * rows, barrier + 8);
+  uint4 held[HOLD][2];
+  load_signs(held, projection, warp, lane);
+  const float threshold = thresholds[warp % GATES];  // of every row that the warp estimates
+  projection.clear();
 #endif
-  fetch(s.bias, bias + place, 4 * rows);
-  commit_copies();
+  bring(s.bias, bias + place, 4 * rows, barrier + 8);
+  if (warp == 0)  // behind what is needed first
+#pragma unroll 1
+    for (int row = lane; row < min(ahead, rows); row += 32)
+      prefetch(weights + row * ROOM, 2 * ROOM);
+#pragma unroll 1
   for (int row = threadIdx.x; row < rows; row += THREADS) {
     s.matters[row] = DENSE;
     if (DENSE) s.list[row] = row;
   }
   if (threadIdx.x < 4) s.counters[threadIdx.x] = DENSE && threadIdx.x % 3 == 0 ? rows : 0;
-  unsigned largest[2] = {};
-  end_vector(s.vector, got, parts, largest);
-  if (threadIdx.x < own) s.cell[threadIdx.x] = state;
-  for (int unit = threadIdx.x + THREADS; unit < own; unit += THREADS) s.cell[unit] = c[first + unit];
+#if OVERLAP
+  wait_for_previous();
+  begin_vector(got, vector);
+#endif
+  const float state = threadIdx.x < rows ? load_fresh(c + first + threadIdx.x / GATES) : 0.0f;
+  unsigned largest[PARTS] = {};
+  end_vector(s.vector, got, largest);
 #if !DENSE
   show_largest(s.scratch, largest);
   __syncthreads();
-  if (threadIdx.x < min(ahead, rows)) prefetch(weights + threadIdx.x * pitch, 2 * pitch);
-  float worth[2];
+  Unit bytes[PARTS];
+  float steps[PARTS];
 #pragma unroll
-  for (int i = 0; i < 2; ++i)
-    worth[i] = worth_of(__half2float(__ushort_as_half(shown_largest(s.scratch, i))));
-  for (int word = warp; word < (z.planes_x + z.planes_h) / 32; word += WARPS) {
-    const bool of_h = word >= z.planes_x / 32;
-    const int begin = 32 * (of_h ? word - z.planes_x / 32 : word);
-    write_planes(s.planes + 8 * word, s.vector + begin + (of_h ? z.room_x : 0),
-                 (of_h ? hidden : inputs) - begin, of_h ? worth[1] : worth[0], lane);
-  }
+  for (int i = 0; i < PARTS; ++i)
+    bytes[i] = unit_of(__half2float(__ushort_as_half(shown_largest(s.scratch, i))));
+  write_all_planes(projection, s.vector, bytes);
   __syncthreads();
   wait_for_cluster();
-  project_tiles(s.projected, held, tile_of, barrier);
+  project(projection, held, barrier);
   arrive_at_cluster();  // nothing is copied from this block's memory when all have arrived
-
-  const auto projected = [&](int i) {
-    return s.projected.of(i < k_x ? i : i - k_x + 16 * z.tiles_x);
-  };
-  unsigned most[2] = {};
-  for (int i = threadIdx.x; i < k_x + k_h; i += THREADS) {
-    const unsigned size = abs(projected(i));
-    most[0] = max(most[0], i < k_x ? size : 0u);
-    most[1] = max(most[1], i < k_x ? 0u : size);
-  }
-  show_largest(s.scratch + 2 * WARPS, most);
-  __syncthreads();
-  const float unit[2] = {__fmul_rn(worth[0], worth_x), __fmul_rn(worth[1], worth_h)};
-  float steps[2];
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int whole = static_cast<int>(shown_largest(s.scratch + 2 * WARPS, i));
-    steps[i] = worth_of(__fmul_rn(static_cast<float>(whole), unit[i]));
-  }
-  for (int i = threadIdx.x; i < k_x + k_h; i += THREADS) {
-    const bool of_h = i >= k_x;
-    const float value = __fmul_rn(static_cast<float>(projected(i)), of_h ? unit[1] : unit[0]);
-    s.bytes[of_h ? i - k_x + z.bytes_x : i] = static_cast<signed char>(to_byte(value, of_h ? steps[1] : steps[0]));
-  }
-  wait_copies<0>();
+  round_projection(s.bytes, steps, projection, bytes, {scale_x, scale_h},
+                   s.scratch + PARTS * WARPS);
+  brought(barrier + 8);
   __syncthreads();
   int mine = -1;
-  for (int row = warp; row < rows; row += WARPS) {
-    const unsigned char* const little = s.little + row * z.little;
-    const int from_x = little_product(little, s.bytes, z.bytes_x, lane);
-    const int from_h =
-        little_product(little + z.bytes_x * BITS / 8, s.bytes + z.bytes_x, z.bytes_h, lane);
-    const float sum = __fmaf_rn(steps[0], static_cast<float>(from_x),
-                                __fmul_rn(steps[1], static_cast<float>(from_h)));
+  const auto decide = [&](int row, const int (&whole)[PARTS]) {
+    const float sum = __fmaf_rn(steps[0], static_cast<float>(whole[0]),
+                                __fmul_rn(steps[1], static_cast<float>(whole[1])));
     const float estimate = __fmaf_rn(sum, s.scale[row], s.offset[row]);
     const bool matters = !(fabsf(estimate) > threshold);
     if (lane == 0) {
@@ -195,13 +165,22 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
       }
     }
     if (matters && mine < 0) mine = row;
+  };
+#pragma unroll 1
+  for (int row = warp; row < rows; row += 2 * WARPS) {
+    const int other = row + WARPS < rows ? row + WARPS : row;
+    int whole[2][PARTS];
+    little_products<2>(whole, {s.little + row * LITTLE, s.little + other * LITTLE}, s.bytes, lane);
+    decide(row, whole[0]);
+    if (other != row) decide(other, whole[1]);
   }
   if (lane == 0) {
     __threadfence_block();
     atomicAdd(s.counters + 2, 1);
   }
   if (mine >= 0) {
-    const float sum = row_product(weights + static_cast<long long>(mine) * pitch, s.vector, pitch, lane);
+    const float sum =
+        row_product<ROOM>(weights + static_cast<long long>(mine) * ROOM, s.vector, lane);
     if (lane == 0) {
       s.part[PIECES * mine] = sum;
       if (PIECES == 2) s.part[PIECES * mine + 1] = 0.0f;
@@ -219,18 +198,21 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
     next = __shfl_sync(~0u, next, 0);
     if (next >= PIECES * listed) break;
     const int row = static_cast<volatile int*>(s.list)[next / PIECES];
-    const int begin = next % PIECES == 0 ? 0 : z.room_x;
-    const float sum = row_product(weights + static_cast<long long>(row) * pitch + begin, s.vector + begin,
-                                  PIECES == 1 ? pitch : begin == 0 ? z.room_x : z.room_h, lane);
+    const float sum = piece_product(weights + static_cast<long long>(row) * ROOM, next % PIECES,
+                                    s.vector, lane);
     if (lane == 0) s.part[next % PIECES + PIECES * row] = sum;
   }
-  wait_copies<0>();
+#if DENSE
+  brought(barrier + 8);
+#endif
   __syncthreads();
   // A thread a gate; the four of a unit lie side by side.
+#pragma unroll 1
   for (int base = 0; base < rows; base += THREADS) {
     const int row = base + threadIdx.x, gate = row % GATES;
-    float value = 0.0f;
+    float value = 0.0f, before = state;
     if (row < rows) {
+      if (base > 0) before = load_fresh(c + first + row / GATES);
       if (s.matters[row]) {
         value = s.part[PIECES * row] + s.bias[row];
         if (PIECES == 2) value += s.part[PIECES * row + 1];
@@ -242,12 +224,11 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
     const float active = gate == 2 ? 2.0f * flat - 1.0f : flat;  // tanh of the cell's gate
     // The input gate meets the cell's, the forget gate's thread the output gate's.
     const float other = __shfl_xor_sync(~0u, active, 2);
-    const float before = row < rows ? s.cell[row / GATES] : 0.0f;
     const float share = active * (gate == 1 ? before : other);
     const float cell = share + __shfl_xor_sync(~0u, share, 1);
     if (row < rows && gate == 1) {
       new_c[first + row / GATES] = cell;
-      new_h[first + row / GATES] = __half(other * tanhf(cell));
+      new_h[first + row / GATES] = __half(other * (2.0f * sigmoid(2.0f * cell) - 1.0f));
     }
   }
   if (threadIdx.x == 0) computed[blockIdx.x] = s.counters[3];

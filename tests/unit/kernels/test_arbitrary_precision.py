@@ -30,6 +30,7 @@ from kernels.arbitrary_precision.layout import (
     weight_planes,
 )
 from kernels.arbitrary_precision.module import APConv2d, APLinear
+from kernels.arbitrary_precision.operands import Geometry
 from kernels.arbitrary_precision.packed import LowBit, pack_rows
 from kernels.arbitrary_precision.planes import (
     code_values,
@@ -384,6 +385,22 @@ def test_convolutions_are_exact(
     )
     expected = F.conv2d(x.double(), w.double(), None, stride, padding, dilation)
     assert torch.equal(layer(x.double()), expected)
+
+
+@pytest.mark.parametrize("zero", [0, 1, 75, 127, 128, 129, 157, 255])
+def test_the_path_through_bytes_is_exact_at_every_zero_point(zero: int) -> None:
+    rng = np.random.default_rng(zero)
+    precision = Precision(8, 8)
+    w = from_codes(random_codes(rng, (10, 131, 3, 3), 8), precision.weights)
+    x = from_codes(random_codes(rng, (20, 131), 8), precision.activations(zero))
+    layer = APLinear.of(w[:, :, 1, 1], torch.ones(10), precision, zero=zero)
+    expected = x @ w[:, :, 1, 1].T
+    assert torch.equal(int8_path.linear(x.float(), layer.weights()), expected.float())
+    images = from_codes(random_codes(rng, (2, 131, 5, 4), 8), precision.activations(zero))
+    conv = APConv2d.of(w, torch.ones(10), precision, zero=zero, padding=(1, 1))
+    geometry = Geometry((3, 3), (1, 1), (1, 1), (1, 1))
+    found = int8_path.conv2d(images.float(), conv.weights(), geometry)
+    assert torch.equal(found, F.conv2d(images.double(), w.double(), padding=1).float())
 
 
 def test_long_sums_take_a_wider_type() -> None:

@@ -10,18 +10,10 @@ import torch
 from torch import nn
 
 from kernels.dual_module.calibrate import compute_everything, fit, set_ratio
-from kernels.dual_module.launch import (
-    FFN_PLAN,
-    LSTM_PLAN,
-    SOURCES,
-    FFNStep,
-    Launch,
-    LSTMStep,
-    Plan,
-    compiled,
-)
+from kernels.dual_module.launch import SOURCES, FFNStep, Launch, LSTMStep, compiled
 from kernels.dual_module.linear import DualModuleFFN
 from kernels.dual_module.packing import pack_codes
+from kernels.dual_module.plans import FFN_PLAN, LSTM_PLAN, Plan
 from kernels.dual_module.recurrent import DualModuleLSTMCell
 from kernels.errors import NasError
 from tests.emulator import Emulated, missing
@@ -34,11 +26,10 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("emulated")
 
 
-def emulate(launch: Launch, folder: Path) -> None:
+def emulate(launch: Launch, folder: Path, seed: int = 0) -> None:
     together = launch.defines["CLUSTER"]
-    kernel = Emulated(
-        SOURCES / launch.file, launch.function, launch.defines, folder, together=together
-    )
+    source = SOURCES / launch.file
+    kernel = Emulated(source, launch.function, launch.defines, folder, together=together, seed=seed)
     kernel((launch.blocks,), (32 * launch.defines["WARPS"],), launch.arguments)
 
 
@@ -57,7 +48,15 @@ def halved(module: nn.Module) -> None:
 @needs_compiler
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("plan", [Plan(8, 2, 3, 2, pieces=2), Plan(4, 1, 1, 1, pieces=1)], ids=str)
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(8, 2, 1, pieces=2),
+        Plan(8, 2, 3),
+        Plan(4, 1, 2, deep=4, overlap=False),
+    ],
+    ids=str,
+)
 def test_an_lstm_step(bits: int, ratio: float, plan: Plan, folder: Path) -> None:
     torch.manual_seed(0)
     cell = DualModuleLSTMCell.of(nn.LSTMCell(90, 70), bits=bits, projected=36)
@@ -97,7 +96,7 @@ def test_a_dense_lstm_step(folder: Path) -> None:
 @needs_compiler
 @pytest.mark.parametrize("ratio", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize(
-    "plan", [Plan(4, 4, 2, 2), Plan(8, 2, 1, 1, early=4, soon=2), Plan(4, 1, 2, 1)], ids=str
+    "plan", [Plan(4, 4, 2), Plan(8, 2, 1), Plan(4, 1, 1, overlap=False)], ids=str
 )
 def test_a_feed_forward_step(ratio: float, plan: Plan, folder: Path) -> None:
     torch.manual_seed(0)
@@ -122,7 +121,7 @@ def test_a_lossless_feed_forward_step(folder: Path) -> None:
     block = DualModuleFFN(nn.Linear(100, 150), nn.Linear(150, 72), projected=40)
     halved(block)
     x, y = normal(100).half(), torch.full((72,), torch.nan, dtype=torch.float16)
-    step = FFNStep(block, 4, plan=Plan(4, 2, 1, 1, early=4), lossless=True)
+    step = FFNStep(block, 4, plan=Plan(4, 2, 1), lossless=True)
     emulate(step.launch(x, y), folder)
     hidden = torch.relu(block.first.big(x.float()))
     torch.testing.assert_close(y.float(), block.second(hidden), rtol=2e-3, atol=2e-3)
@@ -136,7 +135,7 @@ def test_nan_reaches_the_output(folder: Path) -> None:
     xs = normal(100, 64).half()
     fit(block, lambda: block(xs.float()))
     set_ratio(block, 0.5, lambda: block(xs.float()))
-    step, y = FFNStep(block, 2, plan=Plan(4, 2, 1, 1)), torch.zeros(8, dtype=torch.float16)
+    step, y = FFNStep(block, 2, plan=Plan(4, 2, 1)), torch.zeros(8, dtype=torch.float16)
     broken = xs[0].clone()
     broken[5] = torch.nan
     emulate(step.launch(broken, y), folder)
@@ -158,7 +157,7 @@ def test_layers_that_do_not_fit_are_refused() -> None:
         FFNStep(DualModuleFFN(nn.Linear(8, 8), nn.Linear(8, 7)), blocks=1)
     with pytest.raises(NasError, match="KiB of shared memory"):
         LSTMStep(
-            DualModuleLSTMCell.of(nn.LSTMCell(256, 700), projected=120), 1, plan=Plan(24, 1, 1, 1)
+            DualModuleLSTMCell.of(nn.LSTMCell(256, 700), projected=120), 1, plan=Plan(24, 1, 1)
         )
 
 
@@ -166,12 +165,14 @@ def test_layers_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize("bits", [4, 8])
 def test_kernels_compile_nearly_without_spills(arch: str, bits: int) -> None:
     of_lstm, of_ffn = (
-        replace(plan, cluster=1) if arch == "sm_80" else plan for plan in (LSTM_PLAN, FFN_PLAN)
+        replace(plan, cluster=1, overlap=False) if arch == "sm_80" else plan
+        for plan in (LSTM_PLAN, FFN_PLAN)
     )
-    more = {"BITS": bits, "DENSE": 0}
-    step = compiled("lstm.cu", {**of_lstm.defines(), **more}, arch).functions["dual_lstm_step"]
-    more["TURNS"] = 1
-    block = compiled("ffn.cu", {**of_ffn.defines(), **more}, arch).functions["dual_ffn"]
+    cell = DualModuleLSTMCell.of(nn.LSTMCell(650, 650), bits=bits)
+    launch = LSTMStep(cell, 24, plan=of_lstm)
+    step = compiled("lstm.cu", launch.defines, arch).functions["dual_lstm_step"]
+    feed = DualModuleFFN(nn.Linear(512, 1024), nn.Linear(1024, 512), bits=bits)
+    block = compiled("ffn.cu", FFNStep(feed, 8, plan=of_ffn).defines, arch).functions["dual_ffn"]
     for resources, plan in ((step, of_lstm), (block, of_ffn)):
         assert resources.spill_bytes <= 48  # numbers that outlive the loop over rows
         assert resources.registers * 32 * plan.warps <= 65536

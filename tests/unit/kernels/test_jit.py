@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from kernels import environment, jit
-from kernels._jit import compiler, store
+from kernels._jit import compiler, launch, store
 from kernels._jit.compiler import Request, option_fields, read_resources
 from kernels.errors import NasError, UnknownNameError
 from kernels.jit import CompileError, Resources, compile_cuda, load, read_source, refuse_arch
@@ -383,3 +383,25 @@ def test_a_launch_without_a_tensor_on_a_gpu_is_refused(fake: FakeCompiler, tmp_p
 )
 def test_which_gpu_runs_a_cubin(arch: str, capability: tuple[int, int], runs: bool) -> None:
     assert (refuse_arch(arch, capability) is None) == runs
+
+
+@pytest.mark.parametrize(
+    ("current", "wanted", "chosen"),
+    [(None, 0, [0]), (None, 1, [1]), (0, 1, [1]), (0, 0, []), (1, 1, [])],
+)
+def test_a_launch_binds_a_context_where_the_thread_has_not_the_right_one(
+    current: int | None, wanted: int, chosen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = pytest.importorskip("cuda.bindings.driver")
+    runtime = pytest.importorskip("cupy").cuda.runtime
+    result = driver.CUresult
+    answer = (
+        (result.CUDA_ERROR_INVALID_CONTEXT, None)
+        if current is None
+        else (result.CUDA_SUCCESS, driver.CUdevice(current))
+    )
+    made: list[int] = []
+    monkeypatch.setattr(driver, "cuCtxGetDevice", lambda: answer)
+    monkeypatch.setattr(runtime, "setDevice", made.append)
+    launch._bind(wanted)
+    assert made == chosen

@@ -1,0 +1,50 @@
+"""Compile-time choices of the kernels, and those that the bench tries; imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Compile-time choices of a kernel.
+
+    Attributes:
+        warps: of a block; one block a multiprocessor.
+        cluster: blocks that compute the projection together; 1 where the GPU has no clusters.
+        held: products of the projection whose signs a warp holds while the vector is coming in.
+        deep: loads of a row that a thread has on the way.
+        pieces: of a row of an LSTM, which warps take one by one.
+        ahead: KiB of rows a block that come into the second-level cache before it is known whether
+            they matter.
+        overlap: whether a step begins while the kernel in front of it still runs.
+    """
+
+    warps: int
+    cluster: int
+    held: int
+    deep: int = 8
+    pieces: int = 1
+    ahead: int = 48
+    overlap: bool = True
+
+    def defines(self) -> dict[str, int]:
+        """Return the kernel's constants."""
+        found = {name.upper(): int(value) for name, value in asdict(self).items()}
+        del found["AHEAD"]
+        return found | ({"HOPPER": 1} if self.cluster > 1 or self.overlap else {})
+
+
+LSTM_PLANS = {
+    "whole rows": Plan(warps=24, cluster=8, held=3),
+    "16 warps": Plan(warps=16, cluster=8, held=4),
+}
+FFN_PLANS = {"16 loads": Plan(warps=16, cluster=8, held=3, deep=16)}
+DENSE_PLANS = {
+    "half rows": Plan(warps=24, cluster=1, held=1, pieces=2),
+    "whole rows": Plan(warps=24, cluster=1, held=1),
+}
+"""What the bench tries: of both steps, and of the dense LSTM step that one is held against."""
+
+LSTM_PLAN, FFN_PLAN = LSTM_PLANS["whole rows"], FFN_PLANS["16 loads"]
+"""Of the steps where there are clusters."""
