@@ -7,10 +7,12 @@ every pass, and networks came out a third slower than the modules they were trac
 
 from __future__ import annotations
 
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import torch
 
+from kernels.sliding_channel import dense
 from kernels.sliding_channel.choice import Settings, product_for
 
 
@@ -55,6 +57,25 @@ def _(
 ) -> torch.Tensor:
     shape = (x.shape[0], weight.shape[0], *x.shape[2:])
     return x.new_empty(shape).contiguous(memory_format=_format(x))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    x, weight, starts, bias, *_ = inputs
+    ctx.save_for_backward(x, weight, starts)
+    ctx.biased = bias is not None
+
+
+def _backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
+    """Return the gradients by the dense matrix: such graphs are for inference above all."""
+    x, weight, starts = ctx.saved_tensors
+    product = partial(dense.sliding_channel_conv2d, starts=starts)
+    gradients: Any = torch.func.vjp(product, x, weight)[1]
+    dx, dw = gradients(dy)
+    dbias = dy.sum((0, 2, 3)) if ctx.biased else None
+    return dx, dw, None, dbias, None, None, None, None
+
+
+sliding_channel_conv2d.register_autograd(_backward, setup_context=_save)
 
 
 def _format(x: torch.Tensor) -> torch.memory_format:

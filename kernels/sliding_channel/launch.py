@@ -97,15 +97,18 @@ def run_weight_gradient(
     capability = torch.cuda.get_device_capability(x.device)
     blocks = _blocks(plan, pixels, x.device)
     slots = blocks * plans.slots_per_block(plan)
-    partial = torch.empty(slots, s.c_out, s.width, dtype=torch.float32, device=x.device)
+    sums = dw.new_empty(slots, s.c_out, s.width, dtype=torch.float32)
     _kernel(plan, "sliding_weight_gradient", x.dtype, capability)(
         (blocks, plan.split),
         (plan.threads,),
-        (x, dy, partial, _int64(pixels)),
+        (x, dy, sums, _int64(pixels)),
         shared_bytes=plan.shared_bytes,
     )
     _kernel(plan, "sliding_add_slots", x.dtype, capability)(
-        (s.c_out * s.width // 128,), (256,), (partial, dw, _int32(slots))
+        (s.c_out * s.width // 128,),
+        (256,),
+        (sums, dw, _int32(slots)),
+        overlap=capability >= plan_hopper.CAPABILITY,
     )
     return dw
 

@@ -87,7 +87,7 @@ class SlidingChannelConv2d(plain.SlidingChannelConv2d):
             raise NasError(
                 f"Expected an input of shape (b, {self.in_channels}, h, w), got {tuple(x.shape)}."
             )
-        if torch.compiler.is_exporting():
+        if _exporting():
             y: torch.Tensor = exported.sliding_channel_conv2d(
                 x, self.weight, self.starts, self.bias, *self._settings[2:]
             )
@@ -112,6 +112,12 @@ class SlidingChannelConv2d(plain.SlidingChannelConv2d):
 
 # Tracing finds functions here because Dynamo cannot import; all are loaded with this module.
 _PRODUCTS = {entry.name: cast("Product", load(entry)) for entry in implementations(OP)}
+
+
+# The tracer runs this: in what it traces, torch 2.11 calls every compilation an export.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _exporting() -> bool:
+    return torch.compiler.is_exporting()
 
 
 # The tracer runs this and sees only the name.

@@ -28,6 +28,7 @@ class Route(NamedTuple):
 
     forward: str
     input_gradient: str
+    weight_gradient: str
 
 
 class Packed(NamedTuple):
@@ -48,10 +49,14 @@ def route(s: Structure, capability: tuple[int, int] | None, few: bool) -> Route:
             which first bring all weights into shared memory.
     """
     if capability is None:
-        return Route(DENSE, DENSE)
-    found = Route("forward.cu", "input_gradient.cu")
-    if refuses_structure(s) or refuses_input_gradient(s) or loses_to_dense(s):
-        found = Route(DENSE, DENSE)
+        return Route(DENSE, DENSE, DENSE)
+    found = Route("forward.cu", "input_gradient.cu", "weight_gradient.cu")
+    if refuses_structure(s) or refuses_weight_gradient(s) or (few and loses_to_dense(s)):
+        found = found._replace(weight_gradient=DENSE)
+    if refuses_structure(s) or refuses_input_gradient(s):
+        found = found._replace(forward=DENSE, input_gradient=DENSE)
+    elif loses_to_dense(s):  # the input's gradient only alone, not beside that of the weights
+        found = found._replace(forward=DENSE, input_gradient="input_gradient.cu" if few else DENSE)
     if capability == plan_hopper.CAPABILITY and not few:
         if plan_hopper.refuses_forward(s) is None:
             found = found._replace(forward="forward_hopper.cu")
@@ -72,7 +77,7 @@ def prepare(
         training: whether gradients will be asked for; without them the second is None.
     """
     chosen = _route(x, s)
-    kernels = chosen if training else chosen[:1]
+    kernels = chosen[: 2 if training else 1]
     different = tuple(dict.fromkeys(kernels))
     found = dict(zip(different, pack(weight, s, different), strict=True))
     forward, *backward = (Packed(kernel, found[kernel]) for kernel in kernels)
@@ -109,17 +114,18 @@ def gradients(
     """
     dy, x = aligned(dy), aligned(x)
     dx = launch.empty_images(dy, s.c_in) if wants[0] else None
-    if not (_is_few(dy) and dy.is_cuda and dx is not None and wants[1]):
+    if dx is None or not wants[1] or not dy.is_cuda:
         if dx is not None:
             _input_gradient(dy, prepared, s, dx)
         return dx, _weight_gradient(x, dy, s) if wants[1] else None
-    # Each leaves the GPU half empty: side by side.
+    # Side by side, so that what both read comes from memory once. The weights' first: a block of
+    # theirs often leaves room on a multiprocessor for others; the input's would fill it.
     with torch.cuda.device(dy.device):
         current, side = torch.cuda.current_stream(), _side_stream(dy.device)
         side.wait_stream(current)
+        dw = _weight_gradient(x, dy, s)
         with torch.cuda.stream(side):
             _input_gradient(dy, prepared, s, dx)
-        dw = _weight_gradient(x, dy, s)
         current.wait_stream(side)
     return dx, dw
 
@@ -158,23 +164,25 @@ def _input_gradient(dy: torch.Tensor, prepared: Packed, s: Structure, out: torch
 
 
 def _weight_gradient(x: torch.Tensor, dy: torch.Tensor, s: Structure) -> torch.Tensor:
-    none = _capability(x) is None or refuses_structure(s) or refuses_weight_gradient(s)
-    if _is_few(x) and (none or loses_to_dense(s)):
-        return window_entries(_rows(dy).flatten(0, 2).T @ _rows(x).flatten(0, 2), s)
-    if none:
-        return window_entries(_dense_weight_gradient(x, dy, s), s)
+    if _route(x, s).weight_gradient == DENSE:
+        dense = _few_pixels_gradient if _is_few(x) else _many_pixels_gradient
+        return window_entries(dense(x, dy), s)
     with torch.cuda.device(x.device):
         return launch.run_weight_gradient(x, dy, s)
 
 
-def _dense_weight_gradient(x: torch.Tensor, dy: torch.Tensor, s: Structure) -> torch.Tensor:
-    """Return the gradient of the whole matrix; cuDNN shares many pixels out better than cuBLAS."""
+def _few_pixels_gradient(x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
+    return _rows(dy).flatten(0, 2).T @ _rows(x).flatten(0, 2)
+
+
+def _many_pixels_gradient(x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
+    """Return the gradient by cuDNN, which shares many pixels out better than cuBLAS."""
     one, zero = [1, 1], [0, 0]
-    shape = x.new_empty(1).expand(s.c_out, s.c_in, 1, 1)
+    shape = x.new_empty(1).expand(dy.shape[1], x.shape[1], 1, 1)
     _, dw, _ = torch.ops.aten.convolution_backward(
         dy, x, shape, None, one, zero, one, False, zero, 1, [False, True, False]
     )
-    gradient: torch.Tensor = dw.view(s.c_out, s.c_in)
+    gradient: torch.Tensor = dw.view(shape.shape[:2])
     return gradient
 
 

@@ -57,6 +57,17 @@ inline void load_matrices(unsigned (&r)[4], unsigned address) {
     std::memcpy(&r[i], at_shared(rows.shown[8 * i + lane / 4]) + lane % 4 * 4, 4);
 }
 
+// The same with each matrix transposed: the elements 2 * (l % 4) and the next of column l / 4.
+inline void load_matrices_transposed(unsigned (&r)[4], unsigned address) {
+  if (address % 16 != 0) machine::fail("ldmatrix is not aligned");
+  const auto rows = machine::show(address);
+  const int lane = machine::lane();
+  for (int i = 0; i < 4; ++i)
+    for (int k = 0; k < 2; ++k)
+      std::memcpy(reinterpret_cast<unsigned char*>(&r[i]) + 2 * k,
+                  at_shared(rows.shown[8 * i + lane % 4 * 2 + k]) + lane / 4 * 2, 2);
+}
+
 // m16n8k256 on single bits: a[0] holds row l / 4, bits 32 * (l % 4) on; a[1] eight rows further;
 // a[2] and a[3] 128 bits further. b0 and b1 are column l / 4 likewise.
 inline void multiply(int* c, const unsigned (&a)[4], unsigned b0, unsigned b1) {
@@ -153,6 +164,39 @@ inline void warp_product(float (&sums)[4], const unsigned (&a)[4], const unsigne
                            reinterpret_cast<unsigned char*>(column), sums[i]);
   }
 }
+
+inline void multiply(float (&sums)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3,
+                     unsigned b0, unsigned b1) {
+  warp_product(sums, {a0, a1, a2, a3}, {b0, b1});
+}
+
+inline unsigned read_word(unsigned address) {
+  if (address % 4 != 0) machine::fail("read_word is not aligned");
+  unsigned word;
+  std::memcpy(&word, at_shared(address), 4);
+  return word;
+}
+
+inline float2 read_pair(unsigned address) {
+  if (address % 8 != 0) machine::fail("read_pair is not aligned");
+  float2 pair;
+  std::memcpy(&pair, at_shared(address), 8);
+  return pair;
+}
+
+inline void write_word(unsigned address, unsigned word) {
+  if (address % 4 != 0) machine::fail("write_word is not aligned");
+  std::memcpy(at_shared(address), &word, 4);
+}
+
+inline void drop_negative(unsigned& both) {
+  for (int i = 0; i < 2; ++i) {
+    const bool nan = std::isnan(half_at(reinterpret_cast<unsigned char*>(&both) + 2 * i));
+    if (!nan && both >> (15 + 16 * i) & 1) both &= ~(0xffffu << 16 * i);
+  }
+}
+
+inline float4 read_floats(const float4* from) { return *from; }
 
 inline uint4 load_once(const void* from) {
   if (reinterpret_cast<uintptr_t>(from) % 16 != 0) machine::fail("load_once is not aligned");

@@ -2,7 +2,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "../../cuda/sm80.cuh"
+#include "instructions.cuh"
 
 // Element type, matrix fragments and the XOR swizzle shared by the kernels.
 //
@@ -12,27 +12,9 @@
 
 #ifdef BFLOAT
 typedef __nv_bfloat16 Element;
-#define MMA_TYPE "bf16"
 #else
 typedef __half Element;
-#define MMA_TYPE "f16"
 #endif
-
-DEVICE void load_matrices_transposed(unsigned (&r)[4], unsigned address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address)
-               : "memory");
-}
-
-// c (16 x 8, float) += a (16 x 16) b (16 x 8).
-DEVICE void multiply(float (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3,
-                     unsigned b0, unsigned b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32." MMA_TYPE "." MMA_TYPE
-      ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
 
 DEVICE unsigned pack(float low, float high) {
 #ifdef BFLOAT
@@ -64,8 +46,7 @@ DEVICE float activate(float v) {
 template <int KIND>
 DEVICE unsigned pack_activated(float low, float high) {
   unsigned both = pack(activate<KIND>(low), activate<KIND>(high));
-  if constexpr (KIND == 1)
-    asm("max.NaN." MMA_TYPE "x2 %0, %0, %1;" : "+r"(both) : "r"(0));
+  if constexpr (KIND == 1) drop_negative(both);
   return both;
 }
 
@@ -76,20 +57,17 @@ DEVICE unsigned unit_offset(int pixel, int unit) {
   return static_cast<unsigned>(pixel * (CHANNELS * 2) + ((unit ^ (pixel & 7)) << 4));
 }
 
-// The compiler splits vector stores of registers that it did not place side by side; this does not.
+// Stores WORDS words, 16 bytes at a time where it can.
 template <int WORDS>
 DEVICE void store_words(void* to, const unsigned* words) {
   if constexpr (WORDS % 4 == 0) {
 #pragma unroll
     for (int i = 0; i < WORDS; i += 4)
-      asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(static_cast<unsigned*>(to) + i),
-                   "r"(words[i]), "r"(words[i + 1]), "r"(words[i + 2]), "r"(words[i + 3])
-                   : "memory");
+      store_bytes<16>(static_cast<unsigned*>(to) + i, words + i);
   } else if constexpr (WORDS == 2) {
-    asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(words[0]), "r"(words[1])
-                 : "memory");
+    store_bytes<8>(to, words);
   } else {
-    asm volatile("st.global.u32 [%0], %1;" ::"l"(to), "r"(words[0]) : "memory");
+    *static_cast<unsigned*>(to) = words[0];
   }
 }
 

@@ -79,21 +79,6 @@ DEVICE void fetch_halo(unsigned to, const Element* x, const Place& place, const 
   commit_copies();
 }
 
-DEVICE unsigned read_word(unsigned address) {
-  unsigned word;
-  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(address) : "memory");
-  return word;
-}
-
-DEVICE float2 read_pair(unsigned address) {
-  float2 pair;
-  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
-               : "=f"(pair.x), "=f"(pair.y)
-               : "r"(address)
-               : "memory");
-  return pair;
-}
-
 // LINES rows of 8 output pixels at two channels; `taps` holds the filters as [tap][channel] floats.
 template <int LINES>
 DEVICE void depthwise_rows(unsigned halo, unsigned taps, unsigned to, int row, int pair,

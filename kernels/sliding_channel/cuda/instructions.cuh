@@ -6,6 +6,12 @@
 
 // Inline assembly that these kernels alone use; what others use too stands in kernels/cuda.
 
+#ifdef BFLOAT
+#define ELEMENT "bf16"
+#else
+#define ELEMENT "f16"
+#endif
+
 // Two floats as two elements, to nearest; the first is the lower one.
 template <bool TOWARD_ZERO>
 DEVICE unsigned to_halves(float low, float high) {
@@ -26,6 +32,57 @@ DEVICE void read_unit(unsigned* words, unsigned address) {
                : "memory");
 }
 
+DEVICE unsigned read_word(unsigned address) {
+  unsigned word;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(address) : "memory");
+  return word;
+}
+
+DEVICE float2 read_pair(unsigned address) {
+  float2 pair;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
+               : "=f"(pair.x), "=f"(pair.y)
+               : "r"(address)
+               : "memory");
+  return pair;
+}
+
+DEVICE void write_word(unsigned address, unsigned word) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(word) : "memory");
+}
+
+// ReLU of two elements; NaN stays NaN.
+DEVICE void drop_negative(unsigned& both) {
+  asm("max.NaN." ELEMENT "x2 %0, %0, %1;" : "+r"(both) : "r"(0));
+}
+
+// Reads four matrices of 8 x 8 elements and transposes each; addresses as for load_matrices.
+DEVICE void load_matrices_transposed(unsigned (&r)[4], unsigned address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address)
+               : "memory");
+}
+
+// c (16 x 8, float) += a (16 x 16) b (16 x 8).
+DEVICE void multiply(float (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3,
+                     unsigned b0, unsigned b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32." ELEMENT "." ELEMENT
+      ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// Reads four floats that the kernel in front wrote, after wait_for_previous.
+DEVICE float4 read_floats(const float4* from) {
+  float4 values;
+  asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(values.x), "=f"(values.y), "=f"(values.z), "=f"(values.w)
+               : "l"(from)
+               : "memory");
+  return values;
+}
+
 // The lower or the upper halves of two words, side by side.
 DEVICE unsigned halves_of(unsigned first, unsigned second, bool upper) {
   return __byte_perm(first, second, upper ? 0x7632 : 0x5410);
@@ -33,11 +90,7 @@ DEVICE unsigned halves_of(unsigned first, unsigned second, bool upper) {
 
 // Warpgroup products: 64 rows of A times N rows of B, both in shared memory with K contiguous.
 
-#ifdef BFLOAT
-#define PRODUCT_TYPES "f32.bf16.bf16"
-#else
-#define PRODUCT_TYPES "f32.f16.f16"
-#endif
+#define PRODUCT_TYPES "f32." ELEMENT "." ELEMENT
 #define SUMS(j) "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])
 #define SUMS2(j) SUMS(j), SUMS(j + 1)
 #define SUMS4(j) SUMS2(j), SUMS2(j + 2)

@@ -9,7 +9,9 @@ DEVICE void fetch_tile(unsigned to, const Element* from, long long first, long l
   const int left = static_cast<int>(min(pixels - first, static_cast<long long>(PIXELS_)));
   const int row = threadIdx.x / units, unit = threadIdx.x % units;
   const Element* source = from + (first + row) * SPACING + unit * 8;
-  if constexpr (THREADS_ % units == 0 && PIXELS_ % rows == 0 && (rows & (rows - 1)) == 0) {
+  if constexpr (THREADS_ % units == 0 && rows > PIXELS_) {
+    if (row < PIXELS_) copy_async<16>(to + unit_offset<CHANNELS>(row, unit), source, row < left);
+  } else if constexpr (THREADS_ % units == 0 && PIXELS_ % rows == 0 && (rows & (rows - 1)) == 0) {
     const unsigned target = to + unit_offset<CHANNELS>(row, unit);
 #pragma unroll
     for (int i = 0; i < PIXELS_ / rows; ++i)
@@ -22,17 +24,6 @@ DEVICE void fetch_tile(unsigned to, const Element* from, long long first, long l
                  from + (first + pixel) * SPACING + i % units * 8, pixel < left);
     }
   }
-}
-
-DEVICE void read_words(unsigned (&words)[4], unsigned address) {
-  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-               : "r"(address)
-               : "memory");
-}
-
-DEVICE void write_word(unsigned address, unsigned word) {
-  asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(word) : "memory");
 }
 
 // Moves a tile from channel order N * q + r to window-major order r * (CHANNELS / N) + q.
@@ -55,7 +46,7 @@ DEVICE void deinterleave(unsigned from, unsigned to) {
     const unsigned turn = i * rows % 8 << 4, down = i * rows * CHANNELS * 2;
     unsigned words[units][4];
 #pragma unroll
-    for (int u = 0; u < units; ++u) read_words(words[u], (source ^ turn ^ (u << 4)) + down);
+    for (int u = 0; u < units; ++u) read_unit(words[u], (source ^ turn ^ (u << 4)) + down);
 #pragma unroll
     for (int pair = 0; pair < pairs; ++pair)
 #pragma unroll

@@ -70,6 +70,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
   };
 #pragma unroll
   for (int stage = 0; stage < STAGES - 1; ++stage) fetch(stage);
+  let_next_start();
   float acc[TILE_Q / 16][TILE_J / 8][4] = {};
   int stage = 0;
   for (long long tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
@@ -110,16 +111,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
   }
 }
 
-// dw = sum over slots of partial[slot]: eight runs of slots in order, then the eight sums.
+// dw = sum over slots of partial[slot]: eight runs of slots in order, then the eight sums. It starts
+// while the slots are still written, and waits.
 extern "C" __global__ void __launch_bounds__(256)
-    sliding_add_slots(const float4* __restrict__ partial, unsigned* __restrict__ dw, int slots) {
+    sliding_add_slots(const float4* partial, unsigned* dw, int slots) {
   __shared__ float4 sums[8][32];
   const int index = blockIdx.x * 32 + threadIdx.x % 32, run = threadIdx.x / 32;
   const int length = (slots + 7) / 8, end = min(slots, (run + 1) * length);
   float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  wait_for_previous();
 #pragma unroll 8
   for (int slot = run * length; slot < end; ++slot)
-    add(sum, __ldg(partial + static_cast<long long>(slot) * SPLIT * SHARE + index));
+    add(sum, read_floats(partial + static_cast<long long>(slot) * SPLIT * SHARE + index));
   sums[run][threadIdx.x % 32] = sum;
   __syncthreads();
   if (run != 0) return;

@@ -507,12 +507,24 @@ def test_the_exported_operator_keeps_torchs_rules(last: bool, bias: bool) -> Non
     tensors = tuple(
         None if t is None else t.detach() for t in (layer.weight, layer.starts, layer.bias)
     )
-    checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
-    torch.library.opcheck(
-        exported.sliding_channel_conv2d,
-        (x, *tensors, 2, "0.5", "floor", "cyclic"),
-        test_utils=checks,
-    )
+    for trained in (False, True):
+        for tensor in (x, tensors[0], tensors[2]):
+            if tensor is not None:
+                tensor.requires_grad_(trained)
+        torch.library.opcheck(
+            exported.sliding_channel_conv2d, (x, *tensors, 2, "0.5", "floor", "cyclic")
+        )
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_an_exported_graph_can_be_trained(bias: bool) -> None:
+    layer, x = SlidingChannelConv2d(16, 24, 2, 0.5, bias=bias), torch.randn(3, 16, 9, 8)
+    program = torch.export.export(layer, (x,)).module()
+    dy = torch.randn(3, 24, 9, 8)
+    found = torch.autograd.grad(program(x), tuple(program.parameters()), dy)
+    expected = torch.autograd.grad(layer(x), tuple(layer.parameters()), dy)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("dynamic", [None, True])
