@@ -72,7 +72,7 @@ def _whole(case: str, m: int, n: int, k: int) -> Comparison:
     weights = _weights("w1a1", m, k)
     inputs = [_codes(weights, n, k) for _ in range(cold_sets(n * (k // 8 + m * 4)))]
     baselines = _cublas(m, n, k)
-    ours = _fastest(weights, inputs, "integers", baselines)
+    ours = _fastest(weights, inputs, torch.int32, baselines)
 
     def error() -> float:
         return relative_error(ours.first()[:_CHECKED], _expected(weights, inputs[0]))
@@ -89,7 +89,7 @@ def _packed(
     sets = cold_sets(n * (k // 4 + m * 2)) if cold else 1
     inputs = [_codes(weights, n, k) for _ in range(sets)]
     baselines = _cublas(m, n, k, cold=cold) if against == "fp16" else _int8(m, n, k)
-    ours = _fastest(weights, inputs, "real", baselines, cold=cold)
+    ours = _fastest(weights, inputs, _HALF, baselines, cold=cold)
 
     def error() -> float:
         return relative_error(ours.first()[:_CHECKED], _real(weights, inputs[0]))
@@ -110,7 +110,7 @@ def _from_half(case: str) -> Comparison:
     weights = _weights("w1a2", m, k)
     xs = [torch.rand(n, k, device="cuda", dtype=_HALF) * 4 for _ in range(cold_sets(n * k * 4))]
     baselines = _cublas(m, n, k)
-    ours = _fastest(weights, xs, "real", baselines)
+    ours = _fastest(weights, xs, _HALF, baselines)
 
     def error() -> float:
         codes = planes_path.pack(xs[0], weights)
@@ -121,10 +121,9 @@ def _from_half(case: str) -> Comparison:
 
 
 def _network(case: str, batch: int) -> Comparison:
-    ours, baselines, error, plans = network_calls(batch)
+    ours, baselines, error = network_calls(batch)
     baseline = "fp16 channels-last, BN folded"
-    figures = {"error": error, "cold": False, "figures": lambda: plans}
-    return Comparison(case, baseline, [ours], baselines, **figures)  # type: ignore[arg-type]
+    return Comparison(case, baseline, [ours], baselines, error=error, cold=False)
 
 
 def _weights(bits: str, m: int, k: int) -> Weights:
@@ -176,14 +175,13 @@ class _Tried:
 def _fastest(
     weights: Weights,
     inputs: Sequence[LowBit | torch.Tensor],
-    kind: str,
+    dtype: torch.dtype,
     baselines: Turns,
     *,
     cold: bool = True,
 ) -> _Tried:
     """Try the tiles that the plan prefers beside the baselines."""
     n, k = inputs[0].shape
-    dtype = torch.int32 if kind == "integers" else _HALF
     outs = [torch.empty(n, weights.outputs, device="cuda", dtype=dtype) for _ in inputs]
     found = plan.ranked(
         weights.precision,
@@ -193,9 +191,7 @@ def _fastest(
         output_bytes=dtype.itemsize,
     )
     tried: Turns = {
-        str(tile): [
-            _product(weights, x, kind, out, tile) for x, out in zip(inputs, outs, strict=True)
-        ]
+        str(tile): [_product(weights, x, out, tile) for x, out in zip(inputs, outs, strict=True)]
         for tile in found[:_TRIED]
     }
     policy = SCOUTING if cold else replace(SCOUTING, cache="warm")
@@ -208,14 +204,14 @@ def _fastest(
 
 
 def _product(
-    weights: Weights, x: LowBit | torch.Tensor, kind: str, out: torch.Tensor, tile: plan.Tile
+    weights: Weights, x: LowBit | torch.Tensor, out: torch.Tensor, tile: plan.Tile
 ) -> Callable[[], torch.Tensor]:
     """Return a call of the product by a tile, which packs real inputs first."""
     sms = torch.cuda.get_device_properties(0).multi_processor_count
 
     def launched(codes: LowBit) -> launch.Launch:
         rows = launch.Rows(codes.planes, codes.counted(), len(codes.planes))
-        return launch.product_launch(rows, weights, launch.Outputs(kind, out), tile, sms=sms)
+        return launch.product_launch(rows, weights, out, tile, sms=sms)
 
     prepared = launched(x) if isinstance(x, LowBit) else None
 

@@ -5,30 +5,26 @@ Between layers run codes; the sums of residual blocks stay float16, as quantised
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kernels.arbitrary_precision import exact, plan_direct, planes_path
+from kernels.arbitrary_precision import exact, planes_path
+from kernels.arbitrary_precision.direct_path import conv2d_fused
 from kernels.arbitrary_precision.module import APConv2d
 from kernels.arbitrary_precision.operands import Geometry, Weights
 from kernels.arbitrary_precision.packed import LowBit
-from kernels.arbitrary_precision.plan_direct import DirectTile, Window
 from kernels.arbitrary_precision.precision import Precision
 from kernels.arbitrary_precision.quantise import integers
-from kernels.bench import SCOUTING, relative_error
-from kernels.timing import Call, JsonValue, time_interleaved
+from kernels.bench import relative_error
+from kernels.timing import Call
 
 _WIDTHS = (64, 128, 256, 512)
 _HALF = torch.float16
-_TRIED = 8  # tiles of a layer
-_TRYING = replace(
-    SCOUTING, cache="warm", max_seconds=0.05, warmup_min_seconds=0.0, warmup_max_seconds=0.02
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,67 +36,15 @@ class Block:
     down: APConv2d | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class How:
-    """How convolutions are computed.
-
-    Attributes:
-        path: of all.
-        tiles: of single layers; others take the plan's.
-        overlap: whether a launch may start before the one in front has ended.
-    """
-
-    path: planes_path.ConvPath = "wgmma"
-    tiles: Mapping[APConv2d, DirectTile] = field(default_factory=dict)
-    overlap: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Trial:
-    """A convolution of a body, to be tried by several tiles.
-
-    Attributes:
-        layer: whose it is.
-        kind: equal for convolutions that take equally long; the third says whether something is
-            added.
-        codes: that it reads.
-        run: does it by the path and tile that it is given.
-    """
-
-    layer: APConv2d
-    kind: tuple[object, ...]
-    codes: LowBit
-    run: Callable[..., object]
-
-    def fastest(self) -> DirectTile:
-        """Time the tiles that the plan prefers."""
-        layer, (height, width) = self.layer, self.codes.shape[2:]
-        geometry = Geometry(layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-        plane_bytes, residual = self.codes.planes.shape[2], self.kind[2]
-        window = Window(geometry.taps, geometry.kernel[1], plane_bytes, bool(residual))
-        size = geometry.output_size((height, width))
-        pixels = self.codes.shape[0] * size[0] * size[1]
-        sms = torch.cuda.get_device_properties(0).multi_processor_count
-        found = plan_direct.ranked(layer.precision, window, pixels, layer.out_channels, sms)[
-            :_TRIED
-        ]
-        turns = {str(tile): [partial(self.run, path="direct", tile=tile)] for tile in found}
-        times = time_interleaved(turns, device="cuda", policy=_TRYING)
-        return min(found, key=lambda tile: times[str(tile)].median_us)
-
-
 class LowBitBody:
     """The residual blocks of ResNet-18 with packed layers, batch norm folded into each.
 
     Args:
         blocks: in order.
-        how: they are computed; may be replaced at any time.
     """
 
-    def __init__(self, blocks: Sequence[Block], how: How | None = None) -> None:
+    def __init__(self, blocks: Sequence[Block]) -> None:
         self.blocks = list(blocks)
-        self.how = how or How()
-        self.watch: Callable[[_Trial], None] | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Map the stem's output (b, 64, h, w), float16 channels-last, to (b, 512, h/8, w/8)."""
@@ -110,36 +54,17 @@ class LowBitBody:
             assert codes is not None
             skip = real
             if block.down is not None:
-                _, made = self._conv(block.down, codes, None, real=True, relu=False)
+                _, made = _convolve(block.down, codes, real=True, relu=False)
                 assert made is not None
                 skip = made
-            inner, _ = self._conv(block.first, codes, block.second.weights())
+            inner, _ = _convolve(block.first, codes, reads=block.second.weights())
             assert inner is not None
             following = self.blocks[number + 1].first if number + 1 < len(self.blocks) else None
             reads = None if following is None else following.weights()
-            codes, made = self._conv(block.second, inner, reads, real=True, residual=skip)
+            codes, made = _convolve(block.second, inner, reads=reads, real=True, residual=skip)
             assert made is not None
             real = made
         return real
-
-    def _conv(
-        self,
-        layer: APConv2d,
-        codes: LowBit,
-        reads: Weights | None,
-        *,
-        real: bool = False,
-        residual: torch.Tensor | None = None,
-        relu: bool = True,
-    ) -> tuple[LowBit | None, torch.Tensor | None]:
-        geometry = Geometry(layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-        settings = {"reads": reads, "real": real, "residual": residual, "relu": relu}
-        run = partial(planes_path.conv2d_fused, codes, layer.weights(), geometry, **settings)  # type: ignore[arg-type]
-        if self.watch is not None:
-            kind = (codes.shape, layer.extra_repr(), residual is not None, real, reads is not None)
-            self.watch(_Trial(layer, kind, codes, run))
-        how = self.how
-        return run(path=how.path, tile=how.tiles.get(layer), overlap=how.overlap)
 
     def reference(self, x: torch.Tensor) -> torch.Tensor:
         """Return the same by whole numbers in float64, rounded where the kernels round.
@@ -155,6 +80,21 @@ class LowBitBody:
             number = (_exact(block.second, inner) + skip.float()).clamp_min(0)
             real = number.half()
         return real
+
+
+def _convolve(
+    layer: APConv2d,
+    codes: LowBit,
+    *,
+    reads: Weights | None = None,
+    real: bool = False,
+    residual: torch.Tensor | None = None,
+    relu: bool = True,
+) -> tuple[LowBit | None, torch.Tensor | None]:
+    geometry = Geometry(layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    return conv2d_fused(
+        *(codes, layer.weights(), geometry), reads=reads, real=real, residual=residual, relu=relu
+    )
 
 
 def _exact(layer: APConv2d, x: torch.Tensor) -> torch.Tensor:
@@ -225,25 +165,10 @@ class HalfBody(nn.Module):
         return x
 
 
-def tuned(body: LowBitBody, x: torch.Tensor) -> How:
-    """Return how a body runs fastest: the direct convolution, with each layer's fastest tile."""
-    trials: list[_Trial] = []
-    body.how = How("direct")
-    body.watch = trials.append
-    with torch.no_grad():
-        body(x)
-        body.watch = None
-        found: dict[tuple[object, ...], DirectTile] = {}
-        for trial in trials:
-            if trial.kind not in found:
-                found[trial.kind] = trial.fastest()
-    return How("direct", {trial.layer: found[trial.kind] for trial in trials}, overlap=True)
-
-
 def network_calls(
     batch: int,
-) -> tuple[Call, dict[str, Sequence[Call]], Callable[[], float], dict[str, JsonValue]]:
-    """Return our body, float16 ones, the error of ours against the exact path, and our tiles.
+) -> tuple[Call, dict[str, Sequence[Call]], Callable[[], float]]:
+    """Return our body, float16 ones, and the error of ours against whole numbers.
 
     Args:
         batch: images of 224 x 224, whose stem outputs are 64 x 56 x 56.
@@ -251,17 +176,14 @@ def network_calls(
     last = torch.channels_last
     x = torch.rand(batch, 64, 56, 56, device="cuda", dtype=_HALF).to(memory_format=last)
     ours = low_bit_body(Precision(1, 2), "cuda")
-    ours.how = tuned(ours, x)
     half = HalfBody().to("cuda", _HALF).to(memory_format=last).eval()
-    modes = {"compile": "default", "autotuned": "max-autotune-no-cudagraphs"}
-    compiled = {name: torch.compile(half, mode=mode) for name, mode in modes.items()}
+    compiled = torch.compile(half)
     with torch.no_grad():
-        for function in compiled.values():
-            function(x)
+        compiled(x)
 
     def error() -> float:
         return relative_error(ours(x[:2]), ours.reference(x[:2]))
 
-    others = {name: [partial(function, x)] for name, function in compiled.items()}
-    plans: list[JsonValue] = [str(tile) for tile in ours.how.tiles.values()]
-    return lambda: ours(x), {"eager": [lambda: half(x)], **others}, error, {"plans": plans}
+    baselines: dict[str, Callable[..., object]] = {"eager": half, "compile": compiled}
+    calls: dict[str, Sequence[Call]] = {name: [partial(f, x)] for name, f in baselines.items()}
+    return partial(ours, x), calls, error

@@ -111,16 +111,20 @@ def combination(w: Encoding, x: Encoding, k: int) -> Combination:
     return Combination(w.step * x.step, w.step * x.start, w.start * x.step, k * w.start * x.start)
 
 
+def longest_sum(w: Encoding, x: Encoding) -> int:
+    """Return how many products add up to what surely fits 32 bits, as codes and as integers."""
+    largest = max(abs(w.lowest), abs(w.highest), (1 << w.bits) - 1)
+    return INT32_LIMIT // (largest * max(abs(x.lowest), abs(x.highest), (1 << x.bits) - 1))
+
+
 def check_sums(w: Encoding, x: Encoding, k: int) -> None:
-    """Refuse a product whose sums may not fit 32 bits.
+    """Refuse a product of bit planes whose sums may not fit 32 bits.
 
     Raises:
         NasError: names the longest sum that fits.
     """
-    largest = max(abs(w.lowest), abs(w.highest), (1 << w.bits) - 1)
-    largest *= max(abs(x.lowest), abs(x.highest), (1 << x.bits) - 1)
-    if k * largest > INT32_LIMIT:
+    if k > (longest := longest_sum(w, x)):
         raise NasError(
             f"Sums of {k} products of {w.bits} by {x.bits} bits may not fit 32 bits; "
-            f"{INT32_LIMIT // largest} do. Split the sum."
+            f"{longest} do. Split the sum."
         )

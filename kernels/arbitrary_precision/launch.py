@@ -13,7 +13,7 @@ import torch
 from kernels.arbitrary_precision.encodings import combination
 from kernels.arbitrary_precision.operands import Geometry, Weights
 from kernels.arbitrary_precision.plan import TILE_BITS, Tile
-from kernels.arbitrary_precision.plan_direct import PIXELS, DirectTile, Window
+from kernels.arbitrary_precision.plan_direct import PIXELS, THREADS, DirectTile, Window
 from kernels.arbitrary_precision.wgmma import multiply_bits, multiply_window
 from kernels.jit import CompiledKernel, Kernel, compile_cuda, load, read_source
 
@@ -22,7 +22,7 @@ SOURCES = Path(__file__).parent / "cuda"
 
 Argument = torch.Tensor | np.generic | None
 
-_OUT = {"integers": 1, "real": 2, "codes": 4, "both": 6}
+_WHOLE, _REAL, _CODES = 1, 2, 4  # bits of OUT
 _SMALL_SUMS = 1 << 22
 
 
@@ -65,7 +65,7 @@ class Rows:
 
     Attributes:
         planes: (stored, q, bytes).
-        sums: (parts, stored); None for kernels that count themselves.
+        sums: (stored,); None for kernels that count themselves.
         count: rows of the product: tokens, or output pixels.
         image: height and width of images, None for tokens.
     """
@@ -78,27 +78,21 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outputs:
-    """What a product writes.
+    """What a direct convolution writes: numbers, the codes that the next layer reads, or both.
 
     Attributes:
-        kind: ``"integers"`` (int32), ``"real"``, ``"codes"``, or ``"both"`` of the last two.
         out: (count, m): int32, float16 or bfloat16; None for codes alone.
         codes: (count, q', bytes), zeroed where m is no multiple of 64.
-        code_sums: (parts, count); parts by :func:`sum_parts`.
-        code_bits: q'.
-        code_step: () float32, what an integer of the codes is worth.
-        code_zero: code of the real zero.
+        step: () float32, what an integer of the codes is worth.
+        zero: code of the real zero.
         residual: (count, m), added before ReLU; of the type of ``out``.
         relu: whether negative numbers become zero.
     """
 
-    kind: str
     out: torch.Tensor | None = None
     codes: torch.Tensor | None = None
-    code_sums: torch.Tensor | None = None
-    code_bits: int = 1
-    code_step: torch.Tensor | None = None
-    code_zero: int = 0
+    step: torch.Tensor | None = None
+    zero: int = 0
     residual: torch.Tensor | None = None
     relu: bool = False
 
@@ -119,7 +113,7 @@ def pack_launch(
         bits: of the codes.
         zero: code of the real zero.
         planes: (rows, bits, bytes) to write.
-        sums: (1, rows) to write.
+        sums: (rows,) to write.
     """
     rows, k = x.shape
     lanes = 32
@@ -132,15 +126,10 @@ def pack_launch(
     return Launch("pack.cu", "low_bit_pack", defines, (blocks,), (256,), 0, arguments)
 
 
-def sum_parts(features: int, tile: Tile) -> int:
-    """Return in how many parts sums of codes come, which kernels that read them add up."""
-    return -(-features // tile.features) * tile.across
-
-
 def product_launch(
     rows: Rows,
     weights: Weights,
-    outputs: Outputs,
+    out: torch.Tensor,
     tile: Tile,
     *,
     geometry: Geometry | None = None,
@@ -152,7 +141,7 @@ def product_launch(
     Args:
         rows: activations.
         weights: packed; m is a multiple of 8.
-        outputs: what to write.
+        out: (count, m) to write: int32, float16 or bfloat16.
         tile: of the plan.
         geometry: of a convolution.
         outside: planes (q, bytes) of the code of zero, which lies outside images.
@@ -165,14 +154,14 @@ def product_launch(
     walk = (tiles, across, -(-plane_bytes * taps * 8 // TILE_BITS))
     defines = {
         **tile.defines(weights.precision),
-        **_finish_defines(weights, outputs, taps),
+        **_finish_defines(weights, out, taps),
         "IMAGES": int(geometry is not None),
         "UNIT": 16 if plane_bytes % 16 == 0 else 8,
     }
     file = "product_sm90.cu" if tile.path == "wgmma" else "product_sm80.cu"
     resident = sms // tile.cluster
     blocks = tile.cluster * (min(tiles, resident) if tile.path == "wgmma" else tiles)
-    arguments = _arguments(rows, weights, outputs, geometry, outside, walk)
+    arguments = _arguments(rows, weights, out, geometry, outside, walk)
     shared = tile.shared_bytes(weights.precision)
     block = (tile.threads,)
     return Launch(file, "low_bit_product", defines, (blocks,), block, shared, arguments)
@@ -187,9 +176,8 @@ def direct_launch(
     geometry: Geometry,
     outside: torch.Tensor,
     sms: int = 132,
-    overlap: bool = False,
 ) -> Launch:
-    """Return the launch of a direct convolution, which writes no sums of codes.
+    """Return the launch of a direct convolution, which may start before the one in front has ended.
 
     Args:
         rows: pixels.
@@ -199,62 +187,65 @@ def direct_launch(
         geometry: of the window.
         outside: planes (q, bytes) of the code of zero, which lies outside images.
         sms: multiprocessors.
-        overlap: whether it may start before the kernel in front has ended.
     """
-    window = window_of(rows, geometry, residual=outputs.residual is not None)
+    window = window_of(rows, geometry)
     across = -(-weights.outputs // tile.features)
     tiles = -(-rows.count // PIXELS)
-    down = min(-(-tiles // tile.groups), max(1, sms * tile.blocks // across))
+    down = min(tiles, max(1, sms * tile.blocks // across))
+    kind = _finish_defines(weights, outputs.out, geometry.taps)
+    codes, residual = outputs.codes, outputs.residual
     defines = {
         **tile.defines(weights.precision, window),
-        **_finish_defines(weights, outputs, geometry.taps),
+        **kind,
+        "OUT": kind["OUT"] + (0 if codes is None else _CODES),
+        "Q_OUT": 1 if codes is None else codes.shape[1],
         "IMAGES": 1,
+        "RESIDUAL": int(residual is not None),
+        "RELU": int(outputs.relu),
     }
     walk = (tiles, across, weights.image.shape[0])
-    arguments = _arguments(rows, weights, outputs, geometry, outside, walk)
+    arguments = (
+        *_arguments(rows, weights, outputs.out, geometry, outside, walk),
+        *(residual, codes, outputs.step),
+        *map(np.int32, (0 if codes is None else codes.shape[2], outputs.zero)),
+    )
     shared = tile.shared_bytes(weights.precision, window)
-    grid, block = (down * across,), (tile.threads,)
-    file, function = "direct_sm90.cu", "low_bit_direct"
-    return Launch(file, function, defines, grid, block, shared, arguments, overlap)
+    grid, file, function = (down * across,), "direct_sm90.cu", "low_bit_direct"
+    return Launch(file, function, defines, grid, (THREADS,), shared, arguments, overlap=True)
 
 
-def window_of(rows: Rows, geometry: Geometry, *, residual: bool) -> Window:
+def window_of(rows: Rows, geometry: Geometry) -> Window:
     """Return what the direct convolution's plan must know."""
-    return Window(geometry.taps, geometry.kernel[1], rows.planes.shape[2], residual)
+    return Window(geometry.taps, geometry.kernel[1], rows.planes.shape[2])
 
 
 def _arguments(
     rows: Rows,
     weights: Weights,
-    outputs: Outputs,
+    out: torch.Tensor | None,
     geometry: Geometry | None,
     outside: torch.Tensor | None,
     walk: tuple[int, int, int],
 ) -> Sequence[Argument]:
     """Return the arguments of all products; ``walk`` has tiles, those across, and along k."""
-    taps = 1 if geometry is None else geometry.taps
-    tensors = (
-        *(rows.planes, outside, rows.sums, weights.image, weights.factor, weights.shift),
-        *(weights.constants, outputs.residual, outputs.code_step),
-        *(outputs.out, outputs.codes, outputs.code_sums),
-    )
+    plane_bytes, taps = rows.planes.shape[2], 1 if geometry is None else geometry.taps
+    c = combination(weights.precision.weights, weights.inputs, weights.features * taps)
     numbers = (
-        *_row_numbers(rows, weights, rows.planes.shape[2], taps),
-        *_finish_numbers(weights, outputs, taps),
-        *map(np.int32, walk),
-        *map(np.int32, _image_numbers(rows, geometry)),
+        *(rows.count, plane_bytes, plane_bytes * taps, weights.zero * weights.features),
+        *(weights.image.shape[2], weights.outputs, c.y, c.sum_x),
+        *walk,
+        *_image_numbers(rows, geometry),
     )
-    return (*tensors, *numbers)
+    return (
+        *(rows.planes, outside, rows.sums, weights.image, weights.factor, weights.shift),
+        *(weights.constants, out),
+        *map(np.int32, numbers),
+    )
 
 
-def _finish_defines(weights: Weights, outputs: Outputs, taps: int) -> dict[str, int]:
-    defines = {
-        **_type_of(torch.float16 if outputs.out is None else outputs.out.dtype),
-        "OUT": _OUT[outputs.kind],
-        "Q_OUT": outputs.code_bits,
-        "RESIDUAL": int(outputs.residual is not None),
-        "RELU": int(outputs.relu),
-    }
+def _finish_defines(weights: Weights, out: torch.Tensor | None, taps: int) -> dict[str, int]:
+    kind = 0 if out is None else _WHOLE if out.dtype == torch.int32 else _REAL
+    defines = {"OUT": kind, **_type_of(torch.float16 if out is None else out.dtype)}
     encoding = weights.precision.weights
     largest = max(abs(encoding.lowest), encoding.highest) * (
         (1 << weights.precision.activation_bits) - 1
@@ -262,21 +253,6 @@ def _finish_defines(weights: Weights, outputs: Outputs, taps: int) -> dict[str, 
     if weights.features * taps * 2 * largest < _SMALL_SUMS:
         defines["SMALL_SUMS"] = 1
     return defines
-
-
-def _row_numbers(rows: Rows, weights: Weights, plane_bytes: int, taps: int) -> list[np.generic]:
-    stored = rows.planes.shape[0]
-    outside_sum = weights.zero * weights.features
-    parts = 0 if rows.sums is None else rows.sums.shape[0]
-    numbers = (rows.count, plane_bytes, plane_bytes * taps, parts, stored, outside_sum)
-    return [np.int32(number) for number in (*numbers, weights.image.shape[2])]
-
-
-def _finish_numbers(weights: Weights, outputs: Outputs, taps: int) -> list[np.generic]:
-    c = combination(weights.precision.weights, weights.inputs, weights.features * taps)
-    code_bytes = 0 if outputs.codes is None else outputs.codes.shape[2]
-    whole = (weights.outputs, code_bytes, c.y, c.sum_x)
-    return [*map(np.int32, whole), np.float32(outputs.code_zero)]
 
 
 def _image_numbers(rows: Rows, g: Geometry | None) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from kernels.arbitrary_precision.encodings import Encoding, check_sums, combinat
 from kernels.arbitrary_precision.layout import padded, weight_codes, weight_image, weight_planes
 from kernels.arbitrary_precision.operands import Geometry, Weights
 from kernels.arbitrary_precision.packed import LowBit
+from kernels.arbitrary_precision.plan import MAX_PLANE_PRODUCTS
 from kernels.arbitrary_precision.planes import code_values, from_codes, to_codes
 from kernels.arbitrary_precision.precision import Precision
 from kernels.errors import NasError
@@ -47,7 +48,8 @@ class _Packed(nn.Module):
         self.precision, self.zero = precision, zero
         self.features, self.outputs, self.taps = features, outputs, taps
         self.inputs: Encoding = precision.activations(zero)
-        check_sums(precision.weights, self.inputs, features * taps)
+        if precision.weight_bits * precision.activation_bits <= MAX_PLANE_PRODUCTS:
+            check_sums(precision.weights, self.inputs, features * taps)  # other paths split them
         length = taps * padded(features) // 8
         settings = [FORMAT, precision.weight_bits, precision.activation_bits, zero, features, taps]
         self.register_buffer("settings", torch.tensor(settings))

@@ -19,8 +19,7 @@ class LowBit:
 
     Attributes:
         planes: (rows, bits, bytes), uint8, contiguous, padded to 64 bits with zeros.
-        sums: (parts, rows), int32; over the parts they add up to the sum of a row's codes. None
-            where nobody wrote them; see :meth:`counted`.
+        sums: (rows,), int32, of a row's codes. None where nobody wrote them; see :meth:`counted`.
         shape: of the map: (..., k), or (b, c, h, w) for images.
         features: k, or c.
         encoding: what the codes stand for.
@@ -38,7 +37,7 @@ class LowBit:
         """Return the sums, counted from the planes where nobody wrote them."""
         if self.sums is not None:
             return self.sums
-        return unpack_planes(self.planes, self.features).sum(1, dtype=torch.int32)[None]
+        return unpack_planes(self.planes, self.features).sum(1, dtype=torch.int32)
 
     def integers(self) -> torch.Tensor:
         """Return the map's integers, of its shape, int64."""
@@ -55,6 +54,6 @@ class LowBit:
 
 
 def pack_rows(codes: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return codes (rows, k) as planes (rows, bits, bytes) and their sums (1, rows)."""
+    """Return codes (rows, k) as planes (rows, bits, bytes) and their sums (rows,)."""
     planes = pack_planes(codes, bits, multiple=CHANNEL_MULTIPLE)
-    return planes, codes.sum(1, dtype=torch.int32)[None]
+    return planes, codes.sum(1, dtype=torch.int32)

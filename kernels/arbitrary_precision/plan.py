@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from kernels.arbitrary_precision.precision import Precision
@@ -173,6 +174,7 @@ def _mma_shapes() -> Iterator[Tile]:
                 yield Tile("mma", features, strips, groups, across, 0)
 
 
+@lru_cache(maxsize=4096)
 def choose(
     precision: Precision,
     tokens: int,

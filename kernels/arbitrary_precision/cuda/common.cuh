@@ -47,13 +47,7 @@ DEVICE unsigned whole_bits(float number, float inverse_step, float low, float hi
   return __float_as_uint(__fadd_rn(whole, MAGIC));
 }
 
-// The code of a real number: the whole number of steps, plus the code of zero.
-DEVICE unsigned to_code(float number, float inverse_step, float zero, float highest) {
-  const unsigned bits = whole_bits(number, inverse_step, -zero, highest - zero);
-  return (bits + static_cast<unsigned>(zero)) & 0xff;
-}
-
-// Codes of four numbers, a byte each; see to_code.
+// Codes of four numbers, a byte each: whole numbers of steps, plus the code of zero.
 DEVICE unsigned four_codes(const float* number, float inverse, int zero, int highest) {
   const float low = static_cast<float>(-zero), high = static_cast<float>(highest - zero);
   unsigned bits[4];

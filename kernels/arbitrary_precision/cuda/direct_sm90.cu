@@ -7,17 +7,17 @@
 // registers that the products read, so that nothing of the input passes through shared memory and
 // no thread waits for another. A thread reads whole UNITs of a pixel's plane, 16 bytes or 8: four
 // neighbouring lanes hold four units in a row of one window (a turn), and the weights' words are put
-// into the order that follows. Blocks are small and several share a multiprocessor: one multiplies
-// while others wait for memory or write.
+// into the order that follows. A block is one warpgroup and several share a multiprocessor: one
+// multiplies while others wait for memory or write.
 //
 // Weights of -1 and +1 need the sum of the codes under each window: ONES columns more, all of ones,
 // count it. So nobody writes or adds up sums.
 //
-// Compile-time constants beside those of finish.cuh: WARPGROUPS of a block, BLOCKS of a
-// multiprocessor, AHEAD turns whose codes are on the way, TAPS and KERNEL_WIDTH of the window, UNITS
-// of a tap. Where this text ends, wgmma.py's follows.
+// Compile-time constants beside those of finish.cuh: OUT may have 4 in it, codes of the next layer,
+// of Q_OUT planes; RESIDUAL and RELU (0 or 1); BLOCKS of a multiprocessor, TAPS and KERNEL_WIDTH of
+// the window, UNITS of a tap. Where this text ends, wgmma.py's follows.
 
-constexpr int THREADS = 128 * WARPGROUPS;
+constexpr int THREADS = 128;
 constexpr int COLUMNS = P * FEATURES + ONES;
 constexpr int WORDS = UNIT / 4, STEPS = WORDS / 2;  // of a unit; products of a turn
 constexpr int TURNS = (TAPS * UNITS + 3) / 4;
@@ -26,7 +26,6 @@ constexpr int ROUNDS = (TURNS + AT_ONCE - 1) / AT_ONCE;
 constexpr int TURN_BYTES = 4 * UNIT;  // of a row of weights
 constexpr int K_TILES = (ROUNDS * AT_ONCE * TURN_BYTES + TILE_BYTES - 1) / TILE_BYTES;
 constexpr int EIGHTS = FEATURES / 32;  // of a thread and token: outputs by 8
-constexpr bool SOON = RESIDUAL && EARLY;
 constexpr int MAGIC_BITS = 0x4b400000;  // of MAGIC; whole numbers below 2^22 may be added to them
 #ifdef SMALL_SUMS
 constexpr bool IN_MANTISSA = OUT != 1;
@@ -35,7 +34,15 @@ constexpr bool IN_MANTISSA = false;
 #endif
 
 static_assert(FEATURES % 32 == 0 && COLUMNS % 8 == 0, "tiles are whole groups of 8 rows");
-static_assert(AHEAD >= 1 && PASSES == 1, "what plan_direct.py gives");
+
+// What outputs are added to, and what the next layer reads.
+struct Next {
+  const Element* residual;  // [token][feature]
+  unsigned char* codes;     // [token][Q_OUT][code_bytes]
+  const float* code_step;   // what an integer of the codes is worth
+  int code_bytes;
+  int zero;                 // code of the real zero
+};
 
 typedef unsigned Turn[STEPS][Q][4];  // codes as products read them
 
@@ -127,10 +134,10 @@ DEVICE void take(Turn& to, const Corner (&window)[2], int turn, const Rows& rows
 // Counts 64 windows against all columns.
 DEVICE void count_windows(int (&counts)[Q][COLUMNS / 2], const Corner (&window)[2], unsigned weights,
                           const Rows& rows, const Images& images) {
-  Turn taken[AHEAD];
+  Turn taken[2];
   for (int first = 0; first < ROUNDS * AT_ONCE; first += AT_ONCE) {
 #pragma unroll
-    for (int i = 0; i < AHEAD && i < AT_ONCE; ++i) take(taken[i], window, first + i, rows, images);
+    for (int i = 0; i < 2 && i < AT_ONCE; ++i) take(taken[i], window, first + i, rows, images);
 #pragma unroll
     for (int i = 0; i < AT_ONCE; ++i) {
       begin_products();
@@ -141,14 +148,12 @@ DEVICE void count_windows(int (&counts)[Q][COLUMNS / 2], const Corner (&window)[
             matrix_tile(weights + byte / TILE_BYTES * COLUMNS * TILE_BYTES) + byte % TILE_BYTES / 16;
 #pragma unroll
         for (int q = 0; q < Q; ++q)
-          multiply_window(counts[q], taken[i % AHEAD][step][q], columns, first + i + step > 0);
+          multiply_window(counts[q], taken[i % 2][step][q], columns, first + i + step > 0);
       }
       commit_products();
-      if (AHEAD == 1) wait_products<0>();
-      const int next = i + AHEAD - (AHEAD > 1 ? 1 : 0);  // goes where turn next - AHEAD was
-      if (next >= AHEAD && next < AT_ONCE) {
-        if (AHEAD > 1) wait_products<1>();
-        take(taken[next % AHEAD], window, first + next, rows, images);
+      if (i > 0 && i + 1 < AT_ONCE) {
+        wait_products<1>();  // of the turn before, in whose place the next one goes
+        take(taken[(i + 1) % 2], window, first + i + 1, rows, images);
       }
     }
     wait_products<0>();
@@ -191,18 +196,26 @@ struct Factors {
   float inverse_step;
 };
 
-DEVICE void load_factors(Factors& to, const Finish& f, int feature) {
+DEVICE void load_factors(Factors& to, const Finish& f, const Next& next, int feature) {
   if (OUT == 1) return;
   for (int i = threadIdx.x; i < FEATURES; i += THREADS) {
     to.scale[i] = feature + i < f.features ? __ldg(f.scale + feature + i) : 0.0f;
     to.offset[i] = feature + i < f.features ? __ldg(f.offset + feature + i) : 0.0f;
   }
-  if ((OUT & 4) != 0 && threadIdx.x == 0) to.inverse_step = __fdiv_rn(1.0f, __ldg(f.code_step));
+  if ((OUT & 4) != 0 && threadIdx.x == 0) to.inverse_step = __fdiv_rn(1.0f, __ldg(next.code_step));
 }
 
-// Adds what the residual blocks' sums have, and rounds to what is not negative.
+// Adds 8 elements, where there are any, and makes negative numbers zero.
 DEVICE void add_residual(float (&number)[8], const uint4& more) {
-  if constexpr (RESIDUAL) add_elements(number, more);
+  if constexpr (RESIDUAL) {
+    const unsigned words[4] = {more.x, more.y, more.z, more.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float2 both = unpack(words[i]);
+      number[2 * i] = __fadd_rn(number[2 * i], both.x);
+      number[2 * i + 1] = __fadd_rn(number[2 * i + 1], both.y);
+    }
+  }
   if constexpr (RELU)
 #pragma unroll
     for (int i = 0; i < 8; ++i) number[i] = positive_part(number[i]);
@@ -210,7 +223,7 @@ DEVICE void add_residual(float (&number)[8], const uint4& more) {
 
 // Loads what is added to a thread's outputs.
 DEVICE void load_residual(uint4 (&more)[EIGHTS][2], int token, int tokens, int feature,
-                          const Finish& f) {
+                          const Finish& f, const Next& next) {
 #pragma unroll
   for (int e = 0; e < EIGHTS; ++e)
 #pragma unroll
@@ -218,16 +231,17 @@ DEVICE void load_residual(uint4 (&more)[EIGHTS][2], int token, int tokens, int f
       more[e][half] = make_uint4(0, 0, 0, 0);
       if (token + 8 * half < tokens && feature + 32 * e < f.features)
         more[e][half] = *reinterpret_cast<const uint4*>(
-            f.residual + (token + 8ll * half) * f.features + feature + 32 * e);
+            next.residual + (token + 8ll * half) * f.features + feature + 32 * e);
     }
 }
 
 // Finishes a warp's 16 tokens: all outputs of two tokens a thread, see finish.cuh.
-DEVICE void finish_windows(const int (&counts)[Q][COLUMNS / 2], uint4 (&more)[EIGHTS][2], int token,
-                           int tokens, int feature, const Factors& factors, const Finish& f) {
+DEVICE void finish_windows(const int (&counts)[Q][COLUMNS / 2], int token, int tokens, int feature,
+                           const Factors& factors, const Finish& f, const Next& next) {
   const int lane = threadIdx.x % 32, own = feature + lane % 4 * 8;
   const bool there[2] = {token < tokens, token + 8 < tokens};
-  if constexpr (RESIDUAL && !SOON) load_residual(more, token, tokens, own, f);
+  uint4 more[EIGHTS][2];
+  if constexpr (RESIDUAL) load_residual(more, token, tokens, own, f, next);
   unsigned bytes[2][(Q_OUT * EIGHTS + 3) / 4] = {};  // of planes, then of eights
 #pragma unroll
   for (int e = 0; e < EIGHTS; ++e) {
@@ -262,9 +276,8 @@ DEVICE void finish_windows(const int (&counts)[Q][COLUMNS / 2], uint4 (&more)[EI
       }
       if ((OUT & 4) != 0 && at < f.features) {
         constexpr int highest = (1 << Q_OUT) - 1;
-        const int zero = static_cast<int>(f.zero);
-        const unsigned left = four_codes(number, factors.inverse_step, zero, highest);
-        const unsigned right = four_codes(number + 4, factors.inverse_step, zero, highest);
+        const unsigned left = four_codes(number, factors.inverse_step, next.zero, highest);
+        const unsigned right = four_codes(number + 4, factors.inverse_step, next.zero, highest);
 #pragma unroll
         for (int q = 0; q < Q_OUT; ++q)
           bytes[half][(q * EIGHTS + e) / 4] |= plane_of(left, right, q) << (q * EIGHTS + e) % 4 * 8;
@@ -279,35 +292,34 @@ DEVICE void finish_windows(const int (&counts)[Q][COLUMNS / 2], uint4 (&more)[EI
         const unsigned word = across_lanes(bytes[half][i]);
         const int item = 4 * i + lane % 4, plane = item / EIGHTS, at = feature + 32 * (item % EIGHTS);
         if (there[half] && plane < Q_OUT && at < f.features)
-          *reinterpret_cast<unsigned*>(f.codes + ((token + 8ll * half) * Q_OUT + plane) * f.code_bytes +
-                                       at / 8) = word;
+          *reinterpret_cast<unsigned*>(
+              next.codes + ((token + 8ll * half) * Q_OUT + plane) * next.code_bytes + at / 8) = word;
       }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) low_bit_direct(ARGUMENTS) {
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+    low_bit_direct(ARGUMENTS, const Element* residual, unsigned char* codes, const float* code_step,
+                   int code_bytes, int zero) {
   READ_ARGUMENTS;
+  const Next next{residual, codes, code_step, code_bytes, zero};
   extern __shared__ unsigned char memory[];
   __shared__ __align__(16) Factors factors;
   const unsigned weights_at = (shared_address(memory) + 1023) & ~1023u;
   const int feature = static_cast<int>(blockIdx.x) % all.across * FEATURES;
   let_next_start();
   bring_weights(memory + (weights_at - shared_address(memory)), weights, feature, all.depth);
-  load_factors(factors, finish_with, feature);
+  load_factors(factors, finish_with, next, feature);
   show_to_tensor_cores();
   __syncthreads();
   wait_for_previous();
-  const int group = of_first_lane(threadIdx.x / 128);
-  const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-  const int step = static_cast<int>(gridDim.x) / all.across * WARPGROUPS;
-  for (int tile = static_cast<int>(blockIdx.x) / all.across * WARPGROUPS + group; tile < all.count;
-       tile += step) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  for (int tile = static_cast<int>(blockIdx.x) / all.across; tile < all.count;
+       tile += static_cast<int>(gridDim.x) / all.across) {
     const int token = 64 * tile + 16 * warp + lane / 4;
-    uint4 more[EIGHTS][2];
-    if constexpr (SOON) load_residual(more, token, rows.count, feature + lane % 4 * 8, finish_with);
     Corner window[2];
     windows_of(window, token, rows.count, images);
     int counts[Q][COLUMNS / 2];
     count_windows(counts, window, weights_at, rows, images);
-    finish_windows(counts, more, token, rows.count, feature, factors, finish_with);
+    finish_windows(counts, token, rows.count, feature, factors, finish_with, next);
   }
 }

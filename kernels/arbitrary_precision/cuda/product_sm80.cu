@@ -35,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   __shared__ Corner corners[IMAGES ? TOKENS : 1];
   const unsigned stages = shared_address(memory);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int feature_tile = blockIdx.x % all.across, feature = feature_tile * FEATURES;
+  const int feature = blockIdx.x % all.across * FEATURES;
   const int first = blockIdx.x / all.across * TOKENS;
   const int token_warp = warp / FEATURE_WARPS, feature_warp = warp % FEATURE_WARPS;
   if constexpr (IMAGES) {
@@ -113,13 +113,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #pragma unroll
       for (int half = 0; half < 2; ++half)
         code_sums[half] = sum_of_codes(rows, token + lane / 4 + 8 * half, images);
-    const int own_part = feature_tile * FEATURE_WARPS + feature_warp;
 #if PASSES > 1
     finish_block<1, 1, false, OWN>(run[block], code_sums, token, rows.count,
-                                   feature + feature_warp * OWN, lane, own_part, finish_with);
+                                   feature + feature_warp * OWN, lane, finish_with);
 #else
     finish_block<Q, P, SIGNED, OWN>(counts + block * Q, code_sums, token, rows.count,
-                                    feature + feature_warp * OWN, lane, own_part, finish_with);
+                                    feature + feature_warp * OWN, lane, finish_with);
 #endif
   }
 }

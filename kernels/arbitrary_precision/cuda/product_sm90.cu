@@ -42,8 +42,7 @@ struct Walk {
 
   DEVICE bool more() const { return tile < tiles.count; }
   DEVICE void skip(int number) { tile += static_cast<int>(gridDim.x) / CLUSTER * number; }
-  DEVICE int part() const { return tile % tiles.across; }
-  DEVICE int feature() const { return part() * FEATURES; }
+  DEVICE int feature() const { return tile % tiles.across * FEATURES; }
   DEVICE int token() const {
     return (tile / tiles.across * CLUSTER + static_cast<int>(blockIdx.x) % CLUSTER) * TOKENS;
   }
@@ -194,10 +193,10 @@ DEVICE void consume(unsigned stages, unsigned full, unsigned empty, unsigned beg
     for (int s = 0; s < TOKEN_STRIPS; ++s) {
 #if PASSES > 1
       finish_block<1, 1, false, FEATURES>(run[s], code_sums[s], first + 64 * s, rows.count,
-                                          walk.feature(), lane, walk.part(), f);
+                                          walk.feature(), lane, f);
 #else
       finish_block<Q, P, SIGNED, FEATURES>(counts + s * Q, code_sums[s], first + 64 * s, rows.count,
-                                           walk.feature(), lane, walk.part(), f);
+                                           walk.feature(), lane, f);
 #endif
     }
   }

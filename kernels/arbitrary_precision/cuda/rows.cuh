@@ -39,11 +39,10 @@ DEVICE int pixel_of(const Corner& corner, int tap, const Images& g) {
 struct Rows {
   const unsigned char* planes;   // [row][Q][plane_bytes]
   const unsigned char* outside;  // [Q][plane_bytes]: what lies outside images
-  const int* sums;               // [part][stored]: sums of codes, over the parts of a row
+  const int* sums;               // [stored]: sums of codes; stored rows are tokens, or input pixels
   int count;                     // rows of the product: tokens, or output pixels
   int plane_bytes;
   int k_bytes;                   // of a plane of a row of the product
-  int parts, stored;             // of the sums; stored rows are tokens, or input pixels
   int outside_sum;               // of the codes outside images
 };
 
@@ -85,30 +84,17 @@ DEVICE void fetch_rows(unsigned to, const Rows& rows, int first, int tile_k, con
   }
 }
 
-// Sum over every `step`-th part from `first` on.
-DEVICE int stored_sum(const Rows& rows, int at, int first, int step) {
-  int total = 0;
-#pragma unroll 4
-  for (int part = first; part < rows.parts; part += step)
-    total += rows.sums[static_cast<long long>(part) * rows.stored + at];
-  return total;
-}
-
-// Sum of the codes that a row of the product reads. Four neighbouring lanes have the same row: each
-// looks at a quarter, since a lane alone would wait for memory once a tap and part.
+// Sum of the codes that a row of the product reads. Four neighbouring lanes have the same row, and
+// each looks at a quarter of a window, since a lane alone would wait for memory once a tap.
 DEVICE int sum_of_codes(const Rows& rows, int token, const Images& images) {
-  const int quarter = threadIdx.x % 4;
+  if constexpr (!IMAGES) return token < rows.count ? rows.sums[token] : 0;
   int total = 0;
   if (token < rows.count) {
-    if constexpr (IMAGES) {
-      const Corner corner = corner_of(token, images);
+    const Corner corner = corner_of(token, images);
 #pragma unroll 3
-      for (int tap = quarter; tap < images.taps; tap += 4) {
-        const int pixel = pixel_of(corner, tap, images);
-        total += pixel < 0 ? rows.outside_sum : stored_sum(rows, pixel, 0, 1);
-      }
-    } else {
-      total = stored_sum(rows, token, quarter, 4);
+    for (int tap = static_cast<int>(threadIdx.x) % 4; tap < images.taps; tap += 4) {
+      const int pixel = pixel_of(corner, tap, images);
+      total += pixel < 0 ? rows.outside_sum : rows.sums[pixel];
     }
   }
   total += __shfl_xor_sync(~0u, total, 1);

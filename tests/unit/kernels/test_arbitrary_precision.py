@@ -419,6 +419,20 @@ def test_long_sums_take_a_wider_type() -> None:
     assert layer(x.double()).item() == -128 * (255 * k - 1)
 
 
+def test_sums_beyond_32_bits_are_split() -> None:
+    k = 140_000
+    w = torch.stack([torch.full((k,), -128), torch.arange(k) % 256 - 128])
+    layer = APLinear.of(w, torch.ones(2), Precision(8, 8))
+    x = torch.full((3, k), 255.0, dtype=torch.float64)
+    x[1, 7] = 3
+    expected = x @ w.double().T
+    assert expected.abs().max() > 2**32
+    assert torch.equal(layer(x).float(), expected.float())
+    assert torch.equal(int8_path.linear(x, layer.weights()), expected.float())
+    with pytest.raises(NasError, match="may not fit 32 bits"):
+        APLinear(2**31 // 765 + 1, 1, Precision(2, 8))
+
+
 # Layers.
 
 

@@ -20,15 +20,14 @@ from kernels.arbitrary_precision.precision import Precision
 
 HOPPER, AMPERE = ((9, 0), 132, "sm_90a"), ((8, 0), 108, "sm_80")
 CASES = (
-    # precision, tokens, outputs, tiles along k, OUT, IMAGES, UNIT, RESIDUAL
-    ("w1a1", 4096, 4096, 4, 1, 0, 16, 0),
-    ("w1a2", 4096, 4096, 4, 2, 0, 16, 0),
-    ("w2a2", 4096, 4096, 4, 2, 0, 16, 0),
-    ("w1a2", 64, 4096, 4, 2, 0, 16, 0),
-    ("w1a2", 401408, 64, 1, 6, 1, 16, 1),
-    ("w1a2", 401408, 64, 1, 4, 1, 8, 0),
-    ("w1a2", 6272, 512, 5, 6, 1, 16, 1),
-    ("w4a4", 4096, 4096, 4, 2, 0, 16, 0),
+    # precision, tokens, outputs, tiles along k, OUT, IMAGES, UNIT
+    ("w1a1", 4096, 4096, 4, 1, 0, 16),
+    ("w1a2", 4096, 4096, 4, 2, 0, 16),
+    ("w2a2", 4096, 4096, 4, 2, 0, 16),
+    ("w1a2", 64, 4096, 4, 2, 0, 16),
+    ("w1a2", 401408, 64, 1, 2, 1, 8),
+    ("w4a4", 6272, 512, 5, 2, 1, 16),
+    ("w4a4", 4096, 4096, 4, 2, 0, 16),
 )
 
 
@@ -48,9 +47,8 @@ def emulated(text: str) -> list[str]:
 
 
 def constants(tile: Tile, precision: Precision, case: tuple) -> dict[str, int]:  # type: ignore[type-arg]
-    out, images, unit, residual = case[4:]
-    own = {"OUT": out, "IMAGES": images, "UNIT": unit, "RESIDUAL": residual, "RELU": 1, "Q_OUT": 2}
-    return {**tile.defines(precision), **own}
+    out, images, unit = case[4:]
+    return {**tile.defines(precision), "OUT": out, "IMAGES": images, "UNIT": unit}
 
 
 @pytest.mark.parametrize("device", [HOPPER, AMPERE], ids=lambda device: device[2])
@@ -83,7 +81,7 @@ def test_products_compile_without_spills(case: tuple, device: tuple) -> None:  #
 def test_direct_convolutions_compile_without_spills(
     channels: int, pixels: int, outputs: int, out: int
 ) -> None:
-    precision, window = Precision(1, 2), Window(9, 3, channels // 8, residual=out == 6)
+    precision, window = Precision(1, 2), Window(9, 3, channels // 8)
     tile = plan_direct.choose(precision, window, pixels, outputs, 132)
     assert tile is not None
     own = {"OUT": out, "IMAGES": 1, "RESIDUAL": int(out == 6), "RELU": 1, "Q_OUT": 2}
