@@ -22,6 +22,7 @@ from search_spaces.architecture.graph import Value
 from search_spaces.build import build
 from search_spaces.lower import Step, lower
 from search_spaces.ops.source import Input
+from search_spaces.variants import realise
 
 _TOGETHER = 24
 """Layers that are timed side by side: more hold more memory, fewer repeat the reference more."""
@@ -176,14 +177,15 @@ def summary(timing: Timing, disturbed: list[str]) -> LayerTime:
 
 
 def layer_call(layer: Architecture, evaluator: LatencyEvaluator) -> Call:
-    """Return what runs a layer once, having run it once.
+    """Return what runs a layer once, its variants packed, having run it once.
 
     Raises:
         EvaluationError: it cannot run; the message is the reason.
     """
     device = evaluator.device
     with faults(device):
-        module = build(layer).eval().to(device.torch_name, DTYPES[evaluator.dtype])
+        module = build(realise(layer, "packed").architecture).eval()
+        module = module.to(device.torch_name, DTYPES[evaluator.dtype])
         if layout_of(device, evaluator.dtype) == "channels_last":
             module = module.to(memory_format=torch.channels_last)
         inputs = random_inputs(layer, device, batch=evaluator.batch, dtype=evaluator.dtype)

@@ -62,6 +62,14 @@ Export = Annotated[
 ]
 
 
+Variants = Annotated[
+    bool,
+    typer.Option(
+        "--variants", help="Time what is offered for each layer, in place of whole networks."
+    ),
+]
+
+
 def measure(
     what: What = None,
     metrics: Metrics = None,
@@ -70,6 +78,7 @@ def measure(
     data: Data = "digits",
     input_shape: InputShape = None,
     repeat: Repeat = 1,
+    variants: Variants = False,
     device: Device = None,
     out: Out = None,
     database: Database = None,
@@ -92,6 +101,21 @@ def measure(
         else:
             text = partial(texts.recorded_text, versions=versions)
             show(reading.recorded(run), as_json=as_json, text=text)
+        return
+    if variants:
+        from nas.jobs import offers
+
+        table = offers.measured_offers(
+            what or [],
+            metrics=items_of(metrics or ["latency_ms"]),
+            trials=trials,
+            seed=seed,
+            data=data,
+            input_shape=input_shape,
+            device=device,
+            out=out,
+        )
+        show(table, as_json=as_json, text=offers.offers_text)
         return
     from nas.jobs import measuring as job
 

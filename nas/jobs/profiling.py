@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ from nas.jobs.spaces import patient_space, size_json
 from search_spaces.choose import Decisions
 from search_spaces.space import Candidate, DataSpec, Space
 from studies.metrics import Constraint, Metric, parse_constraint
+from studies.offers import tables
+from studies.workspace import Workspace
 
 COSTS = ("params", "macs", "bytes_moved", "peak_activation_bytes", "layers", "depth", "rf_gain")
 LATENCY = "latency_ms"
@@ -53,6 +56,7 @@ def profile(
     candidates: int,
     seed: int,
     device: str | None,
+    out: Path | None = None,
     say: Say,
 ) -> Json:
     """Look at a space.
@@ -64,6 +68,7 @@ def profile(
         candidates: how many to draw at random.
         seed: of the draws.
         device: where latencies are measured.
+        out: a run, whose tables of what pays are told.
         say: told what is done.
 
     Raises:
@@ -103,6 +108,7 @@ def profile(
         "costs": {cost: _range(cost, drawn, *ends[cost]) for cost in COSTS},
         "latencies": timed,
         "constraints": [_verdict(bound, drawn, ends, timed) for bound in bounds],
+        "variants": [] if out is None else [str(item) for item in tables(Workspace.of(out))],
         "choices": _influence(drawn, "macs")[:_CHOICES_SHOWN],
     }
 

@@ -19,9 +19,10 @@ from studies.audits import audits_of, latest
 from studies.config import StudyConfig
 from studies.front import front
 from studies.manage import show_study
+from studies.offers import CONDITION
 from studies.stopping import stopping_text
 from studies.storage import Evaluation, EventRecord, Repository, TrialRecord
-from studies.variant_tables import recorded_table
+from studies.variant_tables import recorded_table, table_of
 from studies.workspace import Workspace
 
 _EVENTS = 10
@@ -59,6 +60,7 @@ def show_run(run: Path, study: str | None) -> Json:
         "seconds": dict(view.seconds),
         "stopping": None if view.stopping is None else stopping_text(view.stopping),
         "workers": dict(Counter(f"{item.slot} {item.state}" for item in view.workers)),
+        "variants": _offered(place, record.conditions),
         "objectives": list(config.names),
         "front": [point_json(point) for point in front(place, name)],
         "baselines": [{"name": trial.origin["name"], **_trial_json(trial)} for trial in baselines],
@@ -208,6 +210,15 @@ def _variants(place: Workspace, repository: Repository, trial: TrialRecord) -> s
     except NasError as problem:
         return str(problem)
     return "" if table is None else str(table)
+
+
+def _offered(place: Workspace, conditions: Mapping[str, str]) -> str:
+    """Return what a study is offered and what not, as text; empty where nothing was measured."""
+    digest = conditions.get(CONDITION)
+    try:
+        return "" if digest is None else str(table_of(place, digest))
+    except NasError as problem:
+        return str(problem)
 
 
 def _audited(place: Workspace, repository: Repository, trial: TrialRecord) -> list[Json]:

@@ -63,6 +63,8 @@ def run_text(run: Json) -> str:
         parts.append(f"Failed and dropped\n{_wrapped(rows)}")
     metrics = [*run["objectives"], *(name for name in _ALSO if name not in run["objectives"])]
     parts.append(front_table(run["front"], metrics, [_named(item) for item in run["baselines"]]))
+    if run["variants"]:
+        parts.append(f"Variants that were offered, and why others were not\n{run['variants']}")
     if run["exports"]:
         rows = [(f"trial {item['trial']}", _exported(item)) for item in run["exports"]]
         parts.append(f"Exports\n{_wrapped(rows)}")
