@@ -96,7 +96,10 @@ class LayerTable:
 
 
 def layer_of(architecture: Architecture, step: Step) -> Architecture:
-    """Return the part of a network that one workload computes, as a network of its own."""
+    """Return the part of a network that one workload computes, as a network of its own.
+
+    One that is a variant's stays one.
+    """
     values: dict[int, Value] = {}
 
     def value(number: int) -> Value:
@@ -111,7 +114,11 @@ def layer_of(architecture: Architecture, step: Step) -> Architecture:
                 values[number] = Value(source, (), f"input{number}")
         return values[number]
 
-    return Architecture.freeze(value(step.nodes[-1]))
+    layer = Architecture.freeze(value(step.nodes[-1]))
+    if step.workload.variant == "dense":
+        return layer
+    inside = [n for n, node in enumerate(layer.nodes) if not isinstance(node.op, Input)]
+    return layer.with_variant(inside, step.workload.variant)
 
 
 def plan_of(architecture: Architecture, evaluator: LatencyEvaluator) -> tuple[Step, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -102,35 +102,24 @@ def measure(
             text = partial(texts.recorded_text, versions=versions)
             show(reading.recorded(run), as_json=as_json, text=text)
         return
+    wanted: dict[str, Any] = {
+        "metrics": items_of(metrics or ["latency_ms"]),
+        "trials": trials,
+        "seed": seed,
+        "data": data,
+        "input_shape": input_shape,
+        "device": device,
+        "out": out,
+    }
     if variants:
         from nas.jobs import offers
 
-        table = offers.measured_offers(
-            what or [],
-            metrics=items_of(metrics or ["latency_ms"]),
-            trials=trials,
-            seed=seed,
-            data=data,
-            input_shape=input_shape,
-            device=device,
-            out=out,
-        )
+        table = offers.measured_offers(what or [], **wanted)
         show(table, as_json=as_json, text=offers.offers_text)
         return
     from nas.jobs import measuring as job
 
-    result = job.measured(
-        what or [],
-        metrics=items_of(metrics or ["latency_ms"]),
-        trials=trials,
-        seed=seed,
-        data=data,
-        input_shape=input_shape,
-        repeat=repeat,
-        device=device,
-        out=out,
-        database=database,
-    )
+    result = job.measured(what or [], repeat=repeat, database=database, **wanted)
     show(result, as_json=as_json, text=texts.measured_text)
     if any(item["how"] == "failed" for item in result["measurements"]):
         raise typer.Exit(1)

@@ -20,6 +20,7 @@ from studies.config import StudyConfig
 from studies.front import front
 from studies.manage import show_study
 from studies.offers import CONDITION
+from studies.screening import screening_text
 from studies.stopping import stopping_text
 from studies.storage import Evaluation, EventRecord, Repository, TrialRecord
 from studies.variant_tables import recorded_table, table_of
@@ -42,6 +43,7 @@ def show_run(run: Path, study: str | None) -> Json:
         baselines = repository.trials(record.id, baselines=True)
         events = repository.events(record.id, newest=_EVENTS)
         exports = repository.events(record.id, kind=EXPORTED)
+        screened = screening_text(repository, record.id, config)
     view = show_study(place, name)
     line = view.line
     return {
@@ -60,6 +62,7 @@ def show_run(run: Path, study: str | None) -> Json:
         "seconds": dict(view.seconds),
         "stopping": None if view.stopping is None else stopping_text(view.stopping),
         "workers": dict(Counter(f"{item.slot} {item.state}" for item in view.workers)),
+        "screening": screened,
         "variants": _offered(place, record.conditions),
         "objectives": list(config.names),
         "front": [point_json(point) for point in front(place, name)],

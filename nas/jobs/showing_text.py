@@ -12,6 +12,7 @@ from nas.figures import duration, figure, number
 from nas.jobs.common import MOST_WIDTH, Json, front_table, screen_width
 from nas.tables import pairs, table
 from studies.config import StudyConfig
+from studies.metrics import SCREEN
 
 _REASONS = 5
 _DETAILS = ("seed", "recipe", "device", "threads", "batch", "dtype", "mode", "samples", "seconds")
@@ -54,6 +55,8 @@ def run_text(run: Json) -> str:
     ]
     if run["stopping"]:
         facts.append(("early stopping", run["stopping"]))
+    if run["screening"]:
+        facts.append((SCREEN, run["screening"]))
     if run["driver"] and run["workers"]:
         at = (f"{count} {words}" for words, count in run["workers"].items())
         facts.append(("workers", ", ".join(at)))
