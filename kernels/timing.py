@@ -19,10 +19,11 @@ from kernels._timing.cpu import CpuRunner
 from kernels._timing.cuda import CudaRunner, CudaSession, capture
 from kernels._timing.host import collector_paused, host_state
 from kernels._timing.runner import Block, Call, Runner
-from kernels._timing.values import JsonValue, Queue, Timing, TimingPolicy
+from kernels._timing.values import CALLS_PER_GRAPH, JsonValue, Queue, Timing, TimingPolicy
 from kernels.errors import NasError
 
 __all__ = [
+    "CALLS_PER_GRAPH",
     "COLD_BYTES",
     "Call",
     "JsonValue",

@@ -160,7 +160,7 @@ class LatencyEvaluator:
                 weights=weights,
             )
             run, prepared = self._made_ready(subject)
-            timings, watch = self._timed({_NETWORK: run})
+            timings, watch = self._timed({_NETWORK: run}, self.policy)
             about = {**prepared, "layout": subject.layout, "input": list(subject.inputs.shape)}
         return self._measured(timings[_NETWORK], watch, about)
 
@@ -176,14 +176,15 @@ class LatencyEvaluator:
             run = subject.call(subject.module)
         return run, seconds
 
-    def _timed(self, calls: Mapping[str, Call]) -> tuple[dict[str, Timing], Watch]:
+    def _timed(
+        self, calls: Mapping[str, Call], policy: TimingPolicy
+    ) -> tuple[dict[str, Timing], Watch]:
         """Time functions beside the reference, under watch; only rounds that count are kept."""
         cpu = self.device.kind == "cpu"
-        policy = self.policy
         if cpu and policy.cpus is None and hasattr(os, "sched_setaffinity"):
             policy = replace(policy, cpus=(_quiet_core(),))
         telemetry = Telemetry(self.device, policy.cpus)
-        known = KnownReference(self.device, policy.mode)
+        known = KnownReference(self.device, f"{policy.mode} {policy.calls_per_graph}")
         tolerance = CPU_TOLERANCE if cpu else GPU_TOLERANCE
         watch = Watch(telemetry, len(policy.cpus or ()), tolerance, known.best_us())
         try:
@@ -199,16 +200,22 @@ class LatencyEvaluator:
         del timings[REFERENCE]
         return timings, watch
 
-    def time_all(self, calls: Mapping[str, Call]) -> tuple[dict[str, Timing], list[str]]:
+    def time_all(
+        self, calls: Mapping[str, Call], *, calls_per_graph: int = 0
+    ) -> tuple[dict[str, Timing], list[str]]:
         """Time several functions side by side as a network is timed.
 
         Args:
             calls: by name; the caller holds the device.
+            calls_per_graph: 0: as many as of a network. Layers are short beside the pause between
+                two graphs, and need :data:`kernels.timing.CALLS_PER_GRAPH`.
 
         Returns:
             Their timings, and why these are not to be trusted; empty where they are.
         """
-        timings, watch = self._timed(calls)
+        most = calls_per_graph or self.policy.calls_per_graph
+        policy = replace(self.policy, calls_per_graph=most)
+        timings, watch = self._timed(calls, policy)
         rounds = sorted({index for timing in timings.values() for index in timing.round_index})
         return timings, _flags(watch, rounds)
 

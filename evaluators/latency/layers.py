@@ -16,7 +16,7 @@ from evaluators.latency.subject import DTYPES, faults, layout_of, random_inputs
 from evaluators.protocol import EvaluationError
 from kernels.errors import NasError
 from kernels.exclusive import exclusive
-from kernels.timing import Call, Timing
+from kernels.timing import CALLS_PER_GRAPH, Call, Timing
 from search_spaces.architecture import Architecture
 from search_spaces.architecture.graph import Value
 from search_spaces.build import build
@@ -174,7 +174,7 @@ def _time_group(
             table.failed[name] = str(problem)
     if not calls:
         return
-    timings, disturbed = evaluator.time_all(calls)
+    timings, disturbed = evaluator.time_all(calls, calls_per_graph=CALLS_PER_GRAPH)
     table.times.update({name: summary(timing, disturbed) for name, timing in timings.items()})
 
 

@@ -49,7 +49,7 @@ class KnownReference:
 
     Args:
         device: the device; another driver or library starts anew.
-        mode: how it was run.
+        mode: how it was run, and how many calls a graph held.
     """
 
     def __init__(self, device: Device, mode: str) -> None:

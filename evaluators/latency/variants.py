@@ -23,7 +23,7 @@ from evaluators.protocol import EvaluationError
 from kernels.errors import NasError, UnknownNameError
 from kernels.exclusive import exclusive
 from kernels.select import Implementation, implementations
-from kernels.timing import Call
+from kernels.timing import CALLS_PER_GRAPH, Call
 from kernels.workload import Workload
 from search_spaces.architecture import Architecture
 from search_spaces.architecture.graph import Value
@@ -270,7 +270,7 @@ def _family(
     calls = {f"{family} {n}": way for n, way in ways.items() if not isinstance(way, str)}
     times: dict[str, LayerTime] = {}
     if calls:
-        timings, disturbed = evaluator.time_all(calls)
+        timings, disturbed = evaluator.time_all(calls, calls_per_graph=CALLS_PER_GRAPH)
         times = {
             name.removeprefix(f"{family} "): summary(timing, disturbed)
             for name, timing in timings.items()

@@ -83,13 +83,7 @@ def profile(
     rng = Random(seed)
     drawn = [_score(space.sample(rng, spec)) for _ in range(candidates)]
     say("Searching for the ends of each cost ...")
-    ends = {
-        cost: (
-            _climb(space, spec, drawn, cost, 1.0, rng),
-            _climb(space, spec, drawn, cost, -1.0, rng),
-        )
-        for cost in COSTS
-    }
+    ends = {cost: _ends(space, spec, drawn, cost, rng) for cost in COSTS}
     cheapest = [low for low, _ in ends.values()]
     timed = {
         str(bound.metric): _time(bound.metric, cheapest, drawn, device, say)
@@ -116,6 +110,14 @@ def profile(
 def _score(candidate: Candidate) -> Drawn:
     figures = AnalyticEvaluator().evaluate(candidate.architecture)
     return Drawn(candidate, {item.metric: item.value for item in figures})
+
+
+def _ends(
+    space: Space, data: DataSpec, drawn: Sequence[Drawn], cost: str, rng: Random
+) -> tuple[Drawn, Drawn]:
+    """Return the candidates found with the smallest and the largest cost."""
+    low, high = (_climb(space, data, drawn, cost, sign, rng) for sign in (1.0, -1.0))
+    return low, high
 
 
 def _climb(
