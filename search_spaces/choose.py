@@ -17,6 +17,8 @@ Option = int | float | str | bool | None
 """What can be chosen: plain values that JSON holds, so that decisions can be recorded."""
 Decisions = dict[str, Option]
 """Answers by full name (``stage0/block1/kind``), in the order they were given."""
+LeftOut = Mapping[str, frozenset[str]]
+"""Variants that do not pay on a device, by place; see :func:`search_spaces.offers.place_text`."""
 
 SomeOption = TypeVar("SomeOption", bound=Option)
 
@@ -49,19 +51,22 @@ class Chooser:
 
     Attributes:
         decisions: all answers of this run so far, by full name.
+        left_out: variants that are not to be offered, by the place of a layer.
     """
 
-    __slots__ = ("_decide", "_path", "decisions")
+    __slots__ = ("_decide", "_path", "decisions", "left_out")
 
     def __init__(
         self,
         decide: Callable[[str, Sequence[Option]], int],
         path: str = "",
         decisions: Decisions | None = None,
+        left_out: LeftOut | None = None,
     ) -> None:
         self._decide = decide
         self._path = path
         self.decisions: Decisions = {} if decisions is None else decisions
+        self.left_out: LeftOut = {} if left_out is None else left_out
 
     def __call__(self, name: str, options: Sequence[SomeOption]) -> SomeOption:
         """Return one of ``options``.
@@ -104,7 +109,7 @@ class Chooser:
             for index in range(count):
                 path = f"{stem}{index}"
                 scope.enter(path)
-                yield index, Chooser(self._decide, path, self.decisions)
+                yield index, Chooser(self._decide, path, self.decisions, self.left_out)
         finally:
             scope.enter(outer)
 

@@ -54,6 +54,11 @@ def offered(op: Op, inputs: tuple[Shape, ...], kinds: Sequence[str] = ()) -> lis
     return _offers(_offering(kinds), op, inputs, kinds)
 
 
+def place_text(op: Op, inputs: tuple[Shape, ...]) -> str:
+    """Return the name of a place: all layers of one operator that read the same shapes."""
+    return f"{op.text} of {' '.join('x'.join(map(str, shape)) for shape in inputs)}"
+
+
 def _offers(
     offering: Sequence[Offering], op: Op, inputs: tuple[Shape, ...], kinds: Sequence[str]
 ) -> list[str]:
@@ -79,7 +84,7 @@ def choose_variants(choose: Chooser, output: Value, kinds: Sequence[str] = ()) -
     """Ask, for each role in each block of a network, by which variant its layers are executed.
 
     The question is ``<block>/<role>``; it is asked only where something is offered for every layer
-    of the role, and each layer becomes a region of its own.
+    of the role, and each layer becomes a region of its own. What the space leaves out is no answer.
 
     Args:
         choose: asked at the top of a space, after the network is written.
@@ -96,7 +101,7 @@ def choose_variants(choose: Chooser, output: Value, kinds: Sequence[str] = ()) -
     if not offering:
         return output
     for name, layers in _roles(output).items():
-        choices = [_offers(offering, x.op, tuple(i.shape for i in x.inputs), kinds) for x in layers]
+        choices = [_paying(choose, offering, layer, kinds) for layer in layers]
         common = [variant for variant in choices[0] if all(variant in some for some in choices)]
         if common:
             answer = choose(f"{name}/variant", [DENSE, *common])
@@ -104,6 +109,15 @@ def choose_variants(choose: Chooser, output: Value, kinds: Sequence[str] = ()) -
                 for layer in layers:
                     assign_variant([layer], Variant.parse(answer))
     return output
+
+
+def _paying(
+    choose: Chooser, offering: Sequence[Offering], layer: Value, kinds: Sequence[str]
+) -> list[str]:
+    """Return what is offered for a layer, without what was found not to pay there."""
+    inputs = tuple(item.shape for item in layer.inputs)
+    left_out = choose.left_out.get(place_text(layer.op, inputs), ())
+    return [item for item in _offers(offering, layer.op, inputs, kinds) if item not in left_out]
 
 
 def variant_space(name: str, architecture: Architecture, kinds: Sequence[str] = ()) -> Space:

@@ -21,6 +21,7 @@ from search_spaces.choose import (
     Decider,
     Decisions,
     EnumerateDecider,
+    LeftOut,
     MutateDecider,
     Option,
     RandomDecider,
@@ -92,6 +93,7 @@ class Space:
         version: of the meaning of recorded decisions.
         function: writes the network.
         reads: what its networks read.
+        left_out: variants that it does not offer, by the place of a layer: those that do not pay.
 
     Example:
         >>> @space("tiny", version=1)
@@ -108,6 +110,7 @@ class Space:
     version: int
     function: SpaceFunction
     reads: Reads = "images"
+    left_out: LeftOut = field(default_factory=dict, compare=False)
 
     def preset(self, name: str, /, **settings: Any) -> Space:
         """Return the space under another name, with keyword arguments of its function fixed."""
@@ -124,7 +127,7 @@ class Space:
         """
         if data.kind != self.reads:
             raise SpaceError(f"The space {self.name} reads {self.reads}, the data has {data.kind}.")
-        chooser = Chooser(decider.decide)
+        chooser = Chooser(decider.decide, left_out=self.left_out)
         scope.enter("")
         try:
             output = self.function(chooser, data)

@@ -18,6 +18,7 @@ from studies.config import StudyConfig
 from studies.evaluation import Means, check_coverage, default_evaluators, wanted_metrics
 from studies.funnel import Stage, make_stages
 from studies.metrics import QUALITIES, parse_metric
+from studies.offers import without_slower
 from studies.presets import Preset, presets
 from studies.rungs import with_rungs
 from studies.starting import trained_model
@@ -117,9 +118,14 @@ def prepare(
     if evaluators is None:
         evaluators = default_evaluators(Means(config, dataset, device, place, start, space))
     check_coverage(config, evaluators)
+    space, offers = without_slower(space, config, place)
     evaluators, rungs, gates = with_rungs(config, evaluators)
     stages = make_stages(config, evaluators, gates=gates, rungs=rungs)
-    conditions = {"space": f"{space.name} version {space.version}", "data": dataset.fingerprint}
+    conditions = {
+        "space": f"{space.name} version {space.version}",
+        "data": dataset.fingerprint,
+        **offers,
+    }
     wanted = wanted_metrics(config)
     if any(name.startswith(QUALITIES) for name in wanted):
         conditions["recipe"] = find_recipe(config.recipe, dataset.input_shape).digest

@@ -13,6 +13,7 @@ from evaluators.analytic import AnalyticEvaluator
 from evaluators.energy import EnergyEvaluator
 from evaluators.joint import JointEvaluator, ProbedJointEvaluator
 from evaluators.latency.latency import LatencyEvaluator
+from evaluators.latency.screen import LayersEvaluator
 from evaluators.memory import PeakMemoryEvaluator
 from evaluators.protocol import Evaluator
 from evaluators.proxies.fusion import FUSED, FUSED_PROBED
@@ -22,7 +23,7 @@ from search_spaces.space import Space
 from search_spaces.zoo import load_space
 from studies.config import StudyConfig
 from studies.executors.files import send
-from studies.metrics import QUALITIES, UNTRAINED, Metric, parse_metric
+from studies.metrics import QUALITIES, SCREEN, UNTRAINED, Metric, parse_metric
 from studies.own import load_own_evaluators
 from studies.repeat import RepeatedEvaluator
 from studies.workspace import Workspace
@@ -89,6 +90,7 @@ MEASURES: dict[str, Callable[..., Evaluator]] = {
     "latency_ms": LatencyEvaluator,
     "energy_mj": EnergyEvaluator,
     "peak_memory_mb": PeakMemoryEvaluator,
+    SCREEN: LayersEvaluator,
 }
 """What measures a metric, by its name."""
 

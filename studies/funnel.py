@@ -15,7 +15,7 @@ from evaluators.proxies.agreement import kendall
 from evaluators.proxies.fusion import FUSED_PROBED
 from kernels.errors import NasError
 from studies.config import GateConfig, StudyConfig
-from studies.metrics import UNTRAINED, Constraint, Direction, parse_metric
+from studies.metrics import SCREEN, UNTRAINED, Constraint, Direction, parse_metric
 from studies.rungs import Rung
 from studies.samplers.ranking import crowding
 
@@ -26,7 +26,7 @@ _PEERS = 50
 table of NAS-Bench-201 lost the same and saved a sixth less."""
 TRAINED_ENOUGH = 20
 """Trained candidates from which the use of a proxy is judged."""
-_RANK = {"latency_ms": 1, "peak_memory_mb": 2, "energy_mj": 4, "accuracy": 5}
+_RANK = {SCREEN: 0.7, "latency_ms": 1, "peak_memory_mb": 2, "energy_mj": 4, "accuracy": 5}
 _UNTRAINED_RANK = 0.5
 """Of scores of fresh networks: half a second each, before what must be measured alone."""
 _SLOT_RANK = {"inline": 0, "measurement": 2, "training": 5}

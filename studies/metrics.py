@@ -42,6 +42,9 @@ _EPOCH: Qualifiers = (("epoch", 0),)
 _TRAINED: Qualifiers = (*_EPOCH, ("recipe", ""), ("seeds", 1))
 _RUN: Qualifiers = (*_SIZE, ("cache", "warm"), ("mode", ""), ("phase", ""), ("tokens", 0))
 
+SCREEN = "layers_ms"
+"""What a funnel may judge latency by before it is measured: the sum of a network's layers."""
+
 UNTRAINED = (
     "jacob_cov",
     "naswot",
@@ -67,6 +70,7 @@ METRICS: dict[str, MetricKind] = {
     "test_bits_per_byte": MetricKind("bits a byte of the test split", "min", False, _TRAINED),
     "latency_ms": MetricKind("ms a batch", "min", defaults=_RUN),
     "trained_latency_ms": MetricKind("ms a batch, with the trained weights", "min", False, _RUN),
+    SCREEN: MetricKind("ms a batch, the sum of its layers", "min", False, _SIZE),
     "energy_mj": MetricKind("mJ a batch", "min", defaults=_SIZE),
     "peak_memory_mb": MetricKind("MB a batch", "min", defaults=_SIZE),
     "params": MetricKind("", "min"),
@@ -230,6 +234,11 @@ def parse_objective(text: str) -> Objective:
     kind = metric.kind
     if kind is None:
         return Objective(metric, "min" if word == "min" else "max")
+    if metric.name == SCREEN:
+        raise NasError(
+            f"{text!r} cannot be an objective: it only screens, as in --funnel {SCREEN}:0.5. "
+            "Use 'latency_ms', which is measured on the whole network."
+        )
     if not kind.searchable:
         raise NasError(
             f"{text!r} cannot be an objective: selecting on it would spoil it as a check. "
@@ -281,5 +290,6 @@ def parse_constraint(text: str, *, own: bool = False) -> Constraint:
         )
     metric = parse_metric(match[1], own=own)
     if metric.kind is not None and not metric.kind.searchable:
-        raise NasError(f"{text!r} cannot be a constraint: it would spoil {metric} as a check.")
+        why = "it only screens" if metric.name == SCREEN else f"it would spoil {metric} as a check"
+        raise NasError(f"{text!r} cannot be a constraint: {why}.")
     return Constraint(metric, "<=" if match[2] == "<=" else ">=", bound)

@@ -45,7 +45,8 @@ def measure_trial_variants(
         if not found:
             raise NasError(f"The study {study!r} has no trial {trial}.")
         network = repository.architecture(found[0].key)
-        evaluator = _evaluator(StudyConfig(**record.config))
+        config = StudyConfig(**record.config)
+        evaluator = layer_evaluator(config) or LatencyEvaluator(detect(config.device))
         table = measure_variants([network], evaluator)
         steps = plan_of(network.dense(), evaluator)
         layers = {node: str(step.workload) for step in steps for node in step.nodes}
@@ -70,7 +71,16 @@ def recorded_table(place: Workspace, repository: Repository, trial_id: int) -> V
     kept = [item for item in repository.artifacts(trial_id) if item.kind == KIND]
     if not kept:
         return None
-    path = place.root / "artifacts" / f"{kept[-1].content_hash}.json"
+    return table_of(place, kept[-1].content_hash)
+
+
+def table_of(place: Workspace, digest: str) -> VariantTable:
+    """Return a table that is kept, by the hash of its file.
+
+    Raises:
+        NasError: it cannot be read any more.
+    """
+    path = place.root / "artifacts" / f"{digest}.json"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         return VariantTable.from_json(document["table"])
@@ -78,12 +88,16 @@ def recorded_table(place: Workspace, repository: Repository, trial_id: int) -> V
         raise NasError(f"Cannot read the table of variants {path}: {problem}.") from None
 
 
-def _evaluator(config: StudyConfig) -> LatencyEvaluator:
-    """Return what times as the study's first latency is timed; layers are never compiled."""
+def layer_evaluator(config: StudyConfig) -> LatencyEvaluator | None:
+    """Return what times layers as a study's first latency is timed; None where it has none.
+
+    Layers are never compiled, and a decoder's in whole passes.
+    """
     names = [parse_metric(name, own=True) for name in wanted_metrics(config)]
-    settings: dict[str, Any] = next(
-        (dict(item.qualifiers) for item in names if item.name == "latency_ms"), {}
-    )
+    asked = next((dict(item.qualifiers) for item in names if item.name == "latency_ms"), None)
+    if asked is None:
+        return None
+    settings: dict[str, Any] = {k: v for k, v in asked.items() if k not in ("phase", "tokens")}
     if settings.get("mode") == "compile":
         del settings["mode"]
     return LatencyEvaluator(detect(config.device), **settings)

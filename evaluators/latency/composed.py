@@ -104,17 +104,10 @@ class ComposedModel:
             raise NasError(f"{len(shared)} networks are both fitted and held out.")
         rows = np.array([_features(item, table, evaluator) for item, _ in fitted])
         measured = np.array([1e3 * median_ms for _, median_ms in fitted])
-        weights = 1.0 / measured  # relative errors count
-        overhead, *_ = np.linalg.lstsq(
-            rows[:, 1:] * weights[:, None], (measured - rows[:, 0]) * weights, rcond=None
-        )
-        solution = np.array([1.0, *overhead])
+        overhead = fit_overhead(rows, measured)
         others = np.array([_features(item, table, evaluator) for item, _ in held_out])
         truth = np.array([1e3 * median_ms for _, median_ms in held_out])
-        wrong = np.abs(others @ solution - truth) / truth
-        error = ComposedError(
-            float(np.median(wrong)), float(np.quantile(wrong, 0.95)), len(held_out)
-        )
+        error = errors_of(others, truth, overhead)
         return cls(table, evaluator, float(overhead[0]), float(overhead[1]), error)
 
     def predict(self, architecture: Architecture) -> Estimate:
@@ -126,6 +119,30 @@ class ComposedModel:
         row: npt.NDArray[np.float64] = np.array(_features(architecture, self.table, self.evaluator))
         weights = np.array([1.0, self.per_layer_us, self.constant_us])
         return Estimate(float(row @ weights) / 1e3, self.error)
+
+
+Array = npt.NDArray[np.float64]
+
+
+def fit_overhead(features: Array, measured: Array) -> Array:
+    """Return what a layer and a network take beside the sum of the layers, least squares.
+
+    Args:
+        features: (networks, 3): sum of the layers, their number, 1.
+        measured: (networks,) in the unit of the sums; relative errors count.
+    """
+    weights = 1.0 / measured
+    overhead, *_ = np.linalg.lstsq(
+        features[:, 1:] * weights[:, None], (measured - features[:, 0]) * weights, rcond=None
+    )
+    return overhead.astype(np.float64)
+
+
+def errors_of(features: Array, measured: Array, overhead: Array) -> ComposedError:
+    """Return how wrong a fit is on networks that it has not seen; arguments as there."""
+    estimated = features @ np.array([1.0, *overhead])
+    wrong = np.abs(estimated - measured) / measured
+    return ComposedError(float(np.median(wrong)), float(np.quantile(wrong, 0.95)), len(measured))
 
 
 def _features(

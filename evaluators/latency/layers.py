@@ -22,6 +22,7 @@ from search_spaces.architecture.graph import Value
 from search_spaces.build import build
 from search_spaces.lower import Step, lower
 from search_spaces.ops.source import Input
+from search_spaces.variants import realise
 
 _TOGETHER = 24
 """Layers that are timed side by side: more hold more memory, fewer repeat the reference more."""
@@ -95,7 +96,10 @@ class LayerTable:
 
 
 def layer_of(architecture: Architecture, step: Step) -> Architecture:
-    """Return the part of a network that one workload computes, as a network of its own."""
+    """Return the part of a network that one workload computes, as a network of its own.
+
+    One that is a variant's stays one.
+    """
     values: dict[int, Value] = {}
 
     def value(number: int) -> Value:
@@ -110,7 +114,11 @@ def layer_of(architecture: Architecture, step: Step) -> Architecture:
                 values[number] = Value(source, (), f"input{number}")
         return values[number]
 
-    return Architecture.freeze(value(step.nodes[-1]))
+    layer = Architecture.freeze(value(step.nodes[-1]))
+    if step.workload.variant == "dense":
+        return layer
+    inside = [n for n, node in enumerate(layer.nodes) if not isinstance(node.op, Input)]
+    return layer.with_variant(inside, step.workload.variant)
 
 
 def plan_of(architecture: Architecture, evaluator: LatencyEvaluator) -> tuple[Step, ...]:
@@ -176,14 +184,15 @@ def summary(timing: Timing, disturbed: list[str]) -> LayerTime:
 
 
 def layer_call(layer: Architecture, evaluator: LatencyEvaluator) -> Call:
-    """Return what runs a layer once, having run it once.
+    """Return what runs a layer once, its variants packed, having run it once.
 
     Raises:
         EvaluationError: it cannot run; the message is the reason.
     """
     device = evaluator.device
     with faults(device):
-        module = build(layer).eval().to(device.torch_name, DTYPES[evaluator.dtype])
+        module = build(realise(layer, "packed").architecture).eval()
+        module = module.to(device.torch_name, DTYPES[evaluator.dtype])
         if layout_of(device, evaluator.dtype) == "channels_last":
             module = module.to(memory_format=torch.channels_last)
         inputs = random_inputs(layer, device, batch=evaluator.batch, dtype=evaluator.dtype)

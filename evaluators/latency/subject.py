@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from search_spaces.pack import prepare as prepare_variants
 from search_spaces.variants import realise
 
 _INPUT_SEED = 0
+_DRAWN = 1 << 24  # numbers: more are not drawn for a batch but repeated
 PHASES = ("", "prefill", "decode")
 """Of a decoder: a whole pass; a pass that fills a cache; a pass of one token behind a full one."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -165,8 +167,11 @@ def random_inputs(
             made = torch.randint(0, vocabulary, shape, generator=generator).to(device.torch_name)
         else:
             shape = (batch, *source.shape)
-            drawn = torch.randn(shape, generator=generator)
-            made = drawn.to(device.torch_name, DTYPES[dtype])
+            made = torch.empty(shape, device=device.torch_name, dtype=DTYPES[dtype])
+            several = min(batch, max(1, _DRAWN // math.prod(source.shape)))
+            drawn = torch.randn((several, *source.shape), generator=generator).to(made)
+            for first in range(0, batch, several):
+                made[first : first + several] = drawn[: batch - first]
             if layout_of(device, dtype) == "channels_last" and made.ndim == 4:
                 made = made.contiguous(memory_format=torch.channels_last)
         found.append(made)

@@ -6,7 +6,7 @@ convolution that a space could put at the same place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from evaluators.latency.kinds import KINDS, place_of
 from evaluators.latency.latency import LatencyEvaluator
 from evaluators.latency.layers import LayerTime, layer_call, layer_of, plan_of, summary
 from evaluators.latency.operands import OPERANDS
-from evaluators.latency.setting import conditions_of
+from evaluators.latency.setting import check_conditions, conditions_of
 from evaluators.latency.subject import faults
 from evaluators.protocol import EvaluationError
 from kernels.errors import NasError, UnknownNameError
@@ -26,8 +26,12 @@ from kernels.select import Implementation, implementations
 from kernels.timing import CALLS_PER_GRAPH, Call
 from kernels.workload import Workload
 from search_spaces.architecture import Architecture
+from search_spaces.architecture.graph import Value
+from search_spaces.choose import LeftOut
+from search_spaces.offers import offered, place_text
+from search_spaces.ops.source import Input
 
-BASELINE = {"implementation": "dense", "kind": "standard"}
+BASELINE = {"implementation": "dense", "kind": "standard", "variant": "dense"}
 """What the others of a family must beat."""
 
 
@@ -36,8 +40,9 @@ class VariantRow:
     """One way of computing at one place.
 
     Attributes:
-        workload: the place, as a workload's text.
-        family: ``"implementation"`` (the same function) or ``"kind"`` (another convolution).
+        workload: the place: a workload's text, or of a variant that of a layer by itself.
+        family: ``"implementation"`` (the same function), ``"kind"`` (another convolution) or
+            ``"variant"`` (another execution that a space may choose).
         name: unique in the family.
         time: its latency; None where it cannot run.
         offered: whether a search should have it.
@@ -67,6 +72,14 @@ class VariantTable:
     def offered(self, workload: Workload | str) -> list[str]:
         """Return the names of what is offered at a place."""
         return [row.name for row in self.rows if row.workload == str(workload) and row.offered]
+
+    def left_out(self) -> LeftOut:
+        """Return the variants that a search should not be offered, by place."""
+        found: dict[str, set[str]] = {}
+        for row in self.rows:
+            if row.family == "variant" and not row.offered:
+                found.setdefault(row.workload, set()).add(row.name)
+        return {place: frozenset(names) for place, names in found.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values that :meth:`from_json` reads."""
@@ -126,9 +139,75 @@ def measure_variants(
     with exclusive(evaluator.device), torch.inference_mode():
         for workload, layer in layers.items():
             ways = _implementations(workload, layer, evaluator)
-            rows += _family(workload, "implementation", ways, evaluator)
-            rows += _family(workload, "kind", _kinds(workload, evaluator), evaluator)
+            rows += _family(str(workload), "implementation", ways, evaluator)
+            rows += _family(str(workload), "kind", _kinds(workload, evaluator), evaluator)
     return VariantTable(conditions, tuple(rows))
+
+
+def measure_offers(
+    architectures: Iterable[Architecture],
+    evaluator: LatencyEvaluator,
+    *,
+    kinds: Sequence[str] = (),
+    known: VariantTable | None = None,
+) -> VariantTable:
+    """Time the variants that kernel systems offer for the layers of some networks, and dense ones.
+
+    A variant is timed as the layer that a network would have it as, packed, with random weights.
+
+    Args:
+        architectures: the networks; their own variants are left aside.
+        evaluator: on which device and how to time.
+        kinds: of variants; empty for all.
+        known: rows of places that are not measured again.
+
+    Returns:
+        the known rows, and those of the other places.
+
+    Raises:
+        NasError: as :func:`measure_variants`, nothing offers variants of a kind, or what is known
+            was measured under other conditions.
+    """
+    conditions = conditions_of(evaluator)
+    rows: list[VariantRow] = []
+    if known is not None:
+        check_conditions(known.conditions, evaluator)
+        rows += known.rows
+    done = {(row.workload, row.name) for row in rows}
+    with exclusive(evaluator.device), torch.inference_mode():
+        for place, (layer, names) in _places(architectures, kinds).items():
+            if all((place, name) in done for name in names):
+                continue
+            number = len(layer.nodes) - 1
+            nets = {name: layer.with_variant([number], name) for name in names}
+            ways = {
+                name: _tried(partial(layer_call, net, evaluator), evaluator)
+                for name, net in {BASELINE["variant"]: layer, **nets}.items()
+            }
+            rows = [row for row in rows if row.workload != place]
+            rows += _family(place, "variant", ways, evaluator)
+    return VariantTable(conditions, tuple(rows))
+
+
+def _places(
+    architectures: Iterable[Architecture], kinds: Sequence[str]
+) -> dict[str, tuple[Architecture, list[str]]]:
+    """Return the layers for which something is offered, each as a network, and what is offered."""
+    found: dict[str, tuple[Architecture, list[str]]] = {}
+    for architecture in architectures:
+        for node in architecture.nodes:
+            shapes = tuple(architecture.nodes[item].shape for item in node.inputs)
+            place = place_text(node.op, shapes)
+            if place in found or not node.facts.reach.weighted:
+                continue
+            names = offered(node.op, shapes, kinds)
+            if names:
+                sources = tuple(
+                    Value(Input.of(shape=shape), (), f"input{index}")
+                    for index, shape in enumerate(shapes)
+                )
+                found[place] = Architecture.freeze(Value(node.op, sources, node.scope)), names
+    return found
 
 
 Way = Call | str
@@ -184,7 +263,7 @@ def _tried(make: Callable[[], Callable[[], Any]], evaluator: LatencyEvaluator) -
 
 
 def _family(
-    workload: Workload, family: str, ways: Mapping[str, Way], evaluator: LatencyEvaluator
+    place: str, family: str, ways: Mapping[str, Way], evaluator: LatencyEvaluator
 ) -> list[VariantRow]:
     """Time the ways that can run, side by side, and judge them against the baseline."""
     # An implementation may have the name of the harness's own reference work.
@@ -201,12 +280,13 @@ def _family(
     for name in sorted(ways, key=lambda name: (name != baseline, name)):
         way = ways[name]
         if isinstance(way, str):
-            offered, reason = False, way
+            taken, reason = False, way
         elif name == baseline:
-            offered, reason = True, "what the others must beat"
+            taken, reason = True, "what the others must beat"
         else:
-            offered, reason = _judged(times[name], times.get(baseline), baseline)
-        rows.append(VariantRow(str(workload), family, name, times.get(name), offered, reason))
+            judge = _bearable if family == "variant" else _judged
+            taken, reason = judge(times[name], times.get(baseline), baseline)
+        rows.append(VariantRow(place, family, name, times.get(name), taken, reason))
     return rows
 
 
@@ -222,3 +302,15 @@ def _judged(time: LayerTime, baseline: LayerTime | None, name: str) -> tuple[boo
     if time.p10_us > baseline.p90_us:
         return False, f"slower: {words}"
     return False, f"no faster beyond the spread: {words}"
+
+
+def _bearable(time: LayerTime, baseline: LayerTime | None, name: str) -> tuple[bool, str]:
+    """Leave out what is slower than the baseline beyond the spread of both, and nothing else.
+
+    A search weighs other figures beside the latency, and measures whole networks in the end.
+    """
+    if time.disturbed:
+        return True, f"not judged, the measurement was disturbed: {time.disturbed[0]}"
+    faster, words = _judged(time, baseline, name)
+    slower = baseline is not None and time.p10_us > baseline.p90_us
+    return faster or not slower, words

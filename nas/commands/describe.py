@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,6 +25,10 @@ def profile(
         int, typer.Option(min=10, help="Random candidates to draw.", metavar="N")
     ] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.", metavar="N")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A run: tell what was measured there to pay.", metavar="DIR"),
+    ] = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
@@ -41,6 +46,7 @@ def profile(
         candidates=candidates,
         seed=seed,
         device=device,
+        out=out,
         say=progress,
     )
     show(result, as_json=as_json, text=profile_text)

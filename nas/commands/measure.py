@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,6 +62,14 @@ Export = Annotated[
 ]
 
 
+Variants = Annotated[
+    bool,
+    typer.Option(
+        "--variants", help="Time what is offered for each layer, in place of whole networks."
+    ),
+]
+
+
 def measure(
     what: What = None,
     metrics: Metrics = None,
@@ -70,6 +78,7 @@ def measure(
     data: Data = "digits",
     input_shape: InputShape = None,
     repeat: Repeat = 1,
+    variants: Variants = False,
     device: Device = None,
     out: Out = None,
     database: Database = None,
@@ -93,20 +102,24 @@ def measure(
             text = partial(texts.recorded_text, versions=versions)
             show(reading.recorded(run), as_json=as_json, text=text)
         return
+    wanted: dict[str, Any] = {
+        "metrics": items_of(metrics or ["latency_ms"]),
+        "trials": trials,
+        "seed": seed,
+        "data": data,
+        "input_shape": input_shape,
+        "device": device,
+        "out": out,
+    }
+    if variants:
+        from nas.jobs import offers
+
+        table = offers.measured_offers(what or [], **wanted)
+        show(table, as_json=as_json, text=offers.offers_text)
+        return
     from nas.jobs import measuring as job
 
-    result = job.measured(
-        what or [],
-        metrics=items_of(metrics or ["latency_ms"]),
-        trials=trials,
-        seed=seed,
-        data=data,
-        input_shape=input_shape,
-        repeat=repeat,
-        device=device,
-        out=out,
-        database=database,
-    )
+    result = job.measured(what or [], repeat=repeat, database=database, **wanted)
     show(result, as_json=as_json, text=texts.measured_text)
     if any(item["how"] == "failed" for item in result["measurements"]):
         raise typer.Exit(1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ from nas.jobs.spaces import patient_space, size_json
 from search_spaces.choose import Decisions
 from search_spaces.space import Candidate, DataSpec, Space
 from studies.metrics import Constraint, Metric, parse_constraint
+from studies.offers import tables
+from studies.workspace import Workspace
 
 COSTS = ("params", "macs", "bytes_moved", "peak_activation_bytes", "layers", "depth", "rf_gain")
 LATENCY = "latency_ms"
@@ -53,6 +56,7 @@ def profile(
     candidates: int,
     seed: int,
     device: str | None,
+    out: Path | None = None,
     say: Say,
 ) -> Json:
     """Look at a space.
@@ -64,6 +68,7 @@ def profile(
         candidates: how many to draw at random.
         seed: of the draws.
         device: where latencies are measured.
+        out: a run, whose tables of what pays are told.
         say: told what is done.
 
     Raises:
@@ -78,13 +83,7 @@ def profile(
     rng = Random(seed)
     drawn = [_score(space.sample(rng, spec)) for _ in range(candidates)]
     say("Searching for the ends of each cost ...")
-    ends = {
-        cost: (
-            _climb(space, spec, drawn, cost, 1.0, rng),
-            _climb(space, spec, drawn, cost, -1.0, rng),
-        )
-        for cost in COSTS
-    }
+    ends = {cost: _ends(space, spec, drawn, cost, rng) for cost in COSTS}
     cheapest = [low for low, _ in ends.values()]
     timed = {
         str(bound.metric): _time(bound.metric, cheapest, drawn, device, say)
@@ -103,6 +102,7 @@ def profile(
         "costs": {cost: _range(cost, drawn, *ends[cost]) for cost in COSTS},
         "latencies": timed,
         "constraints": [_verdict(bound, drawn, ends, timed) for bound in bounds],
+        "variants": [] if out is None else [str(item) for item in tables(Workspace.of(out))],
         "choices": _influence(drawn, "macs")[:_CHOICES_SHOWN],
     }
 
@@ -110,6 +110,14 @@ def profile(
 def _score(candidate: Candidate) -> Drawn:
     figures = AnalyticEvaluator().evaluate(candidate.architecture)
     return Drawn(candidate, {item.metric: item.value for item in figures})
+
+
+def _ends(
+    space: Space, data: DataSpec, drawn: Sequence[Drawn], cost: str, rng: Random
+) -> tuple[Drawn, Drawn]:
+    """Return the candidates found with the smallest and the largest cost."""
+    low, high = (_climb(space, data, drawn, cost, sign, rng) for sign in (1.0, -1.0))
+    return low, high
 
 
 def _climb(

@@ -32,6 +32,7 @@ def profile_text(result: Json) -> str:
         lines = [(f"{100 * item['share']:3.0f}%", item["choice"]) for item in result["choices"]]
         parts.append(f"Share of the variance of macs that a choice explains\n{pairs(lines)}")
     parts += [_latency(name, item) for name, item in result["latencies"].items()]
+    parts += [f"What pays at each layer\n{text}" for text in result["variants"]]
     if result["constraints"]:
         parts.append("\n".join(_constraint(item) for item in result["constraints"]))
     return "\n\n".join(parts)

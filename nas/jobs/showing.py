@@ -19,9 +19,11 @@ from studies.audits import audits_of, latest
 from studies.config import StudyConfig
 from studies.front import front
 from studies.manage import show_study
+from studies.offers import CONDITION
+from studies.screening import screening_text
 from studies.stopping import stopping_text
 from studies.storage import Evaluation, EventRecord, Repository, TrialRecord
-from studies.variant_tables import recorded_table
+from studies.variant_tables import recorded_table, table_of
 from studies.workspace import Workspace
 
 _EVENTS = 10
@@ -41,6 +43,7 @@ def show_run(run: Path, study: str | None) -> Json:
         baselines = repository.trials(record.id, baselines=True)
         events = repository.events(record.id, newest=_EVENTS)
         exports = repository.events(record.id, kind=EXPORTED)
+        screened = screening_text(repository, record.id, config)
     view = show_study(place, name)
     line = view.line
     return {
@@ -59,6 +62,8 @@ def show_run(run: Path, study: str | None) -> Json:
         "seconds": dict(view.seconds),
         "stopping": None if view.stopping is None else stopping_text(view.stopping),
         "workers": dict(Counter(f"{item.slot} {item.state}" for item in view.workers)),
+        "screening": screened,
+        "variants": _offered(place, record.conditions),
         "objectives": list(config.names),
         "front": [point_json(point) for point in front(place, name)],
         "baselines": [{"name": trial.origin["name"], **_trial_json(trial)} for trial in baselines],
@@ -208,6 +213,15 @@ def _variants(place: Workspace, repository: Repository, trial: TrialRecord) -> s
     except NasError as problem:
         return str(problem)
     return "" if table is None else str(table)
+
+
+def _offered(place: Workspace, conditions: Mapping[str, str]) -> str:
+    """Return what a study is offered and what not, as text; empty where nothing was measured."""
+    digest = conditions.get(CONDITION)
+    try:
+        return "" if digest is None else str(table_of(place, digest))
+    except NasError as problem:
+        return str(problem)
 
 
 def _audited(place: Workspace, repository: Repository, trial: TrialRecord) -> list[Json]:

@@ -12,6 +12,7 @@ from nas.figures import duration, figure, number
 from nas.jobs.common import MOST_WIDTH, Json, front_table, screen_width
 from nas.tables import pairs, table
 from studies.config import StudyConfig
+from studies.metrics import SCREEN
 
 _REASONS = 5
 _DETAILS = ("seed", "recipe", "device", "threads", "batch", "dtype", "mode", "samples", "seconds")
@@ -54,6 +55,8 @@ def run_text(run: Json) -> str:
     ]
     if run["stopping"]:
         facts.append(("early stopping", run["stopping"]))
+    if run["screening"]:
+        facts.append((SCREEN, run["screening"]))
     if run["driver"] and run["workers"]:
         at = (f"{count} {words}" for words, count in run["workers"].items())
         facts.append(("workers", ", ".join(at)))
@@ -63,6 +66,8 @@ def run_text(run: Json) -> str:
         parts.append(f"Failed and dropped\n{_wrapped(rows)}")
     metrics = [*run["objectives"], *(name for name in _ALSO if name not in run["objectives"])]
     parts.append(front_table(run["front"], metrics, [_named(item) for item in run["baselines"]]))
+    if run["variants"]:
+        parts.append(f"Variants that were offered, and why others were not\n{run['variants']}")
     if run["exports"]:
         rows = [(f"trial {item['trial']}", _exported(item)) for item in run["exports"]]
         parts.append(f"Exports\n{_wrapped(rows)}")

@@ -388,3 +388,11 @@ def test_an_estimate_never_comes_without_its_error():
         ComposedModel.fit(table, evaluator, fitted=exact[:3], held_out=exact[12:])
     with pytest.raises(NasError, match="No latency of the layer"):
         model.predict(LARGE)
+
+
+def test_of_a_huge_batch_some_samples_are_drawn_and_repeated(monkeypatch):
+    monkeypatch.setattr(subject, "_DRAWN", 3 * 64)
+    (made,) = subject.random_inputs(NET, CPU, batch=8, dtype="float32")
+    assert torch.equal(made[3:6], made[:3])
+    assert torch.equal(made[6:], made[:2])
+    assert len(made.flatten().unique()) == 3 * 64
