@@ -6,13 +6,14 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Timer
 
 import pytest
 
 from kernels.device import detect
-from studies.executors import Limits, Outcome, PoolExecutor, handle
+from studies.executors import Limits, PoolExecutor, handle
 from studies.executors.handle import WorkerProcess
 from studies.executors.processes import is_stopped, signal_group, waits_for_lock
 from tests.unit.studies.executors.helpers import (
@@ -248,10 +249,10 @@ def test_trainings_of_another_process_stand_still_for_a_measurement(
             trains.submit(job(number, Tick(folder=tmp_path, seconds=1.0)))
         training_pids(trains, tmp_path, 1)
         measures.submit(job(3, Tick(folder=tmp_path, seconds=0.3, slot="measurement")))
-        done: list[Outcome] = []
-        while len(done) < 3:
-            done += trains.wait(0.02)
-            done += measures.wait(0.02)
+        # A driver that is about to measure sleeps for as long as others need to notice.
+        with ThreadPoolExecutor(1) as other:
+            trained_ones = other.submit(collect, trains, 2)
+            done = collect(measures, 1) + trained_ones.result()
         assert {outcome.reason for outcome in done} == {None}
         assert trains.paused_seconds > 0.3
     ((first, *_, last),) = ticks(tmp_path, "measurement")
