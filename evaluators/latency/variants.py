@@ -105,6 +105,7 @@ class VariantTable:
 
     def __str__(self) -> str:
         lines = [f"device: {self.conditions.get('device')}"]
+        width = max((len(row.name) for row in self.rows), default=0)
         place = ""
         for row in self.rows:
             if row.workload != place:
@@ -112,7 +113,7 @@ class VariantTable:
                 place = row.workload
             time = "-" if row.time is None else f"{row.time.median_us:.4g} us"
             word = "offered" if row.offered else "left out"
-            lines.append(f"  {row.name:<24}{time:>12}  {word}: {row.reason}")
+            lines.append(f"  {row.name:<{width}}{time:>12}  {word}: {row.reason}")
         return "\n".join(lines)
 
 
