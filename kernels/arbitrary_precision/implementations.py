@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
 
+from kernels.arbitrary_precision.encodings import longest_sum
 from kernels.arbitrary_precision.plan import Path, Tile, tiles
 from kernels.arbitrary_precision.plan_direct import Window
 from kernels.arbitrary_precision.plan_direct import tiles as direct_tiles
@@ -24,7 +26,7 @@ _PLANES: dict[Path, tuple[int, str]] = {
     "wgmma": (20, "bit planes on Hopper's 1-bit tensor cores"),
     "mma": (5, "bit planes on 1-bit tensor cores; not timed yet"),
 }
-"""Preference and note: int8 has 10."""
+"""Preference and note: bytes have 15, int8 has 10."""
 
 _DIRECT = (30, "windows of bit planes straight from memory to 1-bit tensor cores")
 
@@ -75,6 +77,33 @@ def _refuses_int8(workload: Workload, device: Device) -> str | None:
     return "the exact path is faster on a CPU" if device.kind == "cpu" else None
 
 
+def _refuses_bytes(workload: Workload, device: Device) -> str | None:
+    """Refuse what the Triton kernels cannot do."""
+    if device.kind != "cuda":
+        return "needs a GPU"
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    if device.capability is None or not _is_roomy(device.capability):
+        return "needs the shared memory of an A100, an H100 or a B200"
+    if workload.dtype not in ("float16", "bfloat16", "float32"):
+        return f"its inputs are float16, bfloat16 or float32, not {workload.dtype}"
+    precision = Precision.parse(workload.variant)
+    added = workload.inputs[0][1 if workload.op == CONV else -1] * _taps(workload)
+    if added > (longest := longest_sum(precision.weights, precision.activations())):
+        return f"sums of {added} products may not fit 32 bits; {longest} do"
+    return None
+
+
+def _is_roomy(capability: tuple[int, int]) -> bool:
+    return capability == (8, 0) or 9 <= capability[0] <= 10
+
+
+def _taps(workload: Workload) -> int:
+    if workload.op != CONV:
+        return 1
+    return int(str(workload.attr("kernel_height"))) * int(str(workload.attr("kernel_width")))
+
+
 def _refuses_planes(path: Path, workload: Workload, device: Device) -> str | None:
     """Refuse what the CUDA kernels cannot do."""
     if device.kind != "cuda":
@@ -95,9 +124,8 @@ def _refuses_direct(workload: Workload, device: Device) -> str | None:
     """Refuse what the direct convolution cannot do."""
     if (refusal := _refuses_planes("wgmma", workload, device)) is not None:
         return refusal
-    names = ("kernel_height", "kernel_width")
-    height, width = (int(str(workload.attr(name))) for name in names)
-    window = Window(height * width, width, -(-workload.inputs[0][1] // 64) * 8)
+    width = int(str(workload.attr("kernel_width")))
+    window = Window(_taps(workload), width, -(-workload.inputs[0][1] // 64) * 8)
     if next(direct_tiles(Precision.parse(workload.variant), window), None) is None:
         return "no tile fits: bits or channels are too many"
     return None
@@ -110,7 +138,20 @@ def _implementations(op: str, function: str) -> list[Implementation]:
             op, "exact", f"{home}.exact_path:{function}", _refuses_exact, 0, "whole numbers as real"
         ),
         Implementation(
-            op, "int8", f"{home}.int8_path:{function}", _refuses_int8, 10, "bytes on tensor cores"
+            op,
+            "bytes",
+            f"{home}.bytes_path:{function}",
+            _refuses_bytes,
+            15,
+            "bytes on tensor cores, in two launches",
+        ),
+        Implementation(
+            op,
+            "int8",
+            f"{home}.int8_path:{function}",
+            _refuses_int8,
+            10,
+            "bytes by torch's product, any sums",
         ),
         *(
             Implementation(

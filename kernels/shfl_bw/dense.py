@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from kernels.remembered import PerTensor
 from kernels.shfl_bw.activation import FUNCTIONS
 from kernels.shfl_bw.packed import dense_matrix
 from kernels.shfl_bw.pattern import like_weight
-from kernels.shfl_bw.remembered import PerTensor
 from kernels.shfl_bw.window import Window
 
 _MATRICES = PerTensor[torch.Tensor]()

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
+from kernels.remembered import PerTensor
 from kernels.shfl_bw.activation import FUNCTIONS
-from kernels.shfl_bw.remembered import PerTensor
 from kernels.shfl_bw.window import Window
 
 _CHUNK = 16  # groups of one product

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from kernels.remembered import PerTensor
 from kernels.shfl_bw.images import Images, images_of
 from kernels.shfl_bw.launch import run_convolution, run_spmm, run_transpose
-from kernels.shfl_bw.remembered import PerTensor
 from kernels.shfl_bw.window import Window
 
 _IMAGES = PerTensor[Images]()

@@ -10,11 +10,11 @@ import torch
 
 from kernels.errors import NasError
 from kernels.jit import Kernel, compile_cuda, load, read_source
+from kernels.remembered import PerTensor
 from kernels.shfl_bw.activation import ACTIVATIONS
 from kernels.shfl_bw.dealing import deal
 from kernels.shfl_bw.images import Images, taps_of
 from kernels.shfl_bw.plan import Plan, choose
-from kernels.shfl_bw.remembered import PerTensor
 from kernels.shfl_bw.window import Window
 
 SOURCES = Path(__file__).parent / "cuda"

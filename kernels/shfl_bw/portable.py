@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from kernels.remembered import PerTensor
 from kernels.shfl_bw.activation import ACTIVATIONS
 from kernels.shfl_bw.images import taps_of
-from kernels.shfl_bw.remembered import PerTensor
 from kernels.shfl_bw.window import Window
 
 _ORDERS = PerTensor[torch.Tensor]()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from types import ModuleType
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from kernels.arbitrary_precision import (
+    bytes_path,
     direct_path,
     int8_path,
     launch,
@@ -134,14 +136,35 @@ def test_packing_rounds_as_the_definition_does(dtype: torch.dtype, path: plan.Pa
     assert torch.equal(unpack_planes(low.planes, 517).float(), expected)
 
 
+@pytest.mark.parametrize("path", [int8_path, bytes_path], ids=["int8", "bytes"])
 @pytest.mark.parametrize("zero", [0, 75, 128, 157, 255])
-def test_bytes_are_exact_at_every_zero_point(zero: int) -> None:
+def test_bytes_are_exact_at_every_zero_point(zero: int, path: ModuleType) -> None:
     layer = layer_of("w8a8", 96, 384, zero=zero)
     codes = codes_of(70, 384, bits=8)
     whole = exact(layer, codes).double()
-    found = int8_path.linear(from_codes(codes, layer.inputs).float(), layer.weights())
+    found = path.linear(from_codes(codes, layer.inputs).float(), layer.weights())
     expected = whole * layer.factor.double() + layer.offset.double()
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    "size",
+    [(1, 8, 16), (16, 40, 70), (64, 4096, 4096), (333, 200, 1300), (4096, 512, 384)],
+    ids=str,
+)
+def test_bytes_of_every_size_and_type(size: tuple[int, int, int], dtype: torch.dtype) -> None:
+    n, m, k = size
+    layer = layer_of("w8a8", m, k, zero=100)
+    x = (torch.randn(n, k, device="cuda") * 60).to(dtype)
+    whole = exact(layer, (integers(x, layer.step, layer.inputs) + 100).to(torch.uint8))
+    expected = whole * layer.factor.double() + layer.offset.double()
+    found = bytes_path.linear(x, layer.weights())
+    assert found.dtype == dtype
+    rtol = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
+    if dtype == torch.float16:
+        expected = expected.half().double()  # beyond 65504 is infinite
+    torch.testing.assert_close(found.double(), expected, rtol=rtol, atol=1e-2)
 
 
 @pytest.mark.parametrize("bits", ["w8a8", "w4a4"])
@@ -184,6 +207,21 @@ def test_convolutions(shape: tuple, bits: str, path: str) -> None:  # type: igno
     found = CONVOLVE[path](low, layer.weights(), geometry)
     expected = F.conv2d(x.double(), w.double(), None, stride, padding, dilation)
     torch.testing.assert_close(found.double(), expected, rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("shape", CONVOLUTIONS, ids=str)
+def test_bytes_of_convolutions(shape: tuple, form: torch.memory_format) -> None:  # type: ignore[type-arg]
+    channels, m, kernel, *places = shape
+    precision, zero = Precision.parse("w8a8"), 100
+    w = from_codes(codes_of(m, channels, *kernel, bits=8), precision.weights)
+    names = dict(zip(("stride", "padding", "dilation"), places, strict=True))
+    layer = APConv2d.of(w, torch.ones(m, device="cuda"), precision, zero=zero, **names)
+    x = from_codes(codes_of(3, channels, 17, 14, bits=8), layer.inputs).float()
+    given = x.contiguous(memory_format=form)
+    found = bytes_path.conv2d(given, layer.weights(), Geometry(kernel, *places))
+    expected = F.conv2d(x.double(), w.double(), None, *places)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("channels", [64, 128, 512])

@@ -237,9 +237,11 @@ def test_the_path_of_a_convolution() -> None:
     for bits, device, dtype, wanted in (
         ("w1a2", hopper, "float16", "direct"),
         ("w2a2", hopper, "bfloat16", "direct"),
-        ("w1a2", hopper, "float32", "int8"),
-        ("w8a8", hopper, "float16", "int8"),
-        ("w1a2", ampere, "float16", "int8"),
+        ("w1a2", hopper, "float32", "bytes"),
+        ("w8a8", hopper, "float16", "bytes"),
+        ("w8a8", hopper, "codes", "int8"),
+        ("w1a2", ampere, "float16", "bytes"),
+        ("w8a8", replace(ampere, capability=(8, 9)), "float16", "int8"),
     ):
         shape, out = (8, 64, 56, 56), (8, 64, 56, 56)
         workload = conv_workload(shape, out, (3, 3), Precision.parse(bits), dtype=dtype)
