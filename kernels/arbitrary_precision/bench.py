@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
-from kernels.arbitrary_precision import int8_path, launch, plan, planes_path
+from kernels.arbitrary_precision import bytes_path, launch, plan, planes_path
 from kernels.arbitrary_precision.bench_network import network_calls
 from kernels.arbitrary_precision.module import APLinear
 from kernels.arbitrary_precision.operands import Weights
@@ -98,7 +98,7 @@ def _packed(
     moved = (m * p.weight_bits + n * p.activation_bits) * k // 8 + m * n * 2
     if against == "fp16":
         baseline = "cuBLAS fp16"
-        beside = {**_int8(m, n, k), **_fp8(m, n, k), **_own_int8(m, n, k)}
+        beside = {**_int8(m, n, k), **_fp8(m, n, k), **_own_bytes(m, n, k)}
     else:
         baseline, beside = "fastest int8 GEMM torch offers", None
     return ours.beside(
@@ -273,8 +273,8 @@ def _fp8(m: int, n: int, k: int) -> dict[str, Sequence[Call]]:
     return {"fp8": [partial(multiply, x, w) for x in xs]}
 
 
-def _own_int8(m: int, n: int, k: int) -> dict[str, Sequence[Call]]:
-    """Return our own layers of 8 bits, which round and scale in launches of their own."""
+def _own_bytes(m: int, n: int, k: int) -> dict[str, Sequence[Call]]:
+    """Return our own layers of 8 bits, rounding and scaling inside."""
     weights = _weights("w8a8", m, k)
     xs = [torch.rand(n, k, device="cuda", dtype=_HALF) * 255 for _ in range(cold_sets(n * k * 4))]
-    return {"own int8 path, from fp16": [partial(int8_path.linear, x, weights) for x in xs]}
+    return {"own w8a8, from fp16": [partial(bytes_path.linear, x, weights) for x in xs]}
