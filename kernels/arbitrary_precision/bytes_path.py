@@ -13,6 +13,7 @@ from kernels.arbitrary_precision.operands import Geometry, Weights
 from kernels.remembered import PerTensor
 
 _UNIT = 16  # bytes of a copy, of which a pixel's channels are a multiple
+_MULTIPROCESSORS = 132
 _HELD = PerTensor[tuple[torch.Tensor, torch.Tensor]]()
 
 
@@ -35,15 +36,18 @@ class Tile:
     stages: int
 
 
-def tile_for(pixels: int, outputs: int) -> Tile:
-    """Return the tile for so many pixels and outputs."""
+def tile_for(pixels: int, outputs: int, *, window: bool = False) -> Tile:
+    """Return the tile for so many pixels and outputs, as 15 sweeps on an H200 have it."""
     if pixels <= 32:
-        return Tile(16 if pixels <= 16 else 32, 32, 256, 4, 4)
-    if pixels * outputs <= 1 << 19:
-        return Tile(64, 64, 128, 4, 4)
-    if pixels * outputs <= 1 << 22:
-        return Tile(128, 128, 128, 8, 4)
-    return Tile(128, 256, 128, 8, 3)
+        return Tile(16, 32, 256, 4, 4)
+    if pixels <= 128 or (window and pixels * outputs <= 1 << 18):
+        return Tile(64, 32, 256, 4, 4)
+    if window:
+        if outputs <= 64:
+            return Tile(128, 64, 128, 4, 4)
+        return Tile(64, 128, 128, 4, 4) if outputs <= 128 else Tile(64, 256, 128, 4, 3)
+    fills = -(-pixels // 128) * -(-outputs // 128) >= _MULTIPROCESSORS
+    return Tile(128, 128, 64, 4, 4) if fills else Tile(64, 64, 128, 4, 4)
 
 
 def linear(x: torch.Tensor, weights: Weights, *, tile: Tile | None = None) -> torch.Tensor:
@@ -110,7 +114,8 @@ def _product(
     held, sums = _held(weights, depth)
     y = torch.empty(batch, down, across, outputs, dtype=x.dtype, device=x.device)
     if y.numel():
-        t = tile or tile_for(pixels, outputs)
+        windowed = (height, width) != (down, across) or g.taps > 1
+        t = tile or tile_for(pixels, outputs, window=windowed)
         centre = _centre(weights.inputs)
         grid = (-(-pixels // t.pixels) * -(-outputs // t.outputs),)
         window = (height, width, down, across, g.kernel[1], *g.stride, *g.padding, *g.dilation)
@@ -134,7 +139,7 @@ def _product(
             OUTPUTS=t.outputs,
             DEPTH=step,
             EVEN=depth % step == 0,
-            WINDOW=(height, width) != (down, across) or g.taps > 1,
+            WINDOW=windowed,
             num_warps=t.warps,
             num_stages=t.stages,
         )

@@ -26,7 +26,10 @@ _PLANES: dict[Path, tuple[int, str]] = {
     "wgmma": (20, "bit planes on Hopper's 1-bit tensor cores"),
     "mma": (5, "bit planes on 1-bit tensor cores; not timed yet"),
 }
-"""Preference and note: bytes have 15, int8 has 10."""
+"""Preference and note: bytes have 25, int8 has 10."""
+
+_PLANES_PAY = {LINEAR: 9, CONV: 4}
+"""Up to how many products of planes, p q, they are faster than bytes (H100 and H200)."""
 
 _DIRECT = (30, "windows of bit planes straight from memory to 1-bit tensor cores")
 
@@ -88,6 +91,9 @@ def _refuses_bytes(workload: Workload, device: Device) -> str | None:
     if workload.dtype not in ("float16", "bfloat16", "float32"):
         return f"its inputs are float16, bfloat16 or float32, not {workload.dtype}"
     precision = Precision.parse(workload.variant)
+    products = precision.weight_bits * precision.activation_bits
+    if products <= _PLANES_PAY[workload.op] and _refuses_planes("wgmma", workload, device) is None:
+        return "bit planes are faster"
     added = workload.inputs[0][1 if workload.op == CONV else -1] * _taps(workload)
     if added > (longest := longest_sum(precision.weights, precision.activations())):
         return f"sums of {added} products may not fit 32 bits; {longest} do"
@@ -142,7 +148,7 @@ def _implementations(op: str, function: str) -> list[Implementation]:
             "bytes",
             f"{home}.bytes_path:{function}",
             _refuses_bytes,
-            15,
+            25,
             "bytes on tensor cores, in two launches",
         ),
         Implementation(
