@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 from statistics import median
 
 import pytest
@@ -83,6 +84,29 @@ def test_it_agrees_with_replays_timed_by_hand(gpu: Device) -> None:
             end.synchronize()
             found.append(begin.elapsed_time(end) / 100)
     assert measured.value == pytest.approx(median(found), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("variant", "dtype"),
+    [
+        ("shfl_bw(V=32,density=0.25)", "float16"),
+        ("w4a4", "float16"),
+        ("fp32_emulated", "float32"),
+    ],
+)
+def test_packed_weights_can_be_moved(gpu: Device, variant: str, dtype: str) -> None:
+    net = Architecture.parse("input 256x8x8; gap; flatten; linear 1024; linear 1024; linear 10")
+    packed = net.with_variant([4], variant)
+    with torch.inference_mode():
+        subject = prepare(packed, gpu, batch=128, dtype=dtype)
+        outputs, generator = subject.run().clone(), Random(0)
+        for _ in range(3):
+            assert subject.move(generator)
+            # What still read the old places would read this.
+            spoilt = [torch.full_like(t, 100) for t in subject.module.state_dict().values()]
+            torch.testing.assert_close(subject.run(), outputs, rtol=1e-2, atol=1e-2)
+            del spoilt
+    assert LatencyEvaluator(gpu, batch=128, dtype=dtype).evaluate(packed)[0].value > 0
 
 
 def test_weights_that_do_not_fit_twice_are_measured_where_they_lie(gpu: Device) -> None:
