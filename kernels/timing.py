@@ -18,7 +18,7 @@ from typing import Protocol
 from kernels._timing.cpu import CpuRunner
 from kernels._timing.cuda import CudaRunner, CudaSession, capture
 from kernels._timing.host import collector_paused, host_state
-from kernels._timing.runner import Block, Call, Runner
+from kernels._timing.runner import Block, Call, Movable, Runner
 from kernels._timing.values import CALLS_PER_GRAPH, JsonValue, Queue, Timing, TimingPolicy
 from kernels.errors import NasError
 
@@ -27,6 +27,7 @@ __all__ = [
     "COLD_BYTES",
     "Call",
     "JsonValue",
+    "Movable",
     "NamedDevice",
     "RoundObserver",
     "Timing",
@@ -84,7 +85,7 @@ def cold_sets(set_bytes: int, *, total_bytes: int = COLD_BYTES) -> int:
 
 
 def time_callable(
-    function: Call | Sequence[Call],
+    function: Call | Sequence[Call] | Movable,
     *,
     device: str | NamedDevice = "cpu",
     policy: TimingPolicy = _DEFAULT_POLICY,
@@ -93,7 +94,8 @@ def time_callable(
 
     Args:
         function: takes no argument, its result is dropped; or a sequence of such functions, one
-            per rotated buffer set, that are called in turn.
+            per rotated buffer set, that are called in turn; or one that is moved before each
+            round.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or a ``Device``. On a GPU the work is timed
             on torch's current stream.
         policy: how to time.
@@ -112,7 +114,7 @@ def time_callable(
 
 
 def time_interleaved(
-    functions: Mapping[str, Call | Sequence[Call]],
+    functions: Mapping[str, Call | Sequence[Call] | Movable],
     *,
     device: str | NamedDevice = "cpu",
     policy: TimingPolicy = _DEFAULT_POLICY,
@@ -137,10 +139,11 @@ def time_interleaved(
     index, text = _resolve(device, policy)
     with host_state(policy) as threads, _on_device(index):
         states = {name: _State(runner) for name, runner in _runners(turns, index, policy).items()}
+        for name, function in functions.items():
+            states[name].move = function.move if isinstance(function, Movable) else None
         for state in states.values():
             with collector_paused():
                 _warm_up(state, policy)
-            state.warmup_calls = state.runner.calls
         _take_rounds(states, policy, observer)
     queue = None if index is None else policy.queue
     return {
@@ -204,8 +207,8 @@ class _State:
     """A function on its way through the rounds."""
 
     runner: Runner
+    move: Call | None = None
     repeats: int = 1
-    warmup_calls: int = 0
     converged: bool = False
     seconds_per_sample: float = 0.0
     samples_us: list[float] = field(default_factory=list)
@@ -217,7 +220,9 @@ class _State:
         return self.repeats * self.runner.calls_per_repeat
 
 
-def _as_turn(name: str, function: Call | Sequence[Call]) -> tuple[Call, ...]:
+def _as_turn(name: str, function: Call | Sequence[Call] | Movable) -> tuple[Call, ...]:
+    if isinstance(function, Movable):
+        return (function.call,)
     turn = (function,) if callable(function) else tuple(function)
     if not turn or not all(callable(call) for call in turn):
         raise NasError(f"Nothing to time for {name!r}: expected a function or several in turn.")
@@ -304,11 +309,21 @@ def _take_rounds(
             observer.before(taken)
         samples = {}
         for name in generator.sample(names, len(names)):
+            _make_ready(states[name], policy)
             with collector_paused():
                 samples[name] = _take_round(states[name], taken, policy)
         if observer is not None:
             observer.after(taken, samples)
         taken += 1
+
+
+def _make_ready(state: _State, policy: TimingPolicy) -> None:
+    """Move what can be moved, and run alone until the clocks are those of this work."""
+    if state.move is not None:
+        state.runner.renew(state.move)
+    end = perf_counter() + policy.settle_seconds
+    while perf_counter() + state.seconds_per_sample <= end:  # else its untimed turn is enough
+        _block(state, 1)
 
 
 def _take_round(state: _State, number: int, policy: TimingPolicy) -> list[float]:
@@ -335,7 +350,7 @@ def _result(
         samples_us=tuple(state.samples_us),
         round_index=tuple(state.round_index),
         inner_repeats=state.calls_per_sample,
-        warmup_calls=state.warmup_calls,
+        untimed_calls=state.runner.calls - len(state.samples_us) * state.calls_per_sample,
         warmup_converged=state.converged,
         cache=policy.cache,
         cache_policy=state.runner.cache_policy,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from search_spaces.pack import prepare as prepare_variants
 from search_spaces.variants import realise
 
 _INPUT_SEED = 0
+_APART = 1 << 20  # bytes: torch keeps smaller tensors apart from larger ones
 _DRAWN = 1 << 24  # numbers: more are not drawn for a batch but repeated
 PHASES = ("", "prefill", "decode")
 """Of a decoder: a whole pass; a pass that fills a cache; a pass of one token behind a full one."""
@@ -69,9 +71,36 @@ class Subject:
 
         return decode
 
+    def move(self, generator: Random) -> bool:
+        """Put the weights elsewhere in the device's memory, in the same order and layout.
+
+        Args:
+            generator: draws how far.
+
+        Returns:
+            whether there was room: weights that do not fit twice stay where they are.
+        """
+        held = [*self.module.parameters(), *self.module.buffers()]
+        shifts = generator.randint(1, _APART), generator.randint(_APART + 1, 2 * _APART)
+        try:
+            before = [self.inputs.new_empty(size, dtype=torch.int8) for size in shifts]
+            copies = [_copy(tensor) for tensor in held]
+        except torch.OutOfMemoryError:
+            return False
+        for tensor, copy in zip(held, copies, strict=True):
+            tensor.data = copy
+        del before  # not earlier: the copies lie behind them
+        return True
+
     def run(self) -> torch.Tensor:
         """Return the outputs of one forward pass."""
         return self.call(self.module)()
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy that may take the tensor's place: made for inference alone if that is."""
+    with torch.inference_mode(tensor.is_inference()):
+        return tensor.detach().clone()
 
 
 def prepare(

@@ -19,6 +19,7 @@ from evaluators.latency.layers import LayerTime, layer_call, layer_of, plan_of, 
 from evaluators.latency.operands import OPERANDS
 from evaluators.latency.setting import check_conditions, conditions_of
 from evaluators.latency.subject import faults
+from evaluators.latency.uncertainty import margin
 from evaluators.protocol import EvaluationError
 from kernels.errors import NasError, UnknownNameError
 from kernels.exclusive import exclusive
@@ -286,32 +287,40 @@ def _family(
             taken, reason = True, "what the others must beat"
         else:
             judge = _bearable if family == "variant" else _judged
-            taken, reason = judge(times[name], times.get(baseline), baseline)
+            least = margin(evaluator.device.kind)
+            taken, reason = judge(times[name], times.get(baseline), baseline, least)
         rows.append(VariantRow(place, family, name, times.get(name), taken, reason))
     return rows
 
 
-def _judged(time: LayerTime, baseline: LayerTime | None, name: str) -> tuple[bool, str]:
-    """Offer what is faster than the baseline beyond the spread of both."""
+def _judged(
+    time: LayerTime, baseline: LayerTime | None, name: str, least: float
+) -> tuple[bool, str]:
+    """Offer what is faster than the baseline beyond the spread of both, by ``least`` or more."""
     if time.disturbed:
         return False, f"the measurement was disturbed: {time.disturbed[0]}"
     if baseline is None:
         return True, f"{name} cannot run here"
     words = f"{time.median_us:.4g} us against {baseline.median_us:.4g} us of {name}"
-    if time.p90_us < baseline.p10_us:
+    if time.p90_us * (1 + least) < baseline.p10_us:
         return True, f"faster: {words}"
-    if time.p10_us > baseline.p90_us:
+    if _slower(time, baseline, least):
         return False, f"slower: {words}"
     return False, f"no faster beyond the spread: {words}"
 
 
-def _bearable(time: LayerTime, baseline: LayerTime | None, name: str) -> tuple[bool, str]:
+def _bearable(
+    time: LayerTime, baseline: LayerTime | None, name: str, least: float
+) -> tuple[bool, str]:
     """Leave out what is slower than the baseline beyond the spread of both, and nothing else.
 
     A search weighs other figures beside the latency, and measures whole networks in the end.
     """
     if time.disturbed:
         return True, f"not judged, the measurement was disturbed: {time.disturbed[0]}"
-    faster, words = _judged(time, baseline, name)
-    slower = baseline is not None and time.p10_us > baseline.p90_us
-    return faster or not slower, words
+    _, words = _judged(time, baseline, name, least)
+    return baseline is None or not _slower(time, baseline, least), words
+
+
+def _slower(time: LayerTime, baseline: LayerTime, least: float) -> bool:
+    return time.p10_us > baseline.p90_us * (1 + least)

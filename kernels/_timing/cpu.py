@@ -44,6 +44,10 @@ class CpuRunner:
         self.calls += self._turn_length + samples * repeats
         return Block([self._sample_us(repeats) for _ in range(samples)], starved=0)
 
+    def renew(self, move: Call) -> None:
+        """See :class:`kernels._timing.runner.Runner`."""
+        move()
+
     def _sample_us(self, repeats: int) -> float:
         calls = list(islice(self._turn, repeats))
         if self._flush is not None:

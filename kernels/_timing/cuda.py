@@ -45,6 +45,14 @@ class CudaSession:
         self.policy = policy
         self._buffer: torch.Tensor | None = None
         self._cycles_per_us = 0.0
+        self._side: Any = None
+
+    @property
+    def side(self) -> Any:
+        """The stream on which all is captured: libraries keep a workspace for each stream."""
+        if self._side is None:
+            self._side = _cuda().Stream(self.index)
+        return self._side
 
     def flush_buffer(self) -> torch.Tensor:
         """Return a buffer that is larger than the L2 cache, on this GPU."""
@@ -100,6 +108,7 @@ class CudaRunner:
         self._fitting: dict[int, int] = {}  # repeats to samples that fit behind one spin
         self._flush: Call | None = None
         self._turn: Iterator[Call]
+        self._captured = tuple(functions) if policy.mode == "graph" else ()
         self.calls = 0
         self.repeatable = not flushed
         flush_bytes = 0
@@ -112,8 +121,7 @@ class CudaRunner:
                 )
             turns = -(-policy.calls_per_graph // len(functions))
             self.calls_per_repeat = turns * len(functions)
-            self._turn = cycle([capture(functions, self.calls_per_repeat, session.index)])
-            self.calls = _EAGER_PASSES * len(functions)
+            self._turn = self._replays(_EAGER_PASSES)
             self._turn_length = 1
         else:
             self.calls_per_repeat = 1
@@ -134,6 +142,21 @@ class CudaRunner:
             times += batch.samples_us
             starved += batch.starved
         return Block(times, starved)
+
+    def renew(self, move: Call) -> None:
+        """See :class:`kernels._timing.runner.Runner`."""
+        if self._captured:
+            self._turn = iter(())  # the graph's memory goes before more is taken
+        move()
+        if self._captured:
+            self._turn = self._replays(passes=1)
+
+    def _replays(self, passes: int) -> Iterator[Call]:
+        """Capture the functions, after some eager passes, and return the graph without end."""
+        session = self._session
+        self.calls += passes * len(self._captured)
+        calls, index, stream = self.calls_per_repeat, session.index, session.side
+        return cycle([capture(self._captured, calls, index, stream=stream, passes=passes)])
 
     def _batch(self, wanted: int, repeats: int) -> Block:
         """Take up to ``wanted`` samples behind one spin.
@@ -187,21 +210,35 @@ class CudaRunner:
         return Block(times, starved)
 
 
-def capture(functions: Sequence[Call], calls: int, index: int) -> Call:
+def capture(
+    functions: Sequence[Call],
+    calls: int,
+    index: int,
+    *,
+    stream: Any = None,
+    passes: int = _EAGER_PASSES,
+) -> Call:
     """Return the replay of a graph of ``calls`` calls, the functions in turn.
 
     The functions first run eagerly on a side stream, so that an error of their own surfaces as
     itself and lazy set-up stays out of the capture.
+
+    Args:
+        functions: called in turn.
+        calls: in the graph.
+        index: number of the GPU.
+        stream: the side stream; a new one by default.
+        passes: how often each function runs before.
 
     Raises:
         NasError: the calls cannot be captured, or put no work on the current stream.
     """
     cuda = _cuda()
     current = cuda.current_stream(index)
-    side = cuda.Stream(index)
+    side = stream or cuda.Stream(index)
     side.wait_stream(current)
     with cuda.stream(side):
-        for call in islice(cycle(functions), _EAGER_PASSES * len(functions)):
+        for call in islice(cycle(functions), passes * len(functions)):
             call()
     current.wait_stream(side)
     cuda.synchronize(index)

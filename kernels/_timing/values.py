@@ -48,6 +48,8 @@ class TimingPolicy:
             gives fewer samples a round (at least 1) and the result says so.
         threads: torch's CPU threads; None leaves them as they are.
         cpus: processors the process is pinned to meanwhile; None does not pin.
+        settle_seconds: before its samples of a round a function runs alone so long, untimed: the
+            clocks of a GPU follow the work of the last hundredths of a second.
         seed: of the order of the functions within each round.
 
     Raises:
@@ -67,6 +69,7 @@ class TimingPolicy:
     warmup_min_seconds: float = 0.05
     warmup_max_seconds: float = 3.0
     max_seconds: float = 60.0
+    settle_seconds: float = 0.0
     threads: int | None = None
     cpus: tuple[int, ...] | None = None
     seed: int = 0
@@ -89,6 +92,7 @@ class TimingPolicy:
                 0 <= self.warmup_min_seconds <= self.warmup_max_seconds
             ),
             "max_seconds > 0": self.max_seconds > 0,
+            "settle_seconds >= 0": self.settle_seconds >= 0,
             "threads >= 1 or None": self.threads is None or self.threads >= 1,
             "cpus not empty or None": self.cpus is None or len(self.cpus) > 0,
         }
@@ -105,7 +109,7 @@ class Timing:
         samples_us: microseconds per call, in the order they were taken; never empty.
         round_index: the round of each sample, from 0.
         inner_repeats: calls in one sample; the sample is their mean.
-        warmup_calls: calls made before the first sample.
+        untimed_calls: calls made beside those of the samples, to warm up and to settle.
         warmup_converged: whether the time was stable when warm-up ended.
         cache: the cache state asked for.
         cache_policy: what was done about the cache, in words.
@@ -121,7 +125,7 @@ class Timing:
     samples_us: tuple[float, ...]
     round_index: tuple[int, ...]
     inner_repeats: int
-    warmup_calls: int
+    untimed_calls: int
     warmup_converged: bool
     cache: Cache
     cache_policy: str
@@ -192,8 +196,10 @@ class Timing:
             for pair in zip(self.samples_us, self.round_index, strict=True)
             if pair[1] in rounds
         ]
+        dropped = self.count - len(kept)
         return replace(
             self,
+            untimed_calls=self.untimed_calls + dropped * self.inner_repeats,
             samples_us=tuple(sample for sample, _ in kept),
             round_index=tuple(index for _, index in kept),
         )

@@ -10,6 +10,7 @@ from evaluators.latency.kinds import KINDS, place_of
 from evaluators.latency.latency import LatencyEvaluator
 from evaluators.latency.layers import LayerTime
 from evaluators.latency.operands import OPERANDS
+from evaluators.latency.uncertainty import margin
 from evaluators.latency.variants import VariantTable, measure_variants
 from kernels.arbitrary_precision.implementations import conv_workload, linear_workload
 from kernels.arbitrary_precision.precision import Precision
@@ -59,11 +60,11 @@ def test_the_kinds_of_convolution_stand_beside_each_other():
     assert "standard" in table.offered(workload)
 
 
-def times(dense, other, disturbed=()):
+def times(dense, other, disturbed=(), least=0.0):
     def made(low, high):
         return LayerTime((low + high) / 2, low, high, 30, disturbed)
 
-    return variants._judged(made(*other), made(*dense), "dense")
+    return variants._judged(made(*other), made(*dense), "dense", least)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,16 @@ def test_only_what_is_faster_beyond_both_spreads_is_offered(other, offered, word
     found, reason = times((9.0, 11.0), other)
     assert found is offered
     assert reason.startswith(f"{word}: ")
+
+
+def test_one_capture_against_another_must_differ_by_more_than_captures_do():
+    assert margin("cpu") == 0.0
+    assert times((16.2, 16.3), (15.9, 16.0))[0]  # 1.5 % on a GPU, samples close together
+    found, reason = times((16.2, 16.3), (15.9, 16.0), least=margin("cuda"))
+    assert not found
+    assert reason.startswith("no faster beyond the spread: ")
+    assert times((16.2, 16.3), (15.0, 15.1), least=margin("cuda"))[0]
+    assert times((16.2, 16.3), (17.0, 17.1), least=margin("cuda"))[1].startswith("slower: ")
 
 
 def test_a_disturbed_measurement_offers_nothing():

@@ -23,7 +23,14 @@ from kernels import timing
 from kernels._timing import cpu, cuda, host
 from kernels._timing.values import quantile
 from kernels.errors import NasError
-from kernels.timing import Timing, TimingPolicy, cold_sets, time_callable, time_interleaved
+from kernels.timing import (
+    Movable,
+    Timing,
+    TimingPolicy,
+    cold_sets,
+    time_callable,
+    time_interleaved,
+)
 
 WARM = TimingPolicy(cache="warm", warmup_min_seconds=0.0, warmup_max_seconds=1.0)
 
@@ -33,7 +40,7 @@ def make_timing(samples: tuple[float, ...], rounds: tuple[int, ...]) -> Timing:
         samples_us=samples,
         round_index=rounds,
         inner_repeats=4,
-        warmup_calls=12,
+        untimed_calls=12,
         warmup_converged=True,
         cache="cold",
         cache_policy="cold: 3 buffer sets in turn",
@@ -137,6 +144,7 @@ def test_timing_needs_samples_with_rounds(
         ({"warmup_tolerance": 1.0}, "warmup_tolerance < 1"),
         ({"warmup_min_seconds": 9.0}, "warmup_min_seconds <= warmup_max_seconds"),
         ({"max_seconds": 0.0}, "max_seconds > 0"),
+        ({"settle_seconds": -0.1}, "settle_seconds >= 0"),
         ({"threads": 0}, "threads >= 1"),
         ({"cpus": ()}, "cpus not empty"),
     ],
@@ -170,7 +178,7 @@ def test_constant_function_is_timed_exactly(clock: Clock) -> None:
     assert made.inner_repeats * 50 >= WARM.min_sample_us
     assert made.warmup_converged
     assert not made.shortened
-    assert made.warmup_calls + made.count * made.inner_repeats + 3 == len(clock.log)
+    assert made.untimed_calls + made.count * made.inner_repeats == len(clock.log)
 
 
 def test_short_function_is_repeated_until_a_sample_is_long_enough(clock: Clock) -> None:
@@ -182,14 +190,14 @@ def test_short_function_is_repeated_until_a_sample_is_long_enough(clock: Clock) 
 def test_warm_up_waits_for_a_function_that_gets_faster(clock: Clock) -> None:
     made = time_callable(clock.function(lambda n: max(300.0, 3000.0 * 0.98**n)), policy=WARM)
     assert made.warmup_converged
-    assert made.warmup_calls > 30
+    assert made.untimed_calls > 30
     assert made.median_us <= 1.05 / 0.98 * 300.0
 
 
 def test_warm_up_that_never_settles_is_bounded_and_told(clock: Clock) -> None:
     made = time_callable(clock.function(lambda n: 1000.0 * 1.02**n), policy=WARM)
     assert not made.warmup_converged
-    assert made.warmup_calls < 300
+    assert made.untimed_calls < 300
 
 
 def test_repeats_follow_when_the_function_turns_fast(clock: Clock) -> None:
@@ -224,6 +232,36 @@ def test_each_round_visits_all_in_a_fresh_seeded_order(clock: Clock) -> None:
     assert len({tuple(order) for order in rounds}) > 1
     assert visits(0) == first
     assert visits(1) != first
+
+
+def test_what_can_be_moved_is_moved_before_each_of_its_rounds(clock: Clock) -> None:
+    movable = Movable(clock.function(300, "net"), lambda: clock.log.append("move"))
+    policy = TimingPolicy(cache="warm", rounds=4, warmup_min_seconds=0.0, warmup_max_seconds=0.01)
+    made = time_interleaved({"a": clock.function(300, "a"), "net": movable}, policy=policy)
+    assert clock.log.count("move") == 4
+    at = [index for index, name in enumerate(clock.log) if name == "move"]
+    assert all(clock.log[index + 1 : index + 12] == ["net"] * 11 for index in at)
+    assert made["net"].count == made["a"].count == 40
+
+
+def test_a_function_settles_before_its_samples_and_that_is_not_timed(clock: Clock) -> None:
+    def once(settle_seconds: float) -> tuple[Timing, int]:
+        clock.log.clear()
+        policy = TimingPolicy(cache="warm", warmup_min_seconds=0.0, settle_seconds=settle_seconds)
+        return time_callable(clock.function(1000, "f"), policy=policy), len(clock.log)
+
+    (plain, calls), (settled, more) = once(0.0), once(0.02)
+    assert settled.count == plain.count == 30
+    assert 3 * 18 <= more - calls <= 3 * 22
+    assert settled.untimed_calls - plain.untimed_calls == more - calls
+    assert once(0.0005)[1] == calls  # a sample is longer than that: its untimed turn is enough
+
+
+def test_calls_of_rounds_that_do_not_count_are_untimed(clock: Clock) -> None:
+    made = time_callable(clock.function(50), policy=WARM)
+    kept = made.only([0, 2])
+    assert kept.count == 20
+    assert kept.untimed_calls == made.untimed_calls + 10 * made.inner_repeats
 
 
 def test_drift_hits_all_functions_alike(clock: Clock) -> None:
@@ -401,6 +439,9 @@ class FakeCuda:
         self.gpu_us = max(self.host_us, self.gpu_us) + duration_us
         self.queue.append(self.gpu_us)
 
+    def Stream(self, index: int) -> str:  # noqa: N802
+        return f"stream of {index}"
+
     def _sleep(self, cycles: int) -> None:
         self.enqueue(cycles / 1000)
 
@@ -503,7 +544,9 @@ def test_one_function_cannot_be_cold_in_a_graph(gpu: FakeCuda) -> None:
 def test_a_graph_holds_whole_turns_of_at_least_the_calls_asked_for(
     gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def capture(functions: list[timing.Call], calls: int, index: int) -> timing.Call:
+    def capture(
+        functions: list[timing.Call], calls: int, index: int, **about: object
+    ) -> timing.Call:
         return lambda: gpu.enqueue(2 * calls)
 
     monkeypatch.setattr(cuda, "capture", capture)
@@ -511,6 +554,44 @@ def test_a_graph_holds_whole_turns_of_at_least_the_calls_asked_for(
     runner = cuda.CudaRunner(turn, cuda.CudaSession(0, TimingPolicy(mode="graph")))
     assert runner.calls_per_repeat == 21
     assert runner.block(3, 2).samples_us == pytest.approx([84.0] * 3)
+
+
+def test_a_graph_is_captured_anew_when_its_data_have_moved(
+    gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[object] = []
+
+    class Graph:
+        def __init__(self, duration_us: float) -> None:
+            self.duration_us = duration_us
+
+        def __call__(self) -> None:
+            gpu.enqueue(self.duration_us)
+
+        def __del__(self) -> None:
+            log.append("gone")
+
+    def capture(
+        functions: list[timing.Call], calls: int, index: int, *, stream: object, passes: int
+    ) -> timing.Call:
+        log.append((stream, passes))
+        return Graph(len(log) * calls)
+
+    monkeypatch.setattr(cuda, "capture", capture)
+    runner = gpu_runner(lambda: None, TimingPolicy(mode="graph", cache="warm", calls_per_graph=4))
+    assert runner.block(1, 1).samples_us == pytest.approx([4.0])
+    runner.renew(lambda: log.append("moved"))
+    # The old graph's memory is free for what moves; libraries keep a workspace for each stream.
+    assert log == [("stream of 0", 3), "gone", "moved", ("stream of 0", 1)]
+    assert runner.block(1, 1).samples_us == pytest.approx([16.0])
+
+
+def test_an_eager_function_is_moved_without_a_graph(gpu: FakeCuda) -> None:
+    runner = gpu_runner(lambda: gpu.enqueue(2), TimingPolicy(cache="warm"))
+    moved: list[int] = []
+    runner.renew(lambda: moved.append(1))
+    assert moved == [1]
+    assert runner.block(3, 20).samples_us == pytest.approx([40.0] * 3)
 
 
 # Its place in the house.
