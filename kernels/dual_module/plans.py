@@ -12,39 +12,48 @@ class Plan:
     Attributes:
         warps: of a block; one block a multiprocessor.
         cluster: blocks that compute the projection together; 1 where the GPU has no clusters.
-        held: products of the projection whose signs a warp holds while the vector is coming in.
+        held: chunks of the input of which a warp projects at once: it holds their signs while the
+            vector is coming in.
+        groups: of chunks, into which a part of the input is divided among a cluster's blocks.
         deep: loads of a row that a thread has on the way.
         pieces: of a row of an LSTM, which warps take one by one.
         ahead: KiB of rows a block that come into the second-level cache before it is known whether
             they matter.
+        late: whether they come only when the kernel in front has ended.
+        nearer: KiB of listed rows a block that come there as soon as they are listed.
+        sent: whether threads send the projection's sums instead of the copy engine.
         overlap: whether a step begins while the kernel in front of it still runs.
     """
 
     warps: int
     cluster: int
     held: int
+    groups: int = 1
     deep: int = 8
     pieces: int = 1
     ahead: int = 48
+    late: bool = False
+    nearer: int = 0
+    sent: bool = False
     overlap: bool = True
 
     def defines(self) -> dict[str, int]:
         """Return the kernel's constants."""
         found = {name.upper(): int(value) for name, value in asdict(self).items()}
-        del found["AHEAD"]
+        del found["AHEAD"], found["NEARER"]
         return found | ({"HOPPER": 1} if self.cluster > 1 or self.overlap else {})
 
 
 LSTM_PLANS = {
-    "whole rows": Plan(warps=24, cluster=8, held=3),
-    "16 warps": Plan(warps=16, cluster=8, held=4),
+    "sent": Plan(24, 8, 3, groups=2, sent=True),
+    "copied": Plan(24, 8, 3, groups=2),
 }
-FFN_PLANS = {"16 loads": Plan(warps=16, cluster=8, held=3, deep=16)}
+FFN_PLANS = {"16 loads": Plan(warps=16, cluster=8, held=2, groups=4, deep=16)}
 DENSE_PLANS = {
     "half rows": Plan(warps=24, cluster=1, held=1, pieces=2),
     "whole rows": Plan(warps=24, cluster=1, held=1),
 }
 """What the bench tries: of both steps, and of the dense LSTM step that one is held against."""
 
-LSTM_PLAN, FFN_PLAN = LSTM_PLANS["whole rows"], FFN_PLANS["16 loads"]
+LSTM_PLAN, FFN_PLAN = LSTM_PLANS["sent"], FFN_PLANS["16 loads"]
 """Of the steps where there are clusters."""

@@ -30,8 +30,7 @@ DEVICE constexpr int smaller(int a, int b) { return a < b ? a : b; }
 constexpr int PARTS = COUNT_1 > 0 ? 2 : 1;
 constexpr int ROOM_0 = up_to(COUNT_0, 64), ROOM_1 = up_to(COUNT_1, 64), ROOM = ROOM_0 + ROOM_1;
 constexpr int CHUNKS_0 = over(COUNT_0, 256), CHUNKS = CHUNKS_0 + over(COUNT_1, 256);
-constexpr int OWN_CHUNKS = over(CHUNKS, CLUSTER);  // of a block, at most
-constexpr int TILES_0 = over(K_0, 16), TILES_1 = over(K_1, 16), NUMBERS = 16 * (TILES_0 + TILES_1);
+constexpr int TILES_0 = over(K_0, 16), TILES_1 = over(K_1, 16);
 constexpr int BYTES_0 = up_to(K_0, 32), BYTES = BYTES_0 + up_to(K_1, 32);
 constexpr int LITTLE = BYTES * BITS / 8;  // bytes of a row's little weights
 
@@ -175,6 +174,11 @@ DEVICE unsigned shown_largest(const unsigned* scratch, int part) {
   return warp_largest(lane < WARPS ? scratch[part * WARPS + lane] : 0u);
 }
 
+// The same as a number, where halves were shown.
+DEVICE float shown_size(const unsigned* scratch, int part) {
+  return __half2float(__ushort_as_half(shown_largest(scratch, part)));
+}
+
 DEVICE float worth_of(float largest) {
   return largest == 0.0f ? 1.0f : __fdiv_rn(largest, 127.0f);  // NaN stays NaN
 }
@@ -193,11 +197,11 @@ DEVICE Unit of_part(const Unit (&units)[PARTS], bool second) {  // without a run
 }
 
 // The division is carried out only where its last bits decide: it would cost more than all the
-// rest.
+// rest. What is near is off by 5e-5 at most.
 DEVICE int to_byte(float value, Unit unit) {
   const float near = __fmul_rn(value, unit.inverse);
   float whole = rintf(near);
-  if (fabsf(near - whole) > 0.499f) whole = rintf(__fdiv_rn(value, unit.worth));
+  if (fabsf(near - whole) > 0.4999f) whole = rintf(__fdiv_rn(value, unit.worth));
   return static_cast<int>(fminf(fmaxf(whole, -127.0f), 127.0f));
 }
 
@@ -214,75 +218,78 @@ DEVICE void write_planes(unsigned* to, const __half* vector, int count, Unit uni
   if (lane < 8) to[lane] = mine;
 }
 
-// Signs come in tiles of 16 numbers of the projection and chunks of 256 inputs: which are +1, then
-// which are -1, as the tensor cores take them. A cluster's blocks divide the chunks among
-// themselves, so that each rounds only its own part of the vector; what they sum up is added later.
-struct Projection {
-  const uint4* signs[2];  // of each part of the vector
-  unsigned* planes;       // of this block's chunks, one behind the other
-  int* sums;              // [block of the cluster][NUMBERS]
+// A cluster's blocks divide the projection among themselves: first the vector's parts, then each
+// part's chunks of 256 inputs into GROUPS runs, then its tiles of 16 numbers. So a block rounds only
+// what it projects, and sends a few sums to the others. A block without a cluster has all parts.
+constexpr int SHARES = larger(CLUSTER, PARTS), OF_BLOCK = SHARES / CLUSTER;
+constexpr int TILE_GROUPS = SHARES / (PARTS * GROUPS);
+static_assert(SHARES == PARTS * GROUPS * TILE_GROUPS, "blocks share evenly");
+constexpr int OWN_CHUNKS = over(larger(CHUNKS_0, CHUNKS - CHUNKS_0), GROUPS);
+constexpr int OWN_TILES = over(larger(TILES_0, TILES_1), TILE_GROUPS);
 
-  DEVICE int of(int number) const {
+// A warp's job is a tile of a share and RUN of its chunks, whose signs lie together.
+constexpr int RUN = smaller(HELD, OWN_CHUNKS), RUNS = over(OWN_CHUNKS, RUN);
+constexpr int JOBS = OF_BLOCK * OWN_TILES * RUNS;
+constexpr int PLANES = 64 * RUN * RUNS;  // words of a share: beyond its chunks they meet no sign
+constexpr int OWN_SUMS = 16 * OF_BLOCK * OWN_TILES, SUMS = OWN_SUMS * CLUSTER;
+constexpr int AWAITED = 4 * (SUMS - OWN_SUMS);  // bytes of the projection from the other blocks
+
+struct Projection {
+  const uint4* signs;  // job by job: which are +1, then which are -1, as the tensor cores take them
+  unsigned* planes;    // of this block's shares
+  int* sums;           // share by share
+
+  // A number of a part.
+  DEVICE int of(bool second, int number) const {
+    constexpr int PART = 16 * OWN_TILES * TILE_GROUPS;
     int sum = 0;
 #pragma unroll
-    for (int rank = 0; rank < CLUSTER; ++rank) sum += sums[NUMBERS * rank + number];
+    for (int group = 0; group < GROUPS; ++group)
+      sum += sums[PART * (PARTS * group + second) + number];
     return sum;
   }
+  DEVICE int* own() const { return sums + OWN_SUMS * cluster_rank(); }
   DEVICE void clear() const {
-    for (int i = threadIdx.x; i < NUMBERS; i += THREADS) sums[NUMBERS * cluster_rank() + i] = 0;
+    if (RUNS == 1) return;
+    for (int i = threadIdx.x; i < OWN_SUMS; i += THREADS) own()[i] = 0;
+  }
+  DEVICE const uint4* of_job(int job) const {
+    return signs + 64 * RUN * (JOBS * cluster_rank() + job);
   }
 };
 
-// Bytes of the projection that come from the other blocks.
-constexpr int AWAITED = 4 * NUMBERS * (CLUSTER - 1);
+DEVICE int part_of(int share) { return share / TILE_GROUPS % PARTS; }
 
-// Products of a block: its chunks, of each the tiles of the chunk's part.
-constexpr int TILES_MOST = larger(TILES_0, TILES_1), PRODUCTS = TILES_MOST * OWN_CHUNKS;
-constexpr int HOLD = smaller(HELD, over(PRODUCTS, WARPS));
-
-// One product: a tile and a chunk of this block.
-struct TileProduct {
-  const uint4* signs;
-  const unsigned* planes;
-  int* sums;
-  bool any;
-};
-
-DEVICE TileProduct product_of(const Projection& p, int job) {
-  const int own = job / TILES_MOST, tile = job % TILES_MOST;
-  const int chunk = cluster_rank() + CLUSTER * own;
-  const bool second = PARTS == 2 && chunk >= CHUNKS_0;
-  const int place =
-      second ? tile * (CHUNKS - CHUNKS_0) + chunk - CHUNKS_0 : tile * CHUNKS_0 + chunk;
-  return {(second ? p.signs[1] : p.signs[0]) + 64 * place, p.planes + 64 * own,
-          p.sums + NUMBERS * cluster_rank() + 16 * (second ? TILES_0 + tile : tile),
-          job < PRODUCTS && chunk < CHUNKS && tile < (second ? TILES_1 : TILES_0)};
-}
-
-DEVICE void load_signs(uint4 (&held)[HOLD][2], const Projection& p, int job, int lane) {
+DEVICE void load_signs(uint4 (&held)[RUN][2], const uint4* signs, int lane) {
 #pragma unroll
-  for (int i = 0; i < HOLD; ++i) {
-    const TileProduct product = product_of(p, job + WARPS * i);
-    if (!product.any) continue;
-    held[i][0] = __ldg(product.signs + lane);
-    held[i][1] = __ldg(product.signs + 32 + lane);
-  }
-#pragma unroll 1
-  for (job += WARPS * HOLD; job < PRODUCTS; job += WARPS) {  // the rest comes nearer
-    const TileProduct product = product_of(p, job);
-    if (lane == 0 && product.any) prefetch(product.signs, 1024);
+  for (int i = 0; i < RUN; ++i) {
+    held[i][0] = __ldg(signs + 64 * i + lane);
+    held[i][1] = __ldg(signs + 64 * i + 32 + lane);
   }
 }
 
-// Adds one product to this block's sums, by a warp.
-DEVICE void multiply_signs(const uint4 (&signs)[2], const TileProduct& product, int lane) {
-  const unsigned low = product.planes[8 * (lane % 4) + lane / 4];
-  const unsigned high = product.planes[8 * (4 + lane % 4) + lane / 4];
-  const unsigned positive[4] = {signs[0].x, signs[0].y, signs[0].z, signs[0].w};
-  const unsigned negative[4] = {signs[1].x, signs[1].y, signs[1].z, signs[1].w};
+// Loads the signs of a warp's first job; the others' come nearer.
+DEVICE void begin_signs(uint4 (&held)[RUN][2], const Projection& p, int warp, int lane) {
+  if (warp < JOBS) load_signs(held, p.of_job(warp), lane);
+#pragma unroll 1
+  for (int job = warp + WARPS; job < JOBS; job += WARPS)
+    if (lane == 0) prefetch(p.of_job(job), 1024 * RUN);
+}
+
+// Computes one job, by a warp.
+DEVICE void multiply_signs(const uint4 (&signs)[RUN][2], const Projection& p, int job, int lane) {
+  const unsigned* const planes =
+      p.planes + PLANES * (job / (OWN_TILES * RUNS)) + 64 * RUN * (job % RUNS);
   int plus[4] = {}, minus[4] = {};
-  multiply(plus, positive, low, high);
-  multiply(minus, negative, low, high);
+#pragma unroll
+  for (int i = 0; i < RUN; ++i) {
+    const unsigned low = planes[64 * i + 8 * (lane % 4) + lane / 4];
+    const unsigned high = planes[64 * i + 8 * (4 + lane % 4) + lane / 4];
+    const unsigned positive[4] = {signs[i][0].x, signs[i][0].y, signs[i][0].z, signs[i][0].w};
+    const unsigned negative[4] = {signs[i][1].x, signs[i][1].y, signs[i][1].z, signs[i][1].w};
+    multiply(plus, positive, low, high);
+    multiply(minus, negative, low, high);
+  }
   // Columns are planes: bit 7 counts -128.
   const int even = 1 << 2 * (lane % 4), odd = lane % 4 == 3 ? -128 : 2 * even;
   int2 sum = {(plus[0] - minus[0]) * even + (plus[1] - minus[1]) * odd,
@@ -292,57 +299,73 @@ DEVICE void multiply_signs(const uint4 (&signs)[2], const TileProduct& product, 
     sum.x += __shfl_xor_sync(~0u, sum.x, far);
     sum.y += __shfl_xor_sync(~0u, sum.y, far);
   }
-  if (lane % 4 == 0) {
-    atomicAdd(product.sums + lane / 4, sum.x);
-    atomicAdd(product.sums + lane / 4 + 8, sum.y);
+  if (lane % 4 != 0) return;
+  int* const to = p.own() + 16 * (job / RUNS) + lane / 4;
+  if (RUNS == 1) {
+    to[0] = sum.x, to[8] = sum.y;
+  } else {
+    atomicAdd(to, sum.x);
+    atomicAdd(to + 8, sum.y);
   }
 }
 
-// Rounds this block's chunks of the vector's parts, which lie behind each other in shared memory.
-DEVICE void write_all_planes(const Projection& p, const __half* vector,
-                             const Unit (&units)[PARTS]) {
-#pragma unroll 1
-  for (int word = threadIdx.x / 32; word < 8 * OWN_CHUNKS; word += WARPS) {
-    const int chunk = cluster_rank() + CLUSTER * (word / 8);
-    if (chunk >= CHUNKS) break;
-    const bool second = PARTS == 2 && chunk >= CHUNKS_0;
-    const int begin = 256 * (second ? chunk - CHUNKS_0 : chunk) + 32 * (word % 8);
-    write_planes(p.planes + 8 * word, vector + begin + (second ? ROOM_0 : 0),
-                 (second ? COUNT_1 : COUNT_0) - begin, of_part(units, second),
-                 threadIdx.x % 32);
-  }
-}
-
-// Computes this block's products and sends its sums to the cluster; `held` has the first signs.
-DEVICE void project(const Projection& p, const uint4 (&held)[HOLD][2], unsigned barrier) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, rank = cluster_rank();
+// Rounds what this block projects of the vector, whose parts lie behind each other in shared
+// memory; `scratch` shows the largest of each part.
+DEVICE void write_all_planes(const Projection& p, const __half* vector, const unsigned* scratch) {
+  const int rank = cluster_rank();
 #pragma unroll
-  for (int i = 0; i < HOLD; ++i) {
-    const TileProduct product = product_of(p, warp + WARPS * i);
-    if (product.any) multiply_signs(held[i], product, lane);
-  }
+  for (int own = 0; own < OF_BLOCK; ++own) {
+    const int share = OF_BLOCK * rank + own, group = share / (TILE_GROUPS * PARTS);
+    const bool second = part_of(share) > 0;
+    const Unit unit = unit_of(shown_size(scratch, second));
+    const int count = second ? COUNT_1 : COUNT_0;
 #pragma unroll 1
-  for (int job = warp + WARPS * HOLD; job < PRODUCTS; job += WARPS) {
-    const TileProduct product = product_of(p, job);
-    if (!product.any) continue;
-    const uint4 signs[2] = {__ldg(product.signs + lane), __ldg(product.signs + 32 + lane)};
-    multiply_signs(signs, product, lane);
+    for (int word = threadIdx.x / 32; word < 8 * OWN_CHUNKS; word += WARPS) {
+      const int begin = 32 * (8 * OWN_CHUNKS * group + word);
+      write_planes(p.planes + PLANES * own + 8 * word, vector + begin + (second ? ROOM_0 : 0),
+                   count - begin, unit, threadIdx.x % 32);
+    }
   }
+}
+
+// Computes this block's sums and sends them to the cluster; `held` has the first job's signs.
+DEVICE void project(const Projection& p, uint4 (&held)[RUN][2], unsigned barrier) {
+  const int lane = threadIdx.x % 32, rank = cluster_rank();
+#pragma unroll 1
+  for (int job = threadIdx.x / 32; job < JOBS; job += WARPS) {
+    if (job >= WARPS) load_signs(held, p.of_job(job), lane);
+    multiply_signs(held, p, job, lane);
+  }
+#if SENT
+  __syncthreads();
+#pragma unroll 1
+  for (int i = threadIdx.x; i < SUMS / 4; i += THREADS) {
+    const int to = i / (OWN_SUMS / 4);
+    int* const four = p.own() + 4 * (i % (OWN_SUMS / 4));
+    if (to != rank)
+      send(shared_address(four), barrier, to, *reinterpret_cast<const int4*>(four));
+  }
+#else
   show_to_copies();
   __syncthreads();
-  const unsigned from = shared_address(p.sums + NUMBERS * rank);
+  const unsigned from = shared_address(p.own());
   if (threadIdx.x < CLUSTER && threadIdx.x != rank)
-    send_block(from, from, 4 * NUMBERS, barrier, threadIdx.x);
-  wait_barrier(barrier, 0);
+    send_block(from, from, 4 * OWN_SUMS, barrier, threadIdx.x);
+#endif
 }
 
-// Rounds the projection to bytes, zeros behind each part; tells what one is worth in each part.
-// `units` are of the vector's bytes, `scale` is of a sum of signs; `scratch` has room for PARTS *
-// WARPS.
+// Waits for the projection and rounds it to bytes, zeros behind each part; tells what one is worth
+// in each part. `scale` is of a sum of signs; `scratch` shows the largest of the vector's parts, and
+// behind them has room for as much.
 DEVICE void round_projection(signed char* bytes, float (&steps)[PARTS], const Projection& p,
-                             const Unit (&units)[PARTS], const float (&scale)[PARTS],
-                             unsigned* scratch) {
+                             const float (&scale)[PARTS], unsigned* scratch, unsigned barrier) {
   constexpr int TURNS_ = over(BYTES, THREADS);
+  float sign[PARTS];
+#pragma unroll
+  for (int part = 0; part < PARTS; ++part)
+    sign[part] = __fmul_rn(worth_of(shown_size(scratch, part)), scale[part]);
+  wait_barrier(barrier, 0);
+  scratch += PARTS * WARPS;
   int whole[TURNS_];
   unsigned most[PARTS] = {};
 #pragma unroll
@@ -351,18 +374,16 @@ DEVICE void round_projection(signed char* bytes, float (&steps)[PARTS], const Pr
     const bool late = PARTS == 2 && i >= BYTES_0;
     const int within = late ? i - BYTES_0 : i;
     const bool any = i < BYTES && within < (late ? K_1 : K_0);
-    whole[turn] = any ? p.of(late ? 16 * TILES_0 + within : within) : 0;
+    whole[turn] = any ? p.of(late, within) : 0;
     const unsigned size = abs(whole[turn]);
     most[0] = max(most[0], late ? 0u : size);
     if (PARTS == 2) most[PARTS - 1] = max(most[PARTS - 1], late ? size : 0u);
   }
   show_largest(scratch, most);
   __syncthreads();
-  float sign[PARTS];
   Unit rounded[PARTS];
 #pragma unroll
   for (int part = 0; part < PARTS; ++part) {
-    sign[part] = __fmul_rn(units[part].worth, scale[part]);
     const int largest = static_cast<int>(shown_largest(scratch, part));
     rounded[part] = unit_of(__fmul_rn(static_cast<float>(largest), sign[part]));
     steps[part] = rounded[part].worth;

@@ -39,9 +39,9 @@ DEVICE Shared divide(unsigned char* at, int units) {
   Shared s;
   s.barriers = reinterpret_cast<unsigned long long*>(at), at += 16;
   s.vector = reinterpret_cast<__half*>(at), at += 2 * ROOM;
-  s.projection.planes = reinterpret_cast<unsigned*>(at), at += 256 * OWN_CHUNKS;
+  s.projection.planes = reinterpret_cast<unsigned*>(at), at += 4 * PLANES * OF_BLOCK;
   s.bytes = reinterpret_cast<signed char*>(at), at += BYTES;
-  s.projection.sums = reinterpret_cast<int*>(at), at += 4 * NUMBERS * CLUSTER;
+  s.projection.sums = reinterpret_cast<int*>(at), at += 4 * SUMS;
   s.scratch = reinterpret_cast<unsigned*>(at), at += 8 * PARTS * WARPS;
   s.counters = reinterpret_cast<int*>(at), at += 16;
   s.little = at, at += rows * LITTLE;
@@ -69,14 +69,19 @@ DEVICE float piece_product(const __half* row, int piece, const __half* vector, i
   return row_product<ROOM_1>(row + ROOM_0, vector + ROOM_0, lane);
 }
 
+DEVICE void bring_nearer(const __half* weights, int rows, int lane) {
+#pragma unroll 1
+  for (int row = lane; row < rows; row += 32) prefetch(weights + row * ROOM, 2 * ROOM);
+}
+
 extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_step(
     const __half* __restrict__ x, const __half* __restrict__ h, const float* __restrict__ c,
     const __half* __restrict__ weight, const float* __restrict__ bias,
     const unsigned char* __restrict__ codes, const float* __restrict__ code_scale,
-    const float* __restrict__ code_bias, const unsigned char* __restrict__ signs_x,
-    const unsigned char* __restrict__ signs_h, const float* __restrict__ thresholds,
+    const float* __restrict__ code_bias, const uint4* __restrict__ signs,
+    const float* __restrict__ thresholds,
     __half* __restrict__ new_h, float* __restrict__ new_c, int* __restrict__ computed, int units,
-    float scale_x, float scale_h, int ahead) {
+    float scale_x, float scale_h, int ahead, int nearer) {
   extern __shared__ __align__(16) unsigned char memory[];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const Shared s = divide(memory, units);
@@ -104,22 +109,18 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
   __syncwarp();
 #if !DENSE
   Projection projection = s.projection;
-  projection.signs[0] = reinterpret_cast<const uint4*>(signs_x);
-  projection.signs[1] = reinterpret_cast<const uint4*>(signs_h);
+  projection.signs = signs;
   arrive_at_cluster();
   bring(s.little, codes + place * LITTLE, rows * LITTLE, barrier + 8);
   bring(s.scale, code_scale + place, 4 * rows, barrier + 8);
   bring(s.offset, code_bias + place, 4 * rows, barrier + 8);
-  uint4 held[HOLD][2];
-  load_signs(held, projection, warp, lane);
+  uint4 held[RUN][2];
+  begin_signs(held, projection, warp, lane);
   const float threshold = thresholds[warp % GATES];  // of every row that the warp estimates
   projection.clear();
 #endif
   bring(s.bias, bias + place, 4 * rows, barrier + 8);
-  if (warp == 0)  // behind what is needed first
-#pragma unroll 1
-    for (int row = lane; row < min(ahead, rows); row += 32)
-      prefetch(weights + row * ROOM, 2 * ROOM);
+  if (!LATE && warp == 0) bring_nearer(weights, min(ahead, rows), lane);
 #pragma unroll 1
   for (int row = threadIdx.x; row < rows; row += THREADS) {
     s.matters[row] = DENSE;
@@ -130,24 +131,20 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
   wait_for_previous();
   begin_vector(got, vector);
 #endif
+  if (LATE && warp == WARPS - 1) bring_nearer(weights, min(ahead, rows), lane);
   const float state = threadIdx.x < rows ? load_fresh(c + first + threadIdx.x / GATES) : 0.0f;
   unsigned largest[PARTS] = {};
   end_vector(s.vector, got, largest);
 #if !DENSE
   show_largest(s.scratch, largest);
   __syncthreads();
-  Unit bytes[PARTS];
-  float steps[PARTS];
-#pragma unroll
-  for (int i = 0; i < PARTS; ++i)
-    bytes[i] = unit_of(__half2float(__ushort_as_half(shown_largest(s.scratch, i))));
-  write_all_planes(projection, s.vector, bytes);
+  write_all_planes(projection, s.vector, s.scratch);
   __syncthreads();
   wait_for_cluster();
   project(projection, held, barrier);
+  float steps[PARTS];
+  round_projection(s.bytes, steps, projection, {scale_x, scale_h}, s.scratch, barrier);
   arrive_at_cluster();  // nothing is copied from this block's memory when all have arrived
-  round_projection(s.bytes, steps, projection, bytes, {scale_x, scale_h},
-                   s.scratch + PARTS * WARPS);
   brought(barrier + 8);
   __syncthreads();
   int mine = -1;
@@ -161,7 +158,11 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
       if (matters) {
         s.matters[row] = 1;
         atomicAdd(s.counters + 3, 1);
-        if (mine >= 0) s.list[atomicAdd(s.counters, 1)] = row;
+        if (mine >= 0) {
+          const int place = atomicAdd(s.counters, 1);
+          s.list[place] = row;
+          if (place < nearer) prefetch(weights + row * ROOM, 2 * ROOM);
+        }
       }
     }
     if (matters && mine < 0) mine = row;
