@@ -207,7 +207,7 @@ class LSTMStep(_Step):
     def shared_bytes_of(self, units: int) -> int:
         """See :class:`_Step`."""
         plan, rows = self.plan, 4 * units
-        whole = 16 + _shared_bytes(plan, self._sizes, self._projections, self._signs) + 16
+        whole = 32 + _shared_bytes(plan, self._sizes, self._projections, self._signs) + 16
         return whole + rows * self._codes.shape[1] + 4 * rows * (6 + plan.pieces)
 
 

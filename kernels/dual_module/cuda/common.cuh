@@ -40,11 +40,14 @@ DEVICE float warp_sum(float value) {
   return value;
 }
 
+// The thread that starts barriers and begins copies: of a warp that has less to do than the first.
+constexpr int BRINGS = THREADS - 32;
+
 // Begins to bring bytes (a multiple of 16) to shared memory: `brought` waits for all of them. On
 // Hopper the barrier has been told how many bytes come.
 DEVICE void bring(void* to, const void* from, int bytes, unsigned barrier) {
 #ifdef HOPPER
-  if (threadIdx.x == 0 && bytes > 0) copy_block(shared_address(to), from, bytes, barrier);
+  if (threadIdx.x == BRINGS && bytes > 0) copy_block(shared_address(to), from, bytes, barrier);
 #else
   const unsigned at = shared_address(to);
 #pragma unroll 1

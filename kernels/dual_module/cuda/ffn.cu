@@ -65,7 +65,6 @@ DEVICE float project_vector(const Shared& s, const Projection& projection,
   __syncthreads();
   write_all_planes(projection, s.vector, s.scratch);
   __syncthreads();
-  wait_for_cluster();
   project(projection, held, shared_address(s.barriers));
   float step[1];
   round_projection(s.bytes, step, projection, {scale}, s.scratch, shared_address(s.barriers));
@@ -114,7 +113,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
 #else
   begin_vector(got, vector);
 #endif
-  if (threadIdx.x == 0) {
+  if (threadIdx.x == BRINGS) {
     for (int i = 0; i < 4; ++i) start_barrier(barrier + 8 * i, 1);
     publish_barriers();
     arrive_expecting(barrier, AWAITED);
@@ -141,6 +140,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
     s.offset[row] = code_bias[first + row];
   }
 #endif
+  wait_for_cluster();  // its blocks have begun
 #if OVERLAP
   wait_for_previous();
   begin_vector(got, vector);
@@ -151,7 +151,6 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
   end_vector(s.vector, got, largest);
 #if DENSE
   __syncthreads();
-  wait_for_cluster();
 #else
   const float step = project_vector(s, projection, held, largest, scale);
 

@@ -18,12 +18,12 @@ constexpr int GATES = 4;  // input, forget, cell, output
 DEVICE float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
 struct Shared {
-  unsigned long long* barriers;  // projection, what is brought
+  unsigned long long* barriers;  // projection, what is brought, warps that estimated
   __half* vector;                // x, h, zeros: each padded to 64
   signed char* bytes;            // the projections, each padded to 32
   Projection projection;
   unsigned* scratch;             // [2][PARTS][WARPS]
-  int* counters;                 // rows listed, pieces taken, warps that estimated, rows that matter
+  int* counters;                 // rows listed, pieces taken, rows that matter
   unsigned char* little;         // little weights of the block's rows
   float* bias;                   // [units][gate], and all others
   float* scale;
@@ -37,7 +37,7 @@ struct Shared {
 DEVICE Shared divide(unsigned char* at, int units) {
   const int rows = GATES * units;
   Shared s;
-  s.barriers = reinterpret_cast<unsigned long long*>(at), at += 16;
+  s.barriers = reinterpret_cast<unsigned long long*>(at), at += 32;
   s.vector = reinterpret_cast<__half*>(at), at += 2 * ROOM;
   s.projection.planes = reinterpret_cast<unsigned*>(at), at += 4 * PLANES * OF_BLOCK;
   s.bytes = reinterpret_cast<signed char*>(at), at += BYTES;
@@ -99,9 +99,10 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
 #else
   begin_vector(got, vector);
 #endif
-  if (threadIdx.x == 0) {
+  if (threadIdx.x == BRINGS) {
     start_barrier(barrier, 1);
     start_barrier(barrier + 8, 1);
+    start_barrier(barrier + 16, WARPS);
     publish_barriers();
     arrive_expecting(barrier, AWAITED);
     arrive_expecting(barrier + 8, rows * (DENSE ? 4 : LITTLE + 12));
@@ -120,18 +121,20 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
   projection.clear();
 #endif
   bring(s.bias, bias + place, 4 * rows, barrier + 8);
-  if (!LATE && warp == 0) bring_nearer(weights, min(ahead, rows), lane);
+  if (!LATE && warp == WARPS - 2) bring_nearer(weights, min(ahead, rows), lane);
+#if DENSE
 #pragma unroll 1
-  for (int row = threadIdx.x; row < rows; row += THREADS) {
-    s.matters[row] = DENSE;
-    if (DENSE) s.list[row] = row;
-  }
-  if (threadIdx.x < 4) s.counters[threadIdx.x] = DENSE && threadIdx.x % 3 == 0 ? rows : 0;
+  for (int row = threadIdx.x; row < rows; row += THREADS) s.matters[row] = 1, s.list[row] = row;
+#endif
+  if (threadIdx.x < 3) s.counters[threadIdx.x] = DENSE && threadIdx.x != 1 ? rows : 0;
+#if !DENSE
+  wait_for_cluster();  // its blocks have begun
+#endif
 #if OVERLAP
   wait_for_previous();
   begin_vector(got, vector);
 #endif
-  if (LATE && warp == WARPS - 1) bring_nearer(weights, min(ahead, rows), lane);
+  if (LATE && warp == WARPS - 2) bring_nearer(weights, min(ahead, rows), lane);
   const float state = threadIdx.x < rows ? load_fresh(c + first + threadIdx.x / GATES) : 0.0f;
   unsigned largest[PARTS] = {};
   end_vector(s.vector, got, largest);
@@ -140,7 +143,6 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
   __syncthreads();
   write_all_planes(projection, s.vector, s.scratch);
   __syncthreads();
-  wait_for_cluster();
   project(projection, held, barrier);
   float steps[PARTS];
   round_projection(s.bytes, steps, projection, {scale_x, scale_h}, s.scratch, barrier);
@@ -148,37 +150,34 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
   brought(barrier + 8);
   __syncthreads();
   int mine = -1;
-  const auto decide = [&](int row, const int (&whole)[PARTS]) {
-    const float sum = __fmaf_rn(steps[0], static_cast<float>(whole[0]),
-                                __fmul_rn(steps[1], static_cast<float>(whole[1])));
-    const float estimate = __fmaf_rn(sum, s.scale[row], s.offset[row]);
-    const bool matters = !(fabsf(estimate) > threshold);
-    if (lane == 0) {
-      s.estimate[row] = estimate;
-      if (matters) {
-        s.matters[row] = 1;
-        atomicAdd(s.counters + 3, 1);
-        if (mine >= 0) {
-          const int place = atomicAdd(s.counters, 1);
-          s.list[place] = row;
-          if (place < nearer) prefetch(weights + row * ROOM, 2 * ROOM);
-        }
-      }
-    }
-    if (matters && mine < 0) mine = row;
-  };
 #pragma unroll 1
   for (int row = warp; row < rows; row += 2 * WARPS) {
     const int other = row + WARPS < rows ? row + WARPS : row;
     int whole[2][PARTS];
     little_products<2>(whole, {s.little + row * LITTLE, s.little + other * LITTLE}, s.bytes, lane);
-    decide(row, whole[0]);
-    if (other != row) decide(other, whole[1]);
+    // The first lane decides on one row, the second on the other.
+    const int my = lane == 0 ? row : other;
+    bool matters = false;
+    if (lane == 0 || (lane == 1 && other != row)) {
+      const float sum = __fmaf_rn(
+          steps[0], static_cast<float>(lane == 0 ? whole[0][0] : whole[1][0]),
+          __fmul_rn(steps[1], static_cast<float>(lane == 0 ? whole[0][1] : whole[1][1])));
+      const float estimate = __fmaf_rn(sum, s.scale[my], s.offset[my]);
+      matters = !(fabsf(estimate) > threshold);
+      s.estimate[my] = estimate;
+      s.matters[my] = matters;
+    }
+    const unsigned both = __ballot_sync(~0u, matters);
+    if (mine < 0 && both != 0) mine = both & 1 ? row : other;
+    if (lane == 0 && both != 0) atomicAdd(s.counters + 2, __popc(both));
+    if (matters && my != mine) {
+      const int place = atomicAdd(s.counters, 1);
+      s.list[place] = my;
+      if (place < nearer) prefetch(weights + my * ROOM, 2 * ROOM);
+    }
   }
-  if (lane == 0) {
-    __threadfence_block();
-    atomicAdd(s.counters + 2, 1);
-  }
+  __syncwarp();
+  if (lane == 0) arrive(barrier + 16);
   if (mine >= 0) {
     const float sum =
         row_product<ROOM>(weights + static_cast<long long>(mine) * ROOM, s.vector, lane);
@@ -187,18 +186,17 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
       if (PIECES == 2) s.part[PIECES * mine + 1] = 0.0f;
     }
   }
-  while (*static_cast<volatile int*>(s.counters + 2) < WARPS) pause();
-  __threadfence_block();
+  wait_barrier(barrier + 16, 0);
 #else
   __syncthreads();
 #endif
-  const int listed = *static_cast<volatile int*>(s.counters);
+  const int listed = s.counters[0];
   for (;;) {
     int next = 0;
     if (lane == 0) next = atomicAdd(s.counters + 1, 1);
     next = __shfl_sync(~0u, next, 0);
     if (next >= PIECES * listed) break;
-    const int row = static_cast<volatile int*>(s.list)[next / PIECES];
+    const int row = s.list[next / PIECES];
     const float sum = piece_product(weights + static_cast<long long>(row) * ROOM, next % PIECES,
                                     s.vector, lane);
     if (lane == 0) s.part[next % PIECES + PIECES * row] = sum;
@@ -232,7 +230,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
       new_h[first + row / GATES] = __half(other * (2.0f * sigmoid(2.0f * cell) - 1.0f));
     }
   }
-  if (threadIdx.x == 0) computed[blockIdx.x] = s.counters[3];
+  if (threadIdx.x == 0) computed[blockIdx.x] = s.counters[2];
 #if !DENSE
   wait_for_cluster();
 #endif
