@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -73,8 +73,7 @@ class _Step(ABC):
 
     def __init__(self, plan: Plan | None, fastest: Plan, device: torch.device) -> None:
         clusters = device.type != "cuda" or _capability(device) >= (9, 0)
-        alone = replace(fastest, cluster=1, groups=1, sent=False, overlap=False)
-        self.plan = plan or (fastest if clusters else alone)
+        self.plan = plan or (fastest if clusters else fastest.alone())
         self.device = device
 
     def divide(self, hidden: int, blocks: int | None) -> None:
@@ -91,7 +90,8 @@ class _Step(ABC):
         if blocks is None:
             blocks = torch.cuda.get_device_properties(self.device).multi_processor_count
             if cluster > 1:
-                shared_bytes = _fits(self.shared_bytes_of(-(-hidden // blocks)))
+                # One block a multiprocessor, though there be room for the next step's.
+                shared_bytes = max(120 << 10, _fits(self.shared_bytes_of(-(-hidden // blocks))))
                 kernel = _kernel(
                     self.file, self.function, _sorted(self.defines), _capability(self.device)
                 )

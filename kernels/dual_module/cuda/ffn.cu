@@ -1,4 +1,4 @@
-#include "common.cuh"
+#include "projection.cuh"
 
 // A feed-forward block with ReLU of one vector, in one launch: rows of the first matrix and rows of
 // the second's transpose are read where the little module says that the hidden unit matters.
@@ -130,7 +130,8 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
 #else
   Projection projection = s.projection;
   projection.signs = signs;
-  bring(s.little, codes + static_cast<long long>(first) * LITTLE, own * LITTLE, barrier + 24);
+  if (brings())
+    bring(s.little, codes + static_cast<long long>(first) * LITTLE, own * LITTLE, barrier + 24);
   uint4 held[RUN][2];
   begin_signs(held, projection, warp, lane);
   for (int i = threadIdx.x; i < over(units, 32); i += THREADS) s.own_flags[i] = 0;

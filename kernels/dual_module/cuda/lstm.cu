@@ -1,4 +1,4 @@
-#include "common.cuh"
+#include "projection.cuh"
 
 // One LSTM step of one vector with a little module, in one launch.
 //
@@ -74,7 +74,7 @@ DEVICE void bring_nearer(const __half* weights, int rows, int lane) {
   for (int row = lane; row < rows; row += 32) prefetch(weights + row * ROOM, 2 * ROOM);
 }
 
-extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_step(
+extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_lstm_step(
     const __half* __restrict__ x, const __half* __restrict__ h, const float* __restrict__ c,
     const __half* __restrict__ weight, const float* __restrict__ bias,
     const unsigned char* __restrict__ codes, const float* __restrict__ code_scale,
@@ -107,20 +107,24 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
     arrive_expecting(barrier, AWAITED);
     arrive_expecting(barrier + 8, rows * (DENSE ? 4 : LITTLE + 12));
   }
+  if (brings()) {
+#if !DENSE
+    bring(s.little, codes + place * LITTLE, rows * LITTLE, barrier + 8);
+    bring(s.scale, code_scale + place, 4 * rows, barrier + 8);
+    bring(s.offset, code_bias + place, 4 * rows, barrier + 8);
+#endif
+    bring(s.bias, bias + place, 4 * rows, barrier + 8);
+  }
   __syncwarp();
 #if !DENSE
   Projection projection = s.projection;
   projection.signs = signs;
   arrive_at_cluster();
-  bring(s.little, codes + place * LITTLE, rows * LITTLE, barrier + 8);
-  bring(s.scale, code_scale + place, 4 * rows, barrier + 8);
-  bring(s.offset, code_bias + place, 4 * rows, barrier + 8);
   uint4 held[RUN][2];
   begin_signs(held, projection, warp, lane);
   const float threshold = thresholds[warp % GATES];  // of every row that the warp estimates
   projection.clear();
 #endif
-  bring(s.bias, bias + place, 4 * rows, barrier + 8);
   if (!LATE && warp == WARPS - 2) bring_nearer(weights, min(ahead, rows), lane);
 #if DENSE
 #pragma unroll 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,10 +169,7 @@ def test_layers_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_kernels_compile_nearly_without_spills(arch: str, bits: int) -> None:
-    of_lstm, of_ffn = (
-        replace(plan, cluster=1, overlap=False) if arch == "sm_80" else plan
-        for plan in (LSTM_PLAN, FFN_PLAN)
-    )
+    of_lstm, of_ffn = (plan.alone() if arch == "sm_80" else plan for plan in (LSTM_PLAN, FFN_PLAN))
     cell = DualModuleLSTMCell.of(nn.LSTMCell(650, 650), bits=bits)
     launch = LSTMStep(cell, 24, plan=of_lstm)
     step = compiled("lstm.cu", launch.defines, arch).functions["dual_lstm_step"]
