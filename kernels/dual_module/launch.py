@@ -303,7 +303,8 @@ def _shared_bytes(
     vector = 2 * sum(_up_to(count, 64) for count in counts)
     planes = 256 * runs * run * shares // plan.cluster
     rounded = sum(_up_to(k, 32) for k in projections)
-    return vector + planes + rounded + 64 * tiles * shares + 8 * plan.warps * len(counts)
+    largest = 4 * plan.warps * len(counts) + _up_to(rounded // 8, 16) + 16
+    return vector + planes + rounded + 64 * tiles * shares + largest
 
 
 def _by_unit(rows: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,9 @@ struct Shared {
   float* scale;           // [units]: on the way before it is needed
   float* offset;
   float* values;          // of listed units
-  unsigned* scratch;      // [WARPS], for each of two roundings
+  unsigned* scratch;      // [WARPS]: largest of the vector
+  unsigned* most;         // [BYTES / 32]: of the projection
+  float* step;            // what a byte of the projection is worth
   unsigned* flags;        // [block of the cluster][words]: which units matter
   unsigned* own_flags;
   int* list;              // units that this block computes
@@ -44,7 +46,9 @@ DEVICE Shared divide(unsigned char* at, int units) {
   s.projection.sums = reinterpret_cast<int*>(at), at += 4 * SUMS;
   s.sums = reinterpret_cast<float*>(at), at += 4 * CLUSTER * SLICE;
   s.shares = reinterpret_cast<float*>(at), at += 4 * CLUSTER * SLICE;
-  s.scratch = reinterpret_cast<unsigned*>(at), at += 8 * WARPS;
+  s.scratch = reinterpret_cast<unsigned*>(at), at += 4 * WARPS;
+  s.most = reinterpret_cast<unsigned*>(at), at += up_to(BYTES / 8, 16);
+  s.step = reinterpret_cast<float*>(at), at += 16;
   s.counters = reinterpret_cast<int*>(at), at += 16;
   s.little = at, at += units * LITTLE;
   float* next = reinterpret_cast<float*>(at);
@@ -66,11 +70,11 @@ DEVICE float project_vector(const Shared& s, const Projection& projection,
   write_all_planes(projection, s.vector, s.scratch);
   __syncthreads();
   project(projection, held, shared_address(s.barriers));
-  float step[1];
-  round_projection(s.bytes, step, projection, {scale}, s.scratch, shared_address(s.barriers));
+  round_projection(s.bytes, s.step, projection, {scale}, s.scratch, s.most,
+                   shared_address(s.barriers));
   brought(shared_address(s.barriers) + 24);
   __syncthreads();
-  return step[0];
+  return s.step[0];
 }
 
 // Lists this block's share of the cluster's units that matter, in order; returns their number.

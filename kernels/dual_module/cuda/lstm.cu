@@ -22,7 +22,9 @@ struct Shared {
   __half* vector;                // x, h, zeros: each padded to 64
   signed char* bytes;            // the projections, each padded to 32
   Projection projection;
-  unsigned* scratch;             // [2][PARTS][WARPS]
+  unsigned* scratch;             // [PARTS][WARPS]: largest of the vector
+  unsigned* most;                // [BYTES / 32]: of the projection
+  float* steps;                  // [PARTS]: what a byte of the projection is worth
   int* counters;                 // rows listed, pieces taken, rows that matter
   unsigned char* little;         // little weights of the block's rows
   float* bias;                   // [units][gate], and all others
@@ -42,7 +44,9 @@ DEVICE Shared divide(unsigned char* at, int units) {
   s.projection.planes = reinterpret_cast<unsigned*>(at), at += 4 * PLANES * OF_BLOCK;
   s.bytes = reinterpret_cast<signed char*>(at), at += BYTES;
   s.projection.sums = reinterpret_cast<int*>(at), at += 4 * SUMS;
-  s.scratch = reinterpret_cast<unsigned*>(at), at += 8 * PARTS * WARPS;
+  s.scratch = reinterpret_cast<unsigned*>(at), at += 4 * PARTS * WARPS;
+  s.most = reinterpret_cast<unsigned*>(at), at += up_to(BYTES / 8, 16);
+  s.steps = reinterpret_cast<float*>(at), at += 16;
   s.counters = reinterpret_cast<int*>(at), at += 16;
   s.little = at, at += rows * LITTLE;
   float* next = reinterpret_cast<float*>(at);
@@ -148,8 +152,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_l
   write_all_planes(projection, s.vector, s.scratch);
   __syncthreads();
   project(projection, held, barrier);
-  float steps[PARTS];
-  round_projection(s.bytes, steps, projection, {scale_x, scale_h}, s.scratch, barrier);
+  round_projection(s.bytes, s.steps, projection, {scale_x, scale_h}, s.scratch, s.most, barrier);
   arrive_at_cluster();  // nothing is copied from this block's memory when all have arrived
   brought(barrier + 8);
   __syncthreads();
@@ -164,8 +167,8 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_l
     bool matters = false;
     if (lane == 0 || (lane == 1 && other != row)) {
       const float sum = __fmaf_rn(
-          steps[0], static_cast<float>(lane == 0 ? whole[0][0] : whole[1][0]),
-          __fmul_rn(steps[1], static_cast<float>(lane == 0 ? whole[0][1] : whole[1][1])));
+          s.steps[0], static_cast<float>(lane == 0 ? whole[0][0] : whole[1][0]),
+          __fmul_rn(s.steps[1], static_cast<float>(lane == 0 ? whole[0][1] : whole[1][1])));
       const float estimate = __fmaf_rn(sum, s.scale[my], s.offset[my]);
       matters = !(fabsf(estimate) > threshold);
       s.estimate[my] = estimate;

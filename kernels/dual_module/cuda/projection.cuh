@@ -15,10 +15,6 @@ DEVICE Unit unit_of(float largest) {
   const float worth = worth_of(largest);
   return {worth, __fdividef(1.0f, worth)};
 }
-DEVICE Unit of_part(const Unit (&units)[PARTS], bool second) {  // without a run-time index
-  const Unit a = units[0], b = units[PARTS - 1];
-  return {second ? b.worth : a.worth, second ? b.inverse : a.inverse};
-}
 
 // The division is carried out only where its last bits decide: it would cost more than all the
 // rest. What is near is off by 5e-5 at most.
@@ -179,19 +175,21 @@ DEVICE void project(const Projection& p, uint4 (&held)[RUN][2], unsigned barrier
 }
 
 // Waits for the projection and rounds it to bytes, zeros behind each part; tells what one is worth
-// in each part. `scale` is of a sum of signs; `scratch` shows the largest of the vector's parts, and
-// behind them has room for as much.
-DEVICE void round_projection(signed char* bytes, float (&steps)[PARTS], const Projection& p,
-                             const float (&scale)[PARTS], unsigned* scratch, unsigned barrier) {
+// in each part. `scale` is of a sum of signs; `shown` has the largest of the vector's parts, `most`
+// room for BYTES / 32. A barrier of the block follows.
+DEVICE void round_projection(signed char* bytes, float* steps, const Projection& p,
+                             const float (&scale)[PARTS], const unsigned* shown, unsigned* most,
+                             unsigned barrier) {
   constexpr int TURNS_ = over(BYTES, THREADS);
-  float sign[PARTS];
-#pragma unroll
-  for (int part = 0; part < PARTS; ++part)
-    sign[part] = __fmul_rn(worth_of(shown_size(scratch, part)), scale[part]);
-  wait_barrier(barrier, 0);
-  scratch += PARTS * WARPS;
+  const int lane = threadIdx.x % 32;
   int whole[TURNS_];
-  unsigned most[PARTS] = {};
+  float sign[TURNS_];  // a warp's numbers of a turn are of one part
+#pragma unroll
+  for (int turn = 0; turn < TURNS_; ++turn) {
+    const bool late = PARTS == 2 && threadIdx.x + THREADS * turn >= BYTES_0;
+    sign[turn] = __fmul_rn(worth_of(shown_size(shown, late)), late ? scale[PARTS - 1] : scale[0]);
+  }
+  wait_barrier(barrier, 0);
 #pragma unroll
   for (int turn = 0; turn < TURNS_; ++turn) {
     const int i = threadIdx.x + THREADS * turn;
@@ -199,26 +197,22 @@ DEVICE void round_projection(signed char* bytes, float (&steps)[PARTS], const Pr
     const int within = late ? i - BYTES_0 : i;
     const bool any = i < BYTES && within < (late ? K_1 : K_0);
     whole[turn] = any ? p.of(late, within) : 0;
-    const unsigned size = abs(whole[turn]);
-    most[0] = max(most[0], late ? 0u : size);
-    if (PARTS == 2) most[PARTS - 1] = max(most[PARTS - 1], late ? size : 0u);
+    const unsigned size = warp_largest(abs(whole[turn]));
+    if (lane == 0 && i < BYTES) most[i / 32] = size;
   }
-  show_largest(scratch, most);
   __syncthreads();
-  Unit rounded[PARTS];
-#pragma unroll
-  for (int part = 0; part < PARTS; ++part) {
-    const int largest = static_cast<int>(shown_largest(scratch, part));
-    rounded[part] = unit_of(__fmul_rn(static_cast<float>(largest), sign[part]));
-    steps[part] = rounded[part].worth;
-  }
 #pragma unroll
   for (int turn = 0; turn < TURNS_; ++turn) {
     const int i = threadIdx.x + THREADS * turn;
+    if (i >= BYTES) break;
     const bool late = PARTS == 2 && i >= BYTES_0;
-    const float value =
-        __fmul_rn(static_cast<float>(whole[turn]), late ? sign[PARTS - 1] : sign[0]);
-    if (i < BYTES)
-      bytes[i] = static_cast<signed char>(to_byte(value, of_part(rounded, late)));
+    unsigned size = 0;
+    for (int at = (late ? BYTES_0 / 32 : 0) + lane; at < (late ? BYTES : BYTES_0) / 32; at += 32)
+      size = max(size, most[at]);
+    const int largest = static_cast<int>(warp_largest(size));
+    const Unit unit = unit_of(__fmul_rn(static_cast<float>(largest), sign[turn]));
+    if (i == (late ? BYTES_0 : 0)) steps[late] = unit.worth;
+    const float value = __fmul_rn(static_cast<float>(whole[turn]), sign[turn]);
+    bytes[i] = static_cast<signed char>(to_byte(value, unit));
   }
 }
