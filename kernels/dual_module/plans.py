@@ -21,6 +21,7 @@ class Plan:
             they matter.
         late: whether they come only when the kernel in front has ended.
         nearer: KiB of listed rows a block that come there as soon as they are listed.
+        early: whether a warp begins to load its first row before it lists another.
         resident: blocks of a multiprocessor for which registers are left.
         sent: whether threads send the projection's sums instead of the copy engine.
         overlap: whether a step begins while the kernel in front of it still runs.
@@ -35,6 +36,7 @@ class Plan:
     ahead: int = 48
     late: bool = False
     nearer: int = 0
+    early: bool = False
     resident: int = 1
     sent: bool = False
     overlap: bool = True
@@ -61,6 +63,8 @@ LSTM_PLANS = {
     "28 warps, 72 ahead": Plan(28, 8, 3, groups=2, sent=True, nearer=64, ahead=72),
     "28 warps, 96 late": Plan(28, 8, 3, groups=2, sent=True, nearer=64, ahead=96, late=True),
     "28 warps, 24 ahead": Plan(28, 8, 3, groups=2, sent=True, nearer=64, ahead=24),
+    "28 warps, early": Plan(28, 8, 3, groups=2, sent=True, nearer=64, early=True),
+    "early": Plan(24, 8, 3, groups=2, sent=True, nearer=64, early=True),
     "32 warps": Plan(32, 8, 3, groups=2, sent=True, nearer=64),
     "16 warps": Plan(16, 8, 3, groups=2, sent=True, nearer=64, deep=12),
     "16 warps, two resident": Plan(16, 8, 3, groups=2, sent=True, nearer=64, late=True, resident=2),

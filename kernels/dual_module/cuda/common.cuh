@@ -87,9 +87,10 @@ DEVICE float dot(const uint4& a, const uint4& b, float sum) {
 }
 
 // The product of a row of COUNT halves (a multiple of 8) with a vector in shared memory, by a warp;
-// up to DEEP loads of 16 bytes are on the way.
-template <int COUNT>
-DEVICE float row_product(const __half* row, const __half* vector, int lane) {
+// up to DEEP loads of 16 bytes are on the way. `meanwhile` is done once the first of them are.
+template <int COUNT, class Meanwhile>
+DEVICE float row_product(const __half* row, const __half* vector, int lane,
+                         const Meanwhile& meanwhile) {
   const uint4* const from = reinterpret_cast<const uint4*>(row) + lane;
   const uint4* const with = reinterpret_cast<const uint4*>(vector) + lane;
   constexpr int EACH = over(COUNT / 8, 32);
@@ -100,12 +101,17 @@ DEVICE float row_product(const __half* row, const __half* vector, int lane) {
 #pragma unroll
     for (int i = 0; i < DEEP; ++i)
       if (32 * (base + i) + lane < COUNT / 8) loaded[i] = load_once(from + 32 * (base + i));
+    if (base == 0) meanwhile();
 #pragma unroll
     for (int i = 0; i < DEEP; ++i)
       if (32 * (base + i) + lane < COUNT / 8)
         sum = dot(loaded[i], with[32 * (base + i)], sum);
   }
   return warp_sum(sum);
+}
+template <int COUNT>
+DEVICE float row_product(const __half* row, const __half* vector, int lane) {
+  return row_product<COUNT>(row, vector, lane, [] {});
 }
 
 // The input vector's parts. They may come from the kernel in front, and are read past the

@@ -156,7 +156,14 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_l
   arrive_at_cluster();  // nothing is copied from this block's memory when all have arrived
   brought(barrier + 8);
   __syncthreads();
-  int mine = -1;
+  int mine = -1, pending = -1;  // the first row that the warp computes, one that is to be listed
+  const auto list = [&] {
+    if (pending < 0) return;
+    const int place = atomicAdd(s.counters, 1);
+    s.list[place] = pending;
+    if (place < nearer) prefetch(weights + pending * ROOM, 2 * ROOM);
+    pending = -1;
+  };
 #pragma unroll 1
   for (int row = warp; row < rows; row += 2 * WARPS) {
     const int other = row + WARPS < rows ? row + WARPS : row;
@@ -177,17 +184,21 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_l
     const unsigned both = __ballot_sync(~0u, matters);
     if (mine < 0 && both != 0) mine = both & 1 ? row : other;
     if (lane == 0 && both != 0) atomicAdd(s.counters + 2, __popc(both));
-    if (matters && my != mine) {
-      const int place = atomicAdd(s.counters, 1);
-      s.list[place] = my;
-      if (place < nearer) prefetch(weights + my * ROOM, 2 * ROOM);
-    }
+    if (matters && my != mine) pending = my;
+    if (!EARLY || row + 2 * WARPS < rows) list();
   }
-  __syncwarp();
-  if (lane == 0) arrive(barrier + 16);
+  const auto tell = [&] {
+    list();
+    __syncwarp();
+    if (lane == 0) arrive(barrier + 16);
+  };
+  if (!EARLY || mine < 0) tell();
   if (mine >= 0) {
-    const float sum =
-        row_product<ROOM>(weights + static_cast<long long>(mine) * ROOM, s.vector, lane);
+    const auto meanwhile = [&] {
+      if (EARLY) tell();
+    };
+    const float sum = row_product<ROOM>(weights + static_cast<long long>(mine) * ROOM, s.vector,
+                                        lane, meanwhile);
     if (lane == 0) {
       s.part[PIECES * mine] = sum;
       if (PIECES == 2) s.part[PIECES * mine + 1] = 0.0f;

@@ -51,7 +51,7 @@ def halved(module: nn.Module) -> None:
     "plan",
     [
         Plan(8, 2, 1, pieces=2),
-        Plan(8, 4, 3, groups=2, sent=True, late=True, nearer=1),
+        Plan(8, 4, 3, groups=2, sent=True, late=True, nearer=1, early=True),
         Plan(4, 1, 2, deep=4, overlap=False),
     ],
     ids=str,
