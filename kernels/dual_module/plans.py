@@ -64,6 +64,10 @@ LSTM_PLANS = {
     "28 warps, 96 late": Plan(28, 8, 3, groups=2, sent=True, nearer=64, ahead=96, late=True),
     "28 warps, 24 ahead": Plan(28, 8, 3, groups=2, sent=True, nearer=64, ahead=24),
     "28 warps, early": Plan(28, 8, 3, groups=2, sent=True, nearer=64, early=True),
+    "28 warps, early, 72 ahead": Plan(
+        28, 8, 3, groups=2, sent=True, nearer=64, early=True, ahead=72
+    ),
+    "early, 72 ahead": Plan(24, 8, 3, groups=2, sent=True, nearer=64, early=True, ahead=72),
     "early": Plan(24, 8, 3, groups=2, sent=True, nearer=64, early=True),
     "32 warps": Plan(32, 8, 3, groups=2, sent=True, nearer=64),
     "16 warps": Plan(16, 8, 3, groups=2, sent=True, nearer=64, deep=12),
