@@ -90,8 +90,7 @@ class _Step(ABC):
         if blocks is None:
             blocks = torch.cuda.get_device_properties(self.device).multi_processor_count
             if cluster > 1:
-                # One block a multiprocessor, though there be room for the next step's.
-                shared_bytes = max(120 << 10, _fits(self.shared_bytes_of(-(-hidden // blocks))))
+                shared_bytes = _fits(self.shared_bytes_of(-(-hidden // blocks)))
                 kernel = _kernel(
                     self.file, self.function, _sorted(self.defines), _capability(self.device)
                 )
@@ -169,10 +168,7 @@ class LSTMStep(_Step):
         self._projections = cell.little.sizes
         self._sizes = cell.input_size, cell.hidden_size
         self._weight = _by_unit(pack_rows(cell.weight.detach(), self._sizes))
-        row = 2 * self._weight.shape[1]
-        self._ahead = [
-            np.int32((size << 10) // row) for size in (self.plan.ahead, self.plan.nearer)
-        ]
+        self._ahead = (self.plan.ahead << 10) // (2 * self._weight.shape[1])
         self._bias = _by_unit(cell.bias.detach().float())
         codes = pack_codes(self._parts.codes, self._projections, self._parts.bits)
         self._codes = _by_unit(codes)
@@ -195,7 +191,7 @@ class LSTMStep(_Step):
         arguments += [*self._scales, self._signs, self._thresholds]
         arguments += [new_h, new_c, self.computed, np.int32(self.units)]
         arguments += [np.float32((3 / k) ** 0.5) for k in self._projections]
-        return self.launched([*arguments, *self._ahead], x, h)
+        return self.launched([*arguments, np.int32(self._ahead)], x, h)
 
     @property
     def defines(self) -> dict[str, int]:

@@ -8,8 +8,8 @@
 // Compile-time constants of all kernels: COUNT_0 and COUNT_1, numbers in the input's parts (the
 // second may be none), K_0 and K_1, the numbers that they are projected to, ALIGNED, whether both
 // lie at multiples of 8 bytes, BITS of a little weight (4 or 8), WARPS of a block, CLUSTER of
-// blocks, HELD products of a projection whose signs a warp holds while the vector is still coming
-// in, DEEP loads of a row that are on the way, OVERLAP, whether a launch begins while the one in
+// blocks, HELD chunks of the input whose signs a warp holds while the vector is still coming in,
+// GROUPS of chunks that blocks of a cluster divide among themselves, DEEP loads of a row that are on the way, OVERLAP, whether a launch begins while the one in
 // front still runs, HOPPER where there are clusters and barriers.
 //
 // With OVERLAP whatever does not come from another kernel is on its way before that one has ended.
@@ -87,10 +87,9 @@ DEVICE float dot(const uint4& a, const uint4& b, float sum) {
 }
 
 // The product of a row of COUNT halves (a multiple of 8) with a vector in shared memory, by a warp;
-// up to DEEP loads of 16 bytes are on the way. `meanwhile` is done once the first of them are.
-template <int COUNT, class Meanwhile>
-DEVICE float row_product(const __half* row, const __half* vector, int lane,
-                         const Meanwhile& meanwhile) {
+// up to DEEP loads of 16 bytes are on the way.
+template <int COUNT>
+DEVICE float row_product(const __half* row, const __half* vector, int lane) {
   const uint4* const from = reinterpret_cast<const uint4*>(row) + lane;
   const uint4* const with = reinterpret_cast<const uint4*>(vector) + lane;
   constexpr int EACH = over(COUNT / 8, 32);
@@ -101,7 +100,6 @@ DEVICE float row_product(const __half* row, const __half* vector, int lane,
 #pragma unroll
     for (int i = 0; i < DEEP; ++i)
       if (32 * (base + i) + lane < COUNT / 8) loaded[i] = load_once(from + 32 * (base + i));
-    if (base == 0) meanwhile();
 #pragma unroll
     for (int i = 0; i < DEEP; ++i)
       if (32 * (base + i) + lane < COUNT / 8)
@@ -109,11 +107,6 @@ DEVICE float row_product(const __half* row, const __half* vector, int lane,
   }
   return warp_sum(sum);
 }
-template <int COUNT>
-DEVICE float row_product(const __half* row, const __half* vector, int lane) {
-  return row_product<COUNT>(row, vector, lane, [] {});
-}
-
 // The input vector's parts. They may come from the kernel in front, and are read past the
 // first-level cache, which may hold what lay there before.
 struct Vector {

@@ -73,19 +73,14 @@ DEVICE float piece_product(const __half* row, int piece, const __half* vector, i
   return row_product<ROOM_1>(row + ROOM_0, vector + ROOM_0, lane);
 }
 
-DEVICE void bring_nearer(const __half* weights, int rows, int lane) {
-#pragma unroll 1
-  for (int row = lane; row < rows; row += 32) prefetch(weights + row * ROOM, 2 * ROOM);
-}
-
-extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_lstm_step(
+extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_step(
     const __half* __restrict__ x, const __half* __restrict__ h, const float* __restrict__ c,
     const __half* __restrict__ weight, const float* __restrict__ bias,
     const unsigned char* __restrict__ codes, const float* __restrict__ code_scale,
     const float* __restrict__ code_bias, const uint4* __restrict__ signs,
     const float* __restrict__ thresholds,
     __half* __restrict__ new_h, float* __restrict__ new_c, int* __restrict__ computed, int units,
-    float scale_x, float scale_h, int ahead, int nearer) {
+    float scale_x, float scale_h, int ahead) {
   extern __shared__ __align__(16) unsigned char memory[];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const Shared s = divide(memory, units);
@@ -129,7 +124,10 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_l
   const float threshold = thresholds[warp % GATES];  // of every row that the warp estimates
   projection.clear();
 #endif
-  if (!LATE && warp == WARPS - 2) bring_nearer(weights, min(ahead, rows), lane);
+  if (warp == WARPS - 2)
+#pragma unroll 1
+    for (int row = lane; row < min(ahead, rows); row += 32)
+      prefetch(weights + row * ROOM, 2 * ROOM);
 #if DENSE
 #pragma unroll 1
   for (int row = threadIdx.x; row < rows; row += THREADS) s.matters[row] = 1, s.list[row] = row;
@@ -142,7 +140,6 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_l
   wait_for_previous();
   begin_vector(got, vector);
 #endif
-  if (LATE && warp == WARPS - 2) bring_nearer(weights, min(ahead, rows), lane);
   const float state = threadIdx.x < rows ? load_fresh(c + first + threadIdx.x / GATES) : 0.0f;
   unsigned largest[PARTS] = {};
   end_vector(s.vector, got, largest);
@@ -156,14 +153,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_l
   arrive_at_cluster();  // nothing is copied from this block's memory when all have arrived
   brought(barrier + 8);
   __syncthreads();
-  int mine = -1, pending = -1;  // the first row that the warp computes, one that is to be listed
-  const auto list = [&] {
-    if (pending < 0) return;
-    const int place = atomicAdd(s.counters, 1);
-    s.list[place] = pending;
-    if (place < nearer) prefetch(weights + pending * ROOM, 2 * ROOM);
-    pending = -1;
-  };
+  int mine = -1;  // the first row that the warp computes
 #pragma unroll 1
   for (int row = warp; row < rows; row += 2 * WARPS) {
     const int other = row + WARPS < rows ? row + WARPS : row;
@@ -184,21 +174,13 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, RESIDENT) dual_l
     const unsigned both = __ballot_sync(~0u, matters);
     if (mine < 0 && both != 0) mine = both & 1 ? row : other;
     if (lane == 0 && both != 0) atomicAdd(s.counters + 2, __popc(both));
-    if (matters && my != mine) pending = my;
-    if (!EARLY || row + 2 * WARPS < rows) list();
+    if (matters && my != mine) s.list[atomicAdd(s.counters, 1)] = my;
   }
-  const auto tell = [&] {
-    list();
-    __syncwarp();
-    if (lane == 0) arrive(barrier + 16);
-  };
-  if (!EARLY || mine < 0) tell();
+  __syncwarp();
+  if (lane == 0) arrive(barrier + 16);
   if (mine >= 0) {
-    const auto meanwhile = [&] {
-      if (EARLY) tell();
-    };
-    const float sum = row_product<ROOM>(weights + static_cast<long long>(mine) * ROOM, s.vector,
-                                        lane, meanwhile);
+    const float sum =
+        row_product<ROOM>(weights + static_cast<long long>(mine) * ROOM, s.vector, lane);
     if (lane == 0) {
       s.part[PIECES * mine] = sum;
       if (PIECES == 2) s.part[PIECES * mine + 1] = 0.0f;

@@ -156,7 +156,6 @@ DEVICE void project(const Projection& p, uint4 (&held)[RUN][2], unsigned barrier
     if (job >= WARPS) load_signs(held, p.of_job(job), lane);
     multiply_signs(held, p, job, lane);
   }
-#if SENT
   __syncthreads();
 #pragma unroll 1
   for (int i = threadIdx.x; i < SUMS / 4; i += THREADS) {
@@ -165,13 +164,6 @@ DEVICE void project(const Projection& p, uint4 (&held)[RUN][2], unsigned barrier
     if (to != rank)
       send(shared_address(four), barrier, to, *reinterpret_cast<const int4*>(four));
   }
-#else
-  show_to_copies();
-  __syncthreads();
-  const unsigned from = shared_address(p.own());
-  if (threadIdx.x < CLUSTER && threadIdx.x != rank)
-    send_block(from, from, 4 * OWN_SUMS, barrier, threadIdx.x);
-#endif
 }
 
 // Waits for the projection and rounds it to bytes, zeros behind each part; tells what one is worth

@@ -51,7 +51,7 @@ def halved(module: nn.Module) -> None:
     "plan",
     [
         Plan(8, 2, 1, pieces=2),
-        Plan(8, 4, 3, groups=2, sent=True, late=True, nearer=1, early=True),
+        Plan(8, 4, 3, groups=2),
         Plan(4, 1, 2, deep=4, overlap=False),
     ],
     ids=str,
@@ -100,7 +100,7 @@ def test_a_dense_lstm_step(folder: Path) -> None:
 @pytest.mark.parametrize("ratio", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize(
     "plan",
-    [Plan(4, 4, 2, groups=2), Plan(8, 2, 1, sent=True), Plan(4, 1, 1, overlap=False)],
+    [Plan(4, 4, 2, groups=2), Plan(8, 2, 1), Plan(4, 1, 1, overlap=False)],
     ids=str,
 )
 def test_a_feed_forward_step(ratio: float, plan: Plan, folder: Path) -> None:
