@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from kernels.dual_module.linear import DualModuleFFN
-from kernels.dual_module.packing import pack_codes, pack_rows, pack_signs
+from kernels.dual_module.packing import pack_codes, pack_rows, pack_signs, share_signs
 from kernels.dual_module.plans import DENSE_PLANS, FFN_PLAN, LSTM_PLAN, Plan
 from kernels.dual_module.projection import unpack_signs
 from kernels.dual_module.recurrent import DualModuleLSTMCell
@@ -73,8 +73,7 @@ class _Step(ABC):
 
     def __init__(self, plan: Plan | None, fastest: Plan, device: torch.device) -> None:
         clusters = device.type != "cuda" or _capability(device) >= (9, 0)
-        alone = replace(fastest, cluster=1, overlap=False)
-        self.plan = plan or (fastest if clusters else alone)
+        self.plan = plan or (fastest if clusters else fastest.alone())
         self.device = device
 
     def divide(self, hidden: int, blocks: int | None) -> None:
@@ -106,6 +105,14 @@ class _Step(ABC):
         self.units = -(-hidden // self.blocks)
         self.shared_bytes = _fits(self.shared_bytes_of(self.units))
         self.computed = torch.zeros(self.blocks, dtype=torch.int32, device=self.device)
+
+    def share(self, signs: Sequence[torch.Tensor], sizes: Sequence[int]) -> torch.Tensor:
+        """Return the signs of the input's parts as the blocks of a cluster share them."""
+        packed = [
+            pack_signs(unpack_signs(part, size)) for part, size in zip(signs, sizes, strict=True)
+        ]
+        plan = self.plan
+        return share_signs(packed, max(plan.cluster, len(packed)), plan.groups, plan.held)
 
     def settle(self) -> None:
         """Wait until what launches read is there: they may begin before kernels in front end."""
@@ -166,10 +173,7 @@ class LSTMStep(_Step):
         codes = pack_codes(self._parts.codes, self._projections, self._parts.bits)
         self._codes = _by_unit(codes)
         self._scales = [_by_unit(self._parts.scale), _by_unit(self._parts.bias)]
-        self._signs = [
-            pack_signs(unpack_signs(signs, size))
-            for signs, size in zip(cell.little.signs, self._sizes, strict=True)
-        ]
+        self._signs = self.share(cell.little.signs, self._sizes)
         self._thresholds = torch.stack([s.threshold for s in cell.switches()]).float()
         self.divide(cell.hidden_size, blocks)
         self.settle()
@@ -184,7 +188,7 @@ class LSTMStep(_Step):
     ) -> Launch:
         """Return the launch of x (d,), h (h,), float16, and c (h,), float32, to the next state."""
         arguments: list[Argument] = [x, h, c, self._weight, self._bias, self._codes]
-        arguments += [*self._scales, *self._signs, self._thresholds]
+        arguments += [*self._scales, self._signs, self._thresholds]
         arguments += [new_h, new_c, self.computed, np.int32(self.units)]
         arguments += [np.float32((3 / k) ** 0.5) for k in self._projections]
         return self.launched([*arguments, np.int32(self._ahead)], x, h)
@@ -199,7 +203,7 @@ class LSTMStep(_Step):
     def shared_bytes_of(self, units: int) -> int:
         """See :class:`_Step`."""
         plan, rows = self.plan, 4 * units
-        whole = 16 + _shared_bytes(plan, self._sizes, self._projections) + 16
+        whole = 32 + _shared_bytes(plan, self._sizes, self._projections, self._signs) + 16
         return whole + rows * self._codes.shape[1] + 4 * rows * (6 + plan.pieces)
 
 
@@ -242,7 +246,7 @@ class FFNStep(_Step):
         self._parts = first.little.estimator
         (self._k,) = first.little.sizes
         self._sizes = inputs, hidden, outputs
-        self._signs = pack_signs(unpack_signs(first.little.signs[0], inputs))
+        self._signs = self.share(first.little.signs, (inputs,))
         self._first = pack_rows(first.weight.detach(), (inputs,))
         self._second = second.weight.detach().T.half().contiguous()
         zeros = torch.zeros(max(hidden, outputs), device=self.device)
@@ -274,7 +278,7 @@ class FFNStep(_Step):
     def shared_bytes_of(self, units: int) -> int:
         """See :class:`_Step`."""
         cluster, (inputs, _, outputs) = self.plan.cluster, self._sizes
-        whole = 32 + _shared_bytes(self.plan, (inputs,), (self._k,)) + 16
+        whole = 32 + _shared_bytes(self.plan, (inputs,), (self._k,), self._signs) + 16
         words = (cluster + 1) * -(-units // 32)
         numbers = 2 * _up_to(outputs, 8 * cluster) + 4 * units + words
         return whole + units * self._codes.shape[1] + 4 * numbers
@@ -287,14 +291,16 @@ def _sizes(counts: Sequence[int], projections: Sequence[int], bits: int) -> dict
     return {**found, "BITS": 4 if bits <= 4 else 8, "ALIGNED": 1}
 
 
-def _shared_bytes(plan: Plan, counts: Sequence[int], projections: Sequence[int]) -> int:
+def _shared_bytes(
+    plan: Plan, counts: Sequence[int], projections: Sequence[int], signs: torch.Tensor
+) -> int:
     """Return the shared memory of an input vector, its projection and what belongs to them."""
+    shares, tiles, runs, run = signs.shape[:4]
     vector = 2 * sum(_up_to(count, 64) for count in counts)
-    chunks = sum(_up_to(count, 256) // 256 for count in counts)
-    planes = 256 * (_up_to(chunks, plan.cluster) // plan.cluster)
+    planes = 256 * runs * run * shares // plan.cluster
     rounded = sum(_up_to(k, 32) for k in projections)
-    sums = 64 * plan.cluster * sum(_up_to(k, 16) // 16 for k in projections)
-    return vector + planes + rounded + sums + 8 * plan.warps * len(counts)
+    largest = 4 * plan.warps * len(counts) + _up_to(rounded // 8, 16) + 16
+    return vector + planes + rounded + 64 * tiles * shares + largest
 
 
 def _by_unit(rows: torch.Tensor) -> torch.Tensor:

@@ -60,3 +60,30 @@ def pack_signs(signs: torch.Tensor) -> torch.Tensor:
     packed = words.permute(1, 4, 0, 3, 6, 5, 2).reshape(len(padded) // _TILE, -1, 2, 32, 4)
     wrapped: torch.Tensor = torch.where(packed >= 1 << 31, packed - (1 << 32), packed)
     return wrapped.to(torch.int32).contiguous()
+
+
+def share_signs(parts: Sequence[torch.Tensor], shares: int, groups: int, run: int) -> torch.Tensor:
+    """Return packed signs as the shares of a cluster's blocks (shares, tiles, runs, run, 2, 32, 4).
+
+    Shares are of a group of chunks, within it of a part, within that of a group of tiles; where
+    one has fewer than others, no sign follows.
+
+    Args:
+        parts: of each part of the input, :func:`pack_signs`.
+        shares: a multiple of the parts and of ``groups`` together.
+        groups: runs into which a part's chunks are divided.
+        run: chunks that a warp takes at once, at most.
+    """
+    across = shares // (len(parts) * groups)
+    tiles = -(-max(len(part) for part in parts) // across)
+    chunks = -(-max(part.shape[1] for part in parts) // groups)
+    run = min(run, chunks)
+    runs = -(-chunks // run)
+    found = []
+    for part in parts:
+        room = part.new_zeros(across * tiles, groups * chunks, *part.shape[2:])
+        room[: len(part), : part.shape[1]] = part
+        each = room.view(across, tiles, groups, chunks, *part.shape[2:]).movedim(2, 0)
+        found.append(F.pad(each, (0, 0) * 3 + (0, runs * run - chunks)))
+    shape = (shares, tiles, runs, run, *parts[0].shape[2:])
+    return torch.stack(found, 1).reshape(shape).contiguous()

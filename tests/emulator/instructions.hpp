@@ -344,12 +344,13 @@ inline void show_to_tensor_cores() {
 inline void arrive_at_cluster() {}
 inline void wait_for_cluster() { meet_cluster(); }
 
-inline void send(unsigned to, unsigned barrier, int rank, unsigned value) {
-  if (to % 4 != 0) machine::fail("what is sent is not aligned");
+template <class T>
+inline void send(unsigned to, unsigned barrier, int rank, T value) {
+  if (to % sizeof(T) != 0) machine::fail("what is sent is not aligned");
   Barrier& b = barrier_of(rank, barrier);
   b.copies.push_back([=, &b] {
-    std::memcpy(machine::shared_of(machine::running[rank]) + to, &value, 4);
-    b.bytes -= 4;
+    std::memcpy(machine::shared_of(machine::running[rank]) + to, &value, sizeof(T));
+    b.bytes -= sizeof(T);
   });
 }
 
@@ -593,15 +594,17 @@ inline unsigned char* dynamic_shared() { return memory; }
 
 inline int cluster_rank() { return 0; }
 inline void start_barrier(unsigned, int) {}
+inline void arrive(unsigned) {}
 inline void arrive_expecting(unsigned, int) {}
 inline void publish_barriers() {}
 inline void arrive_at_cluster() {}
 inline void wait_for_cluster() {}
 inline void wait_barrier(unsigned, unsigned) { __syncthreads(); }
 
-inline void send(unsigned to, unsigned, int, unsigned value) {
-  if (to % 4 != 0) machine::fail("what is sent is not aligned");
-  std::memcpy(at_shared(to), &value, 4);
+template <class T>
+inline void send(unsigned to, unsigned, int, T value) {
+  if (to % sizeof(T) != 0) machine::fail("what is sent is not aligned");
+  std::memcpy(at_shared(to), &value, sizeof(T));
 }
 inline void show_to_copies() {}
 inline void send_block(unsigned, unsigned, int, unsigned, int) {}

@@ -3,13 +3,13 @@
 
 #include "instructions.cuh"
 
-// Sums over warps, the projection that a cluster of blocks computes, and products of rows.
+// The input vector, sums over warps and products of rows.
 //
 // Compile-time constants of all kernels: COUNT_0 and COUNT_1, numbers in the input's parts (the
 // second may be none), K_0 and K_1, the numbers that they are projected to, ALIGNED, whether both
 // lie at multiples of 8 bytes, BITS of a little weight (4 or 8), WARPS of a block, CLUSTER of
-// blocks, HELD products of a projection whose signs a warp holds while the vector is still coming
-// in, DEEP loads of a row that are on the way, OVERLAP, whether a launch begins while the one in
+// blocks, HELD chunks of the input whose signs a warp holds while the vector is still coming in,
+// GROUPS of chunks that blocks of a cluster divide among themselves, DEEP loads of a row that are on the way, OVERLAP, whether a launch begins while the one in
 // front still runs, HOPPER where there are clusters and barriers.
 //
 // With OVERLAP whatever does not come from another kernel is on its way before that one has ended.
@@ -30,8 +30,7 @@ DEVICE constexpr int smaller(int a, int b) { return a < b ? a : b; }
 constexpr int PARTS = COUNT_1 > 0 ? 2 : 1;
 constexpr int ROOM_0 = up_to(COUNT_0, 64), ROOM_1 = up_to(COUNT_1, 64), ROOM = ROOM_0 + ROOM_1;
 constexpr int CHUNKS_0 = over(COUNT_0, 256), CHUNKS = CHUNKS_0 + over(COUNT_1, 256);
-constexpr int OWN_CHUNKS = over(CHUNKS, CLUSTER);  // of a block, at most
-constexpr int TILES_0 = over(K_0, 16), TILES_1 = over(K_1, 16), NUMBERS = 16 * (TILES_0 + TILES_1);
+constexpr int TILES_0 = over(K_0, 16), TILES_1 = over(K_1, 16);
 constexpr int BYTES_0 = up_to(K_0, 32), BYTES = BYTES_0 + up_to(K_1, 32);
 constexpr int LITTLE = BYTES * BITS / 8;  // bytes of a row's little weights
 
@@ -41,11 +40,21 @@ DEVICE float warp_sum(float value) {
   return value;
 }
 
-// Begins to bring bytes (a multiple of 16) to shared memory: `brought` waits for all of them. On
-// Hopper the barrier has been told how many bytes come.
+// The thread that starts barriers and begins copies: of a warp that has less to do than the first.
+constexpr int BRINGS = THREADS - 32;
+
+// Whether this thread begins to bring bytes to shared memory: without barriers all do so together.
+#ifdef HOPPER
+DEVICE bool brings() { return threadIdx.x == BRINGS; }
+#else
+DEVICE bool brings() { return true; }
+#endif
+
+// Begins to bring bytes (a multiple of 16): `brought` waits for all of them. On Hopper the barrier
+// has been told how many bytes come.
 DEVICE void bring(void* to, const void* from, int bytes, unsigned barrier) {
 #ifdef HOPPER
-  if (threadIdx.x == 0 && bytes > 0) copy_block(shared_address(to), from, bytes, barrier);
+  if (bytes > 0) copy_block(shared_address(to), from, bytes, barrier);
 #else
   const unsigned at = shared_address(to);
 #pragma unroll 1
@@ -98,7 +107,6 @@ DEVICE float row_product(const __half* row, const __half* vector, int lane) {
   }
   return warp_sum(sum);
 }
-
 // The input vector's parts. They may come from the kernel in front, and are read past the
 // first-level cache, which may hold what lay there before.
 struct Vector {
@@ -175,207 +183,9 @@ DEVICE unsigned shown_largest(const unsigned* scratch, int part) {
   return warp_largest(lane < WARPS ? scratch[part * WARPS + lane] : 0u);
 }
 
-DEVICE float worth_of(float largest) {
-  return largest == 0.0f ? 1.0f : __fdiv_rn(largest, 127.0f);  // NaN stays NaN
-}
-
-// What a number is worth in bytes, and the inverse of that.
-struct Unit {
-  float worth, inverse;
-};
-DEVICE Unit unit_of(float largest) {
-  const float worth = worth_of(largest);
-  return {worth, __fdividef(1.0f, worth)};
-}
-DEVICE Unit of_part(const Unit (&units)[PARTS], bool second) {  // without a run-time index
-  const Unit a = units[0], b = units[PARTS - 1];
-  return {second ? b.worth : a.worth, second ? b.inverse : a.inverse};
-}
-
-// The division is carried out only where its last bits decide: it would cost more than all the
-// rest.
-DEVICE int to_byte(float value, Unit unit) {
-  const float near = __fmul_rn(value, unit.inverse);
-  float whole = rintf(near);
-  if (fabsf(near - whole) > 0.499f) whole = rintf(__fdiv_rn(value, unit.worth));
-  return static_cast<int>(fminf(fmaxf(whole, -127.0f), 127.0f));
-}
-
-// Rounds 32 numbers to bytes, of which a warp writes the eight planes of bits; zeros beyond
-// `count`.
-DEVICE void write_planes(unsigned* to, const __half* vector, int count, Unit unit, int lane) {
-  const int byte = lane < count ? to_byte(__half2float(vector[lane]), unit) : 0;
-  unsigned mine = 0;
-#pragma unroll
-  for (int plane = 0; plane < 8; ++plane) {
-    const unsigned bits = __ballot_sync(~0u, byte >> plane & 1);
-    if (lane == plane) mine = bits;
-  }
-  if (lane < 8) to[lane] = mine;
-}
-
-// Signs come in tiles of 16 numbers of the projection and chunks of 256 inputs: which are +1, then
-// which are -1, as the tensor cores take them. A cluster's blocks divide the chunks among
-// themselves, so that each rounds only its own part of the vector; what they sum up is added later.
-struct Projection {
-  const uint4* signs[2];  // of each part of the vector
-  unsigned* planes;       // of this block's chunks, one behind the other
-  int* sums;              // [block of the cluster][NUMBERS]
-
-  DEVICE int of(int number) const {
-    int sum = 0;
-#pragma unroll
-    for (int rank = 0; rank < CLUSTER; ++rank) sum += sums[NUMBERS * rank + number];
-    return sum;
-  }
-  DEVICE void clear() const {
-    for (int i = threadIdx.x; i < NUMBERS; i += THREADS) sums[NUMBERS * cluster_rank() + i] = 0;
-  }
-};
-
-// Bytes of the projection that come from the other blocks.
-constexpr int AWAITED = 4 * NUMBERS * (CLUSTER - 1);
-
-// Products of a block: its chunks, of each the tiles of the chunk's part.
-constexpr int TILES_MOST = larger(TILES_0, TILES_1), PRODUCTS = TILES_MOST * OWN_CHUNKS;
-constexpr int HOLD = smaller(HELD, over(PRODUCTS, WARPS));
-
-// One product: a tile and a chunk of this block.
-struct TileProduct {
-  const uint4* signs;
-  const unsigned* planes;
-  int* sums;
-  bool any;
-};
-
-DEVICE TileProduct product_of(const Projection& p, int job) {
-  const int own = job / TILES_MOST, tile = job % TILES_MOST;
-  const int chunk = cluster_rank() + CLUSTER * own;
-  const bool second = PARTS == 2 && chunk >= CHUNKS_0;
-  const int place =
-      second ? tile * (CHUNKS - CHUNKS_0) + chunk - CHUNKS_0 : tile * CHUNKS_0 + chunk;
-  return {(second ? p.signs[1] : p.signs[0]) + 64 * place, p.planes + 64 * own,
-          p.sums + NUMBERS * cluster_rank() + 16 * (second ? TILES_0 + tile : tile),
-          job < PRODUCTS && chunk < CHUNKS && tile < (second ? TILES_1 : TILES_0)};
-}
-
-DEVICE void load_signs(uint4 (&held)[HOLD][2], const Projection& p, int job, int lane) {
-#pragma unroll
-  for (int i = 0; i < HOLD; ++i) {
-    const TileProduct product = product_of(p, job + WARPS * i);
-    if (!product.any) continue;
-    held[i][0] = __ldg(product.signs + lane);
-    held[i][1] = __ldg(product.signs + 32 + lane);
-  }
-#pragma unroll 1
-  for (job += WARPS * HOLD; job < PRODUCTS; job += WARPS) {  // the rest comes nearer
-    const TileProduct product = product_of(p, job);
-    if (lane == 0 && product.any) prefetch(product.signs, 1024);
-  }
-}
-
-// Adds one product to this block's sums, by a warp.
-DEVICE void multiply_signs(const uint4 (&signs)[2], const TileProduct& product, int lane) {
-  const unsigned low = product.planes[8 * (lane % 4) + lane / 4];
-  const unsigned high = product.planes[8 * (4 + lane % 4) + lane / 4];
-  const unsigned positive[4] = {signs[0].x, signs[0].y, signs[0].z, signs[0].w};
-  const unsigned negative[4] = {signs[1].x, signs[1].y, signs[1].z, signs[1].w};
-  int plus[4] = {}, minus[4] = {};
-  multiply(plus, positive, low, high);
-  multiply(minus, negative, low, high);
-  // Columns are planes: bit 7 counts -128.
-  const int even = 1 << 2 * (lane % 4), odd = lane % 4 == 3 ? -128 : 2 * even;
-  int2 sum = {(plus[0] - minus[0]) * even + (plus[1] - minus[1]) * odd,
-              (plus[2] - minus[2]) * even + (plus[3] - minus[3]) * odd};
-#pragma unroll
-  for (int far = 1; far < 4; far *= 2) {
-    sum.x += __shfl_xor_sync(~0u, sum.x, far);
-    sum.y += __shfl_xor_sync(~0u, sum.y, far);
-  }
-  if (lane % 4 == 0) {
-    atomicAdd(product.sums + lane / 4, sum.x);
-    atomicAdd(product.sums + lane / 4 + 8, sum.y);
-  }
-}
-
-// Rounds this block's chunks of the vector's parts, which lie behind each other in shared memory.
-DEVICE void write_all_planes(const Projection& p, const __half* vector,
-                             const Unit (&units)[PARTS]) {
-#pragma unroll 1
-  for (int word = threadIdx.x / 32; word < 8 * OWN_CHUNKS; word += WARPS) {
-    const int chunk = cluster_rank() + CLUSTER * (word / 8);
-    if (chunk >= CHUNKS) break;
-    const bool second = PARTS == 2 && chunk >= CHUNKS_0;
-    const int begin = 256 * (second ? chunk - CHUNKS_0 : chunk) + 32 * (word % 8);
-    write_planes(p.planes + 8 * word, vector + begin + (second ? ROOM_0 : 0),
-                 (second ? COUNT_1 : COUNT_0) - begin, of_part(units, second),
-                 threadIdx.x % 32);
-  }
-}
-
-// Computes this block's products and sends its sums to the cluster; `held` has the first signs.
-DEVICE void project(const Projection& p, const uint4 (&held)[HOLD][2], unsigned barrier) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, rank = cluster_rank();
-#pragma unroll
-  for (int i = 0; i < HOLD; ++i) {
-    const TileProduct product = product_of(p, warp + WARPS * i);
-    if (product.any) multiply_signs(held[i], product, lane);
-  }
-#pragma unroll 1
-  for (int job = warp + WARPS * HOLD; job < PRODUCTS; job += WARPS) {
-    const TileProduct product = product_of(p, job);
-    if (!product.any) continue;
-    const uint4 signs[2] = {__ldg(product.signs + lane), __ldg(product.signs + 32 + lane)};
-    multiply_signs(signs, product, lane);
-  }
-  show_to_copies();
-  __syncthreads();
-  const unsigned from = shared_address(p.sums + NUMBERS * rank);
-  if (threadIdx.x < CLUSTER && threadIdx.x != rank)
-    send_block(from, from, 4 * NUMBERS, barrier, threadIdx.x);
-  wait_barrier(barrier, 0);
-}
-
-// Rounds the projection to bytes, zeros behind each part; tells what one is worth in each part.
-// `units` are of the vector's bytes, `scale` is of a sum of signs; `scratch` has room for PARTS *
-// WARPS.
-DEVICE void round_projection(signed char* bytes, float (&steps)[PARTS], const Projection& p,
-                             const Unit (&units)[PARTS], const float (&scale)[PARTS],
-                             unsigned* scratch) {
-  constexpr int TURNS_ = over(BYTES, THREADS);
-  int whole[TURNS_];
-  unsigned most[PARTS] = {};
-#pragma unroll
-  for (int turn = 0; turn < TURNS_; ++turn) {
-    const int i = threadIdx.x + THREADS * turn;
-    const bool late = PARTS == 2 && i >= BYTES_0;
-    const int within = late ? i - BYTES_0 : i;
-    const bool any = i < BYTES && within < (late ? K_1 : K_0);
-    whole[turn] = any ? p.of(late ? 16 * TILES_0 + within : within) : 0;
-    const unsigned size = abs(whole[turn]);
-    most[0] = max(most[0], late ? 0u : size);
-    if (PARTS == 2) most[PARTS - 1] = max(most[PARTS - 1], late ? size : 0u);
-  }
-  show_largest(scratch, most);
-  __syncthreads();
-  float sign[PARTS];
-  Unit rounded[PARTS];
-#pragma unroll
-  for (int part = 0; part < PARTS; ++part) {
-    sign[part] = __fmul_rn(units[part].worth, scale[part]);
-    const int largest = static_cast<int>(shown_largest(scratch, part));
-    rounded[part] = unit_of(__fmul_rn(static_cast<float>(largest), sign[part]));
-    steps[part] = rounded[part].worth;
-  }
-#pragma unroll
-  for (int turn = 0; turn < TURNS_; ++turn) {
-    const int i = threadIdx.x + THREADS * turn;
-    const bool late = PARTS == 2 && i >= BYTES_0;
-    const float value =
-        __fmul_rn(static_cast<float>(whole[turn]), late ? sign[PARTS - 1] : sign[0]);
-    if (i < BYTES)
-      bytes[i] = static_cast<signed char>(to_byte(value, of_part(rounded, late)));
-  }
+// The same as a number, where halves were shown.
+DEVICE float shown_size(const unsigned* scratch, int part) {
+  return __half2float(__ushort_as_half(shown_largest(scratch, part)));
 }
 
 // The whole numbers that ROWS rows of little weights in shared memory give with bytes, by a warp:

@@ -1,4 +1,4 @@
-#include "common.cuh"
+#include "projection.cuh"
 
 // A feed-forward block with ReLU of one vector, in one launch: rows of the first matrix and rows of
 // the second's transpose are read where the little module says that the hidden unit matters.
@@ -26,7 +26,9 @@ struct Shared {
   float* scale;           // [units]: on the way before it is needed
   float* offset;
   float* values;          // of listed units
-  unsigned* scratch;      // [WARPS], for each of two roundings
+  unsigned* scratch;      // [WARPS]: largest of the vector
+  unsigned* most;         // [BYTES / 32]: of the projection
+  float* step;            // what a byte of the projection is worth
   unsigned* flags;        // [block of the cluster][words]: which units matter
   unsigned* own_flags;
   int* list;              // units that this block computes
@@ -39,12 +41,14 @@ DEVICE Shared divide(unsigned char* at, int units) {
   Shared s;
   s.barriers = reinterpret_cast<unsigned long long*>(at), at += 32;
   s.vector = reinterpret_cast<__half*>(at), at += 2 * ROOM;
-  s.projection.planes = reinterpret_cast<unsigned*>(at), at += 256 * OWN_CHUNKS;
+  s.projection.planes = reinterpret_cast<unsigned*>(at), at += 4 * PLANES * OF_BLOCK;
   s.bytes = reinterpret_cast<signed char*>(at), at += BYTES;
-  s.projection.sums = reinterpret_cast<int*>(at), at += 4 * NUMBERS * CLUSTER;
+  s.projection.sums = reinterpret_cast<int*>(at), at += 4 * SUMS;
   s.sums = reinterpret_cast<float*>(at), at += 4 * CLUSTER * SLICE;
   s.shares = reinterpret_cast<float*>(at), at += 4 * CLUSTER * SLICE;
-  s.scratch = reinterpret_cast<unsigned*>(at), at += 8 * WARPS;
+  s.scratch = reinterpret_cast<unsigned*>(at), at += 4 * WARPS;
+  s.most = reinterpret_cast<unsigned*>(at), at += up_to(BYTES / 8, 16);
+  s.step = reinterpret_cast<float*>(at), at += 16;
   s.counters = reinterpret_cast<int*>(at), at += 16;
   s.little = at, at += units * LITTLE;
   float* next = reinterpret_cast<float*>(at);
@@ -59,20 +63,18 @@ DEVICE Shared divide(unsigned char* at, int units) {
 
 // Rounds the vector, projects it together with the cluster, and rounds that to bytes.
 DEVICE float project_vector(const Shared& s, const Projection& projection,
-                            const uint4 (&held)[HOLD][2], const unsigned (&largest)[1],
+                            uint4 (&held)[RUN][2], const unsigned (&largest)[1],
                             float scale) {
   show_largest(s.scratch, largest);
   __syncthreads();
-  const Unit byte[1] = {unit_of(__half2float(__ushort_as_half(shown_largest(s.scratch, 0))))};
-  write_all_planes(projection, s.vector, byte);
+  write_all_planes(projection, s.vector, s.scratch);
   __syncthreads();
-  wait_for_cluster();
   project(projection, held, shared_address(s.barriers));
-  float step[1];
-  round_projection(s.bytes, step, projection, byte, {scale}, s.scratch + WARPS);
+  round_projection(s.bytes, s.step, projection, {scale}, s.scratch, s.most,
+                   shared_address(s.barriers));
   brought(shared_address(s.barriers) + 24);
   __syncthreads();
-  return step[0];
+  return s.step[0];
 }
 
 // Lists this block's share of the cluster's units that matter, in order; returns their number.
@@ -99,7 +101,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
     const float* __restrict__ first_bias, const __half* __restrict__ second_rows,
     const float* __restrict__ second_bias, const unsigned char* __restrict__ codes,
     const float* __restrict__ code_scale, const float* __restrict__ code_bias,
-    const unsigned char* __restrict__ signs, const float* __restrict__ threshold, float* shares,
+    const uint4* __restrict__ signs, const float* __restrict__ threshold, float* shares,
     unsigned* came, __half* __restrict__ y, int* __restrict__ computed, int units, float scale) {
   extern __shared__ __align__(16) unsigned char memory[];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, rank = cluster_rank();
@@ -115,7 +117,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
 #else
   begin_vector(got, vector);
 #endif
-  if (threadIdx.x == 0) {
+  if (threadIdx.x == BRINGS) {
     for (int i = 0; i < 4; ++i) start_barrier(barrier + 8 * i, 1);
     publish_barriers();
     arrive_expecting(barrier, AWAITED);
@@ -131,11 +133,11 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
   for (int i = threadIdx.x; i < own; i += THREADS) s.list[i] = first + i;
 #else
   Projection projection = s.projection;
-  projection.signs[0] = reinterpret_cast<const uint4*>(signs);
-  projection.signs[1] = nullptr;
-  bring(s.little, codes + static_cast<long long>(first) * LITTLE, own * LITTLE, barrier + 24);
-  uint4 held[HOLD][2];
-  load_signs(held, projection, warp, lane);
+  projection.signs = signs;
+  if (brings())
+    bring(s.little, codes + static_cast<long long>(first) * LITTLE, own * LITTLE, barrier + 24);
+  uint4 held[RUN][2];
+  begin_signs(held, projection, warp, lane);
   for (int i = threadIdx.x; i < over(units, 32); i += THREADS) s.own_flags[i] = 0;
   projection.clear();
   for (int row = threadIdx.x; row < own; row += THREADS) {
@@ -143,6 +145,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
     s.offset[row] = code_bias[first + row];
   }
 #endif
+  wait_for_cluster();  // its blocks have begun
 #if OVERLAP
   wait_for_previous();
   begin_vector(got, vector);
@@ -153,7 +156,6 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_ffn(
   end_vector(s.vector, got, largest);
 #if DENSE
   __syncthreads();
-  wait_for_cluster();
 #else
   const float step = project_vector(s, projection, held, largest, scale);
 

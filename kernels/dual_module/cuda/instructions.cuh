@@ -85,6 +85,14 @@ DEVICE void send(unsigned to, unsigned barrier, int rank, unsigned value) {
       "r"(value), "r"(in_block(barrier, rank))
       : "memory");
 }
+DEVICE void send(unsigned to, unsigned barrier, int rank, int4 value) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::
+          "r"(in_block(to, rank)),
+      "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w), "r"(in_block(barrier, rank))
+      : "memory");
+}
+
 // Shows what the thread wrote in shared memory to copies that others begin after a barrier.
 DEVICE void show_to_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -102,6 +110,7 @@ DEVICE void send_block(unsigned to, unsigned from, int bytes, unsigned barrier, 
 
 DEVICE int cluster_rank() { return 0; }
 DEVICE void start_barrier(unsigned, int) {}
+DEVICE void arrive(unsigned) {}
 DEVICE void arrive_expecting(unsigned, int) {}
 DEVICE void publish_barriers() {}
 DEVICE void arrive_at_cluster() {}
@@ -111,6 +120,7 @@ DEVICE void wait_barrier(unsigned, unsigned) { __syncthreads(); }
 DEVICE void send(unsigned to, unsigned, int, unsigned value) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
 }
+DEVICE void send(unsigned, unsigned, int, int4) {}  // no other block
 DEVICE void show_to_copies() {}
 DEVICE void send_block(unsigned, unsigned, int, unsigned, int) {}
 

@@ -1,4 +1,4 @@
-#include "common.cuh"
+#include "projection.cuh"
 
 // One LSTM step of one vector with a little module, in one launch.
 //
@@ -18,12 +18,14 @@ constexpr int GATES = 4;  // input, forget, cell, output
 DEVICE float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
 struct Shared {
-  unsigned long long* barriers;  // projection, what is brought
+  unsigned long long* barriers;  // projection, what is brought, warps that estimated
   __half* vector;                // x, h, zeros: each padded to 64
   signed char* bytes;            // the projections, each padded to 32
   Projection projection;
-  unsigned* scratch;             // [2][PARTS][WARPS]
-  int* counters;                 // rows listed, pieces taken, warps that estimated, rows that matter
+  unsigned* scratch;             // [PARTS][WARPS]: largest of the vector
+  unsigned* most;                // [BYTES / 32]: of the projection
+  float* steps;                  // [PARTS]: what a byte of the projection is worth
+  int* counters;                 // rows listed, pieces taken, rows that matter
   unsigned char* little;         // little weights of the block's rows
   float* bias;                   // [units][gate], and all others
   float* scale;
@@ -37,12 +39,14 @@ struct Shared {
 DEVICE Shared divide(unsigned char* at, int units) {
   const int rows = GATES * units;
   Shared s;
-  s.barriers = reinterpret_cast<unsigned long long*>(at), at += 16;
+  s.barriers = reinterpret_cast<unsigned long long*>(at), at += 32;
   s.vector = reinterpret_cast<__half*>(at), at += 2 * ROOM;
-  s.projection.planes = reinterpret_cast<unsigned*>(at), at += 256 * OWN_CHUNKS;
+  s.projection.planes = reinterpret_cast<unsigned*>(at), at += 4 * PLANES * OF_BLOCK;
   s.bytes = reinterpret_cast<signed char*>(at), at += BYTES;
-  s.projection.sums = reinterpret_cast<int*>(at), at += 4 * NUMBERS * CLUSTER;
-  s.scratch = reinterpret_cast<unsigned*>(at), at += 8 * PARTS * WARPS;
+  s.projection.sums = reinterpret_cast<int*>(at), at += 4 * SUMS;
+  s.scratch = reinterpret_cast<unsigned*>(at), at += 4 * PARTS * WARPS;
+  s.most = reinterpret_cast<unsigned*>(at), at += up_to(BYTES / 8, 16);
+  s.steps = reinterpret_cast<float*>(at), at += 16;
   s.counters = reinterpret_cast<int*>(at), at += 16;
   s.little = at, at += rows * LITTLE;
   float* next = reinterpret_cast<float*>(at);
@@ -73,8 +77,8 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
     const __half* __restrict__ x, const __half* __restrict__ h, const float* __restrict__ c,
     const __half* __restrict__ weight, const float* __restrict__ bias,
     const unsigned char* __restrict__ codes, const float* __restrict__ code_scale,
-    const float* __restrict__ code_bias, const unsigned char* __restrict__ signs_x,
-    const unsigned char* __restrict__ signs_h, const float* __restrict__ thresholds,
+    const float* __restrict__ code_bias, const uint4* __restrict__ signs,
+    const float* __restrict__ thresholds,
     __half* __restrict__ new_h, float* __restrict__ new_c, int* __restrict__ computed, int units,
     float scale_x, float scale_h, int ahead) {
   extern __shared__ __align__(16) unsigned char memory[];
@@ -94,38 +98,44 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
 #else
   begin_vector(got, vector);
 #endif
-  if (threadIdx.x == 0) {
+  if (threadIdx.x == BRINGS) {
     start_barrier(barrier, 1);
     start_barrier(barrier + 8, 1);
+    start_barrier(barrier + 16, WARPS);
     publish_barriers();
     arrive_expecting(barrier, AWAITED);
     arrive_expecting(barrier + 8, rows * (DENSE ? 4 : LITTLE + 12));
   }
+  if (brings()) {
+#if !DENSE
+    bring(s.little, codes + place * LITTLE, rows * LITTLE, barrier + 8);
+    bring(s.scale, code_scale + place, 4 * rows, barrier + 8);
+    bring(s.offset, code_bias + place, 4 * rows, barrier + 8);
+#endif
+    bring(s.bias, bias + place, 4 * rows, barrier + 8);
+  }
   __syncwarp();
 #if !DENSE
   Projection projection = s.projection;
-  projection.signs[0] = reinterpret_cast<const uint4*>(signs_x);
-  projection.signs[1] = reinterpret_cast<const uint4*>(signs_h);
+  projection.signs = signs;
   arrive_at_cluster();
-  bring(s.little, codes + place * LITTLE, rows * LITTLE, barrier + 8);
-  bring(s.scale, code_scale + place, 4 * rows, barrier + 8);
-  bring(s.offset, code_bias + place, 4 * rows, barrier + 8);
-  uint4 held[HOLD][2];
-  load_signs(held, projection, warp, lane);
+  uint4 held[RUN][2];
+  begin_signs(held, projection, warp, lane);
   const float threshold = thresholds[warp % GATES];  // of every row that the warp estimates
   projection.clear();
 #endif
-  bring(s.bias, bias + place, 4 * rows, barrier + 8);
-  if (warp == 0)  // behind what is needed first
+  if (warp == WARPS - 2)
 #pragma unroll 1
     for (int row = lane; row < min(ahead, rows); row += 32)
       prefetch(weights + row * ROOM, 2 * ROOM);
+#if DENSE
 #pragma unroll 1
-  for (int row = threadIdx.x; row < rows; row += THREADS) {
-    s.matters[row] = DENSE;
-    if (DENSE) s.list[row] = row;
-  }
-  if (threadIdx.x < 4) s.counters[threadIdx.x] = DENSE && threadIdx.x % 3 == 0 ? rows : 0;
+  for (int row = threadIdx.x; row < rows; row += THREADS) s.matters[row] = 1, s.list[row] = row;
+#endif
+  if (threadIdx.x < 3) s.counters[threadIdx.x] = DENSE && threadIdx.x != 1 ? rows : 0;
+#if !DENSE
+  wait_for_cluster();  // its blocks have begun
+#endif
 #if OVERLAP
   wait_for_previous();
   begin_vector(got, vector);
@@ -136,48 +146,38 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
 #if !DENSE
   show_largest(s.scratch, largest);
   __syncthreads();
-  Unit bytes[PARTS];
-  float steps[PARTS];
-#pragma unroll
-  for (int i = 0; i < PARTS; ++i)
-    bytes[i] = unit_of(__half2float(__ushort_as_half(shown_largest(s.scratch, i))));
-  write_all_planes(projection, s.vector, bytes);
+  write_all_planes(projection, s.vector, s.scratch);
   __syncthreads();
-  wait_for_cluster();
   project(projection, held, barrier);
+  round_projection(s.bytes, s.steps, projection, {scale_x, scale_h}, s.scratch, s.most, barrier);
   arrive_at_cluster();  // nothing is copied from this block's memory when all have arrived
-  round_projection(s.bytes, steps, projection, bytes, {scale_x, scale_h},
-                   s.scratch + PARTS * WARPS);
   brought(barrier + 8);
   __syncthreads();
-  int mine = -1;
-  const auto decide = [&](int row, const int (&whole)[PARTS]) {
-    const float sum = __fmaf_rn(steps[0], static_cast<float>(whole[0]),
-                                __fmul_rn(steps[1], static_cast<float>(whole[1])));
-    const float estimate = __fmaf_rn(sum, s.scale[row], s.offset[row]);
-    const bool matters = !(fabsf(estimate) > threshold);
-    if (lane == 0) {
-      s.estimate[row] = estimate;
-      if (matters) {
-        s.matters[row] = 1;
-        atomicAdd(s.counters + 3, 1);
-        if (mine >= 0) s.list[atomicAdd(s.counters, 1)] = row;
-      }
-    }
-    if (matters && mine < 0) mine = row;
-  };
+  int mine = -1;  // the first row that the warp computes
 #pragma unroll 1
   for (int row = warp; row < rows; row += 2 * WARPS) {
     const int other = row + WARPS < rows ? row + WARPS : row;
     int whole[2][PARTS];
     little_products<2>(whole, {s.little + row * LITTLE, s.little + other * LITTLE}, s.bytes, lane);
-    decide(row, whole[0]);
-    if (other != row) decide(other, whole[1]);
+    // The first lane decides on one row, the second on the other.
+    const int my = lane == 0 ? row : other;
+    bool matters = false;
+    if (lane == 0 || (lane == 1 && other != row)) {
+      const float sum = __fmaf_rn(
+          s.steps[0], static_cast<float>(lane == 0 ? whole[0][0] : whole[1][0]),
+          __fmul_rn(s.steps[1], static_cast<float>(lane == 0 ? whole[0][1] : whole[1][1])));
+      const float estimate = __fmaf_rn(sum, s.scale[my], s.offset[my]);
+      matters = !(fabsf(estimate) > threshold);
+      s.estimate[my] = estimate;
+      s.matters[my] = matters;
+    }
+    const unsigned both = __ballot_sync(~0u, matters);
+    if (mine < 0 && both != 0) mine = both & 1 ? row : other;
+    if (lane == 0 && both != 0) atomicAdd(s.counters + 2, __popc(both));
+    if (matters && my != mine) s.list[atomicAdd(s.counters, 1)] = my;
   }
-  if (lane == 0) {
-    __threadfence_block();
-    atomicAdd(s.counters + 2, 1);
-  }
+  __syncwarp();
+  if (lane == 0) arrive(barrier + 16);
   if (mine >= 0) {
     const float sum =
         row_product<ROOM>(weights + static_cast<long long>(mine) * ROOM, s.vector, lane);
@@ -186,18 +186,17 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
       if (PIECES == 2) s.part[PIECES * mine + 1] = 0.0f;
     }
   }
-  while (*static_cast<volatile int*>(s.counters + 2) < WARPS) pause();
-  __threadfence_block();
+  wait_barrier(barrier + 16, 0);
 #else
   __syncthreads();
 #endif
-  const int listed = *static_cast<volatile int*>(s.counters);
+  const int listed = s.counters[0];
   for (;;) {
     int next = 0;
     if (lane == 0) next = atomicAdd(s.counters + 1, 1);
     next = __shfl_sync(~0u, next, 0);
     if (next >= PIECES * listed) break;
-    const int row = static_cast<volatile int*>(s.list)[next / PIECES];
+    const int row = s.list[next / PIECES];
     const float sum = piece_product(weights + static_cast<long long>(row) * ROOM, next % PIECES,
                                     s.vector, lane);
     if (lane == 0) s.part[next % PIECES + PIECES * row] = sum;
@@ -231,7 +230,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) dual_lstm_ste
       new_h[first + row / GATES] = __half(other * (2.0f * sigmoid(2.0f * cell) - 1.0f));
     }
   }
-  if (threadIdx.x == 0) computed[blockIdx.x] = s.counters[3];
+  if (threadIdx.x == 0) computed[blockIdx.x] = s.counters[2];
 #if !DENSE
   wait_for_cluster();
 #endif

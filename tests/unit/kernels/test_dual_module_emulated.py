@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,21 +51,25 @@ def halved(module: nn.Module) -> None:
     "plan",
     [
         Plan(8, 2, 1, pieces=2),
-        Plan(8, 2, 3),
+        Plan(8, 4, 3, groups=2),
         Plan(4, 1, 2, deep=4, overlap=False),
     ],
     ids=str,
 )
 def test_an_lstm_step(bits: int, ratio: float, plan: Plan, folder: Path) -> None:
     torch.manual_seed(0)
-    cell = DualModuleLSTMCell.of(nn.LSTMCell(90, 70), bits=bits, projected=36)
+    cell = DualModuleLSTMCell.of(nn.LSTMCell(690, 70), bits=bits, projected=36)
     halved(cell)
-    xs, hs, cs = normal(200, 90).half(), normal(200, 70, seed=1).half() / 2, normal(200, 70, seed=2)
+    xs, hs, cs = (
+        normal(200, 690).half(),
+        normal(200, 70, seed=1).half() / 2,
+        normal(200, 70, seed=2),
+    )
     run = lambda: cell(xs.float(), (hs.float(), cs))  # noqa: E731
     fit(cell, run)
     set_ratio(cell, ratio, run)
     step = LSTMStep(cell, blocks=3, plan=plan)
-    assert step.blocks == 3 + 3 % plan.cluster
+    assert step.blocks == 3 + -3 % plan.cluster
     new_h = torch.full((70,), torch.nan, dtype=torch.float16)
     new_c = torch.full((70,), torch.nan)
     for row in (0, 7):
@@ -96,7 +99,9 @@ def test_a_dense_lstm_step(folder: Path) -> None:
 @needs_compiler
 @pytest.mark.parametrize("ratio", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize(
-    "plan", [Plan(4, 4, 2), Plan(8, 2, 1), Plan(4, 1, 1, overlap=False)], ids=str
+    "plan",
+    [Plan(4, 4, 2, groups=2), Plan(8, 2, 1), Plan(4, 1, 1, overlap=False)],
+    ids=str,
 )
 def test_a_feed_forward_step(ratio: float, plan: Plan, folder: Path) -> None:
     torch.manual_seed(0)
@@ -164,10 +169,7 @@ def test_layers_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_kernels_compile_nearly_without_spills(arch: str, bits: int) -> None:
-    of_lstm, of_ffn = (
-        replace(plan, cluster=1, overlap=False) if arch == "sm_80" else plan
-        for plan in (LSTM_PLAN, FFN_PLAN)
-    )
+    of_lstm, of_ffn = (plan.alone() if arch == "sm_80" else plan for plan in (LSTM_PLAN, FFN_PLAN))
     cell = DualModuleLSTMCell.of(nn.LSTMCell(650, 650), bits=bits)
     launch = LSTMStep(cell, 24, plan=of_lstm)
     step = compiled("lstm.cu", launch.defines, arch).functions["dual_lstm_step"]
