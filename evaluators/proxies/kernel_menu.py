@@ -11,8 +11,9 @@ the last one, its labels (gain lost, parameters, MACs) without those that anothe
 
 DW+PW for a dense kernel costs no gain, but it costs accuracy (``docs/results.md``): the place keeps
 about one weight in as many as a window has taps, be it wide or narrow. So of the choices of least
-loss that one is taken which swaps the fewest places, which are then the largest, and of those the
-one that keeps the most parameters.
+loss that one is taken which swaps the fewest places, which are then the largest; of those the one
+that keeps the most parameters, then the most MACs: of equal places those on the smallest maps go,
+where a window lies mostly in the padding.
 """
 
 from __future__ import annotations
@@ -235,7 +236,7 @@ def _restored(
             order = sorted(sums.items(), key=lambda item: (-item[1][0], item[0]))
             sums = dict(order[:_MOST_SUMS])
     (params, macs), (_, picks) = max(
-        sums.items(), key=lambda item: (item[1][0], item[0][0], -item[0][1])
+        sums.items(), key=lambda item: (item[1][0], item[0][0], item[0][1])
     )
     return _Label(label.lost, params, macs, picks)
 
