@@ -35,6 +35,15 @@ def test_menu_of_a_dense_convolution() -> None:
     assert {item.groups for item in menu(SMALL, 4)} == {1, 2, 4}  # 8 channels at least
 
 
+def test_no_activation_stands_inside_a_kernel() -> None:
+    """A dense convolution is linear in its input; so is what stands for it, but for the norm."""
+    own, *others = menu(SMALL, 2)
+    for kernel in others:
+        spatial, mixing = kernel.ops
+        assert (spatial.act, spatial.norm) == (None, "bn")  # type: ignore[attr-defined]
+        assert mixing.act == own.ops[0].act == "relu"  # type: ignore[attr-defined]
+
+
 def test_menu_of_a_pointwise_convolution() -> None:
     net = chain((16, 8, 8), "conv 16 k3 g16", "conv 32", "conv 32 s2")
     assert [item.name for item in menu(net, 2)][:2] == ["as it is", "GPW g2"]
