@@ -2,9 +2,9 @@ r"""Accuracy of three classics on CIFAR-10: as they are, organised, and with oth
 
 VGG-16, MobileNet and ResNet-18 for images of 32x32 are trained by one recipe, each also with the
 depths that ``nas proxies organise`` chooses within its own parameters and multiply-accumulates, and
-with the kernels that ``nas proxies kernels`` chooses within half of its parameters.
+with the kernels that ``nas proxies kernels`` chooses within a share of its parameters, or several.
 
-    python examples/organise_cifar.py cifar10_jpeg.npz organise.jsonl --epochs 10 --together 3
+    python examples/organise_cifar.py cifar10_jpeg.npz organise.jsonl --keep 0.6 0.5 --together 3
 
 Each training is a line of the file as it ends. What stands there is not trained again: the same
 command goes on after a cut, and a second one may take the list from its end (--last-first). The
@@ -19,6 +19,7 @@ import json
 import multiprocessing
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
@@ -39,7 +40,7 @@ from search_spaces.blocks import chain_of
 from search_spaces.builder import NetworkBuilder
 from search_spaces.source import generate
 
-KINDS = ("as it is", "kernels", "organised")
+AS_IT_IS = "as it is"
 BATCH = 256
 RATE = 0.2
 
@@ -86,7 +87,7 @@ class Job(NamedTuple):
 
     Attributes:
         network: name of the classic.
-        kind: one of :data:`KINDS`.
+        kind: as it is, organised, or kernels and the share of parameters that they may keep.
         seed: of weights, order and shifts.
         about: depths or kernels that were chosen.
         text: what is trained.
@@ -99,25 +100,24 @@ class Job(NamedTuple):
     text: str
 
 
-def jobs(seeds: int, share: float) -> list[Job]:
-    """Return all trainings: kernels first, a seed of all networks before the next; then depths."""
-    found: dict[tuple[str, str], tuple[Architecture, str]] = {}
+def jobs(seeds: int, keep: Sequence[float]) -> list[Job]:
+    """Return all trainings: a seed of all networks before the next."""
+    made: list[tuple[str, str, str, str]] = []
     for make in (vgg16, mobilenet, resnet18):
         name, net = make.__name__, make()
         chain = chain_of(net)
-        best = organise(net, budget_of(net))[0]
-        cut = choose_kernels(net, Budget(params=share * net.params))
-        swaps = Counter(cut.kernels.values())
-        found[name, "as it is"] = net, f"depths {depths(chain.depths)}"
-        found[name, "organised"] = chain.with_depths(best.depths), f"depths {depths(best.depths)}"
-        about = ", ".join(f"{count} x {kernel}" for kernel, count in swaps.items())
-        found[name, "kernels"] = cut.architecture, about
+        made.append((name, AS_IT_IS, f"depths {depths(chain.depths)}", net.text))
+        for share in keep:
+            cut = choose_kernels(net, Budget(params=share * net.params))
+            swaps = Counter(kernel for kernel in cut.kernels.values() if kernel != AS_IT_IS)
+            about = ", ".join(f"{count} x {kernel}" for kernel, count in swaps.items())
+            made.append((name, f"kernels {share:g}", about, cut.architecture.text))
+        best = organise(net, budget_of(net))[0].depths
+        made.append((name, "organised", f"depths {depths(best)}", chain.with_depths(best).text))
     return [
-        Job(name, kind, seed, about, net.text)
-        for group in (KINDS[:2], KINDS[2:])
+        Job(name, kind, seed, about, text)
         for seed in range(seeds)
-        for (name, kind), (net, about) in found.items()
-        if kind in group
+        for name, kind, about, text in made
     ]
 
 
@@ -181,7 +181,7 @@ def begin(numbers: Any, given: argparse.Namespace) -> None:
 
 def row_of(job: Job, given: argparse.Namespace, until: float) -> dict[str, Any] | None:
     """Train, or return nothing: it stands in the file, or the time is over."""
-    if time.time() > until or job[:3] in standing(given.out, given.epochs):
+    if time.time() > until or job in standing(given.out, given.epochs):
         return None
     gc.collect()  # the graph of the training before holds memory that others may want
     torch.cuda.empty_cache()
@@ -203,33 +203,37 @@ def row_of(job: Job, given: argparse.Namespace, until: float) -> dict[str, Any] 
     return row
 
 
-def standing(out: Path, epochs: int) -> dict[tuple[str, str, int], dict[str, Any]]:
+def standing(out: Path, epochs: int) -> dict[Job, dict[str, Any]]:
     """Return the rows of the file that were trained so long; a line that was cut off is none."""
     found = {}
     for line in out.read_text().splitlines() if out.exists() else ():
         if line.endswith("}"):
             row = json.loads(line)
             if row["epochs"] == epochs:
-                found[row["network"], row["kind"], row["seed"]] = row
+                found[Job(*(row[field] for field in Job._fields))] = row
     return found
 
 
 def table(out: Path, epochs: int) -> str:
     """Write what the file holds, and for every network how far it is from what it was."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for (network, kind, _), row in sorted(standing(out, epochs).items()):
-        groups.setdefault((network, kind), []).append(row)
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    originals: dict[tuple[str, int], dict[str, Any]] = {}
+    for job, row in sorted(standing(out, epochs).items()):
+        groups.setdefault((job.network, job.kind, job.text), []).append(row)
+        if job.kind == AS_IT_IS:
+            originals[job.network, job.seed] = row
     lines = []
-    for (network, kind), rows in groups.items():
-        first, reached = rows[0], {row["seed"]: row["accuracy"] for row in rows}
-        own = {row["seed"]: row["accuracy"] for row in groups.get((network, KINDS[0]), ())}
-        gained = [reached[seed] - own[seed] for seed in reached if seed in own]
-        line = f"{network:<10}{kind:<10}{first['params']:>11,}{first['macs']:>13,}  "
-        line += " ".join(f"{each:.2f}" for each in reached.values())
-        line += f"  mean {fmean(reached.values()):.2f}"
-        if kind != KINDS[0] and gained:
-            line += f" ({fmean(gained):+.2f})"
-        lines.append(f"{line}  {first['about']}")
+    for (network, kind, _), rows in groups.items():
+        line = f"{network:<10}{kind:<13}{rows[0]['params']:>11,}{rows[0]['macs']:>13,}  "
+        line += " ".join(f"{row['accuracy']:.2f}" for row in rows)
+        line += f"  mean {fmean(row['accuracy'] for row in rows):.2f}"
+        known = [(row, originals.get((network, row["seed"]))) for row in rows]
+        pairs = [(row, before) for row, before in known if before is not None]
+        if kind != AS_IT_IS and pairs:
+            gained = fmean(row["accuracy"] - before["accuracy"] for row, before in pairs)
+            fewer = (rows[0][cost] / pairs[0][1][cost] - 1 for cost in ("params", "macs"))
+            line += f" ({gained:+.2f})  {' '.join(f'{share:+.1%}' for share in fewer)}"
+        lines.append(f"{line}  {rows[0]['about']}")
     return "\n".join(lines)
 
 
@@ -240,7 +244,9 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="file of rows")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--share", type=float, default=0.5, help="of parameters, for kernels")
+    parser.add_argument(
+        "--keep", type=float, nargs="*", default=[0.5], help="shares of parameters, for kernels"
+    )
     parser.add_argument("--together", type=int, default=2, help="trainings at a time")
     parser.add_argument("--last-first", action="store_true", help="take the list from its end")
     parser.add_argument("--seconds", type=float, default=1e9, help="no training begins later")
@@ -255,13 +261,13 @@ def main() -> None:
     with ProcessPoolExecutor(given.together, spawned, begin, (numbers, given)) as pool:
         for _ in range(given.together):
             pool.submit(time.sleep, 0.1)  # starts all processes: they read the images meanwhile
-        wanted = jobs(given.seeds, given.share)[:: -1 if given.last_first else 1]
+        wanted = jobs(given.seeds, given.keep)[:: -1 if given.last_first else 1]
         until = start + given.seconds
         for job in as_completed([pool.submit(row_of, item, given, until) for item in wanted]):
             row = job.result()
             if row is not None:
                 say(
-                    f"{row['network']:<10} {row['kind']:<10} seed {row['seed']}  "
+                    f"{row['network']:<10} {row['kind']:<13} seed {row['seed']}  "
                     f"{row['accuracy']:.2f} %  loss {row['loss']:.3f}  {row['seconds']:.0f} s, "
                     f"{time.time() - start:.0f} s in all"
                 )

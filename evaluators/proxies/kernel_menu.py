@@ -9,10 +9,12 @@ Constraint (the rule of clcNet, arXiv 1712.06145): over two places in a row each
 on all channels. The search is exact: a dynamic programme along the places, its state the kernel of
 the last one, its labels (gain lost, parameters, MACs) without those that another dominates.
 
-DW+PW for a dense kernel costs no gain, but it costs accuracy (``docs/results.md``): the place keeps
-about one weight in as many as a window has taps, be it wide or narrow. So of the choices of least
-loss that one is taken which swaps the fewest places, which are then the largest, and of those the
-one that keeps the most parameters.
+DW+PW for a dense kernel costs no gain, but it costs accuracy (``docs/results.md``), less without an
+activation between the two, as in Xception (Chollet, CVPR 2017): the place keeps about one weight in
+as many as a window has taps, be it wide or narrow. So of the choices of least loss that one is
+taken which swaps the fewest places, which are then the largest; of those the one that keeps the
+most parameters, then the most MACs: of equal places those on the smallest maps go, where a window
+lies mostly in the padding.
 """
 
 from __future__ import annotations
@@ -138,6 +140,7 @@ def menu(architecture: Architecture, number: int) -> list[Kernel]:
 
 
 def _depthwise(op: Conv, channels: int) -> Conv:
+    """Return the spatial half, with norm but no activation: what it stands for is linear too."""
     return Conv.of(
         channels,
         kernel=op.kernel,
@@ -147,7 +150,6 @@ def _depthwise(op: Conv, channels: int) -> Conv:
         groups=channels,
         bias=op.bias,
         norm=op.norm,
-        act=op.act,
     )
 
 
@@ -235,7 +237,7 @@ def _restored(
             order = sorted(sums.items(), key=lambda item: (-item[1][0], item[0]))
             sums = dict(order[:_MOST_SUMS])
     (params, macs), (_, picks) = max(
-        sums.items(), key=lambda item: (item[1][0], item[0][0], -item[0][1])
+        sums.items(), key=lambda item: (item[1][0], item[0][0], item[0][1])
     )
     return _Label(label.lost, params, macs, picks)
 

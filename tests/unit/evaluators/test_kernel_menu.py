@@ -35,6 +35,15 @@ def test_menu_of_a_dense_convolution() -> None:
     assert {item.groups for item in menu(SMALL, 4)} == {1, 2, 4}  # 8 channels at least
 
 
+def test_no_activation_stands_inside_a_kernel() -> None:
+    """A dense convolution is linear in its input; so is what stands for it, but for the norm."""
+    own, *others = menu(SMALL, 2)
+    for kernel in others:
+        spatial, mixing = kernel.ops
+        assert (spatial.act, spatial.norm) == (None, "bn")  # type: ignore[attr-defined]
+        assert mixing.act == own.ops[0].act == "relu"  # type: ignore[attr-defined]
+
+
 def test_menu_of_a_pointwise_convolution() -> None:
     net = chain((16, 8, 8), "conv 16 k3 g16", "conv 32", "conv 32 s2")
     assert [item.name for item in menu(net, 2)][:2] == ["as it is", "GPW g2"]
@@ -62,17 +71,19 @@ def test_what_is_found_is_the_best_there_is(share: float) -> None:
     for kernels in product(*kinds):
         ops = [op.text for kernel in kernels for op in kernel.ops]
         network = chain((3, 8, 8), "conv 16 k3 bn relu", *ops)
-        params = analytic_cost(network).params
-        if params <= budget.params and _reads_all(network):
+        cost = analytic_cost(network)
+        if cost.params <= budget.params and _reads_all(network):
             swaps = sum(kernel.name != "as it is" for kernel in kernels)
-            scored.append((-round(receptive_field(network).gain, 6), swaps, -params))
+            gain = -round(receptive_field(network).gain, 6)
+            scored.append((gain, swaps, -cost.params, -cost.macs))
     found = choose_kernels(SMALL, budget)
     gain = receptive_field(found.architecture).gain
     best = min(scored)[0]
     assert -round(gain, 6) == best
     if gain == pytest.approx(receptive_field(SMALL).gain):  # nothing was lost: any may be kept
         swaps = sum(name != "as it is" for name in found.kernels.values())
-        assert (swaps, -found.architecture.params) == min(scored)[1:]
+        after = found.architecture
+        assert (swaps, -after.params, -after.macs) == min(scored)[1:]
     assert receptive_field(SMALL).gain - gain == pytest.approx(found.lost)
     assert _reads_all(found.architecture)
 
@@ -87,6 +98,14 @@ def test_the_classics_at_half_their_parameters(network: Architecture) -> None:
     assert found.architecture.output.shape == network.output.shape
     lost = receptive_field(network).gain - receptive_field(found.architecture).gain
     assert lost == pytest.approx(found.lost, abs=1e-9)
+
+
+def test_of_equal_places_those_on_the_smallest_maps_are_swapped() -> None:
+    network = vgg(widths=(32, 64, 64, 128, 128))
+    found = choose_kernels(network, Budget(params=network.params / 2))
+    swapped = [number for number, name in found.kernels.items() if name != "as it is"]
+    # Of the five places of 128 to 128 channels, two have 4 x 4 pixels, three 2 x 2.
+    assert [network.nodes[number].shape for number in swapped] == [(128, 4, 4), *[(128, 2, 2)] * 3]
 
 
 def test_budgets_that_nothing_keeps() -> None:
