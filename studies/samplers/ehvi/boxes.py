@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import moocore
@@ -17,6 +18,8 @@ Index = npt.NDArray[np.intp]
 _MOST = {1: 1, 2: 400, 3: 60, 4: 30, 5: 16}
 """Points of a front by number of objectives, so that there are at most some 10,000 boxes."""
 _MOST_ELSE = 10
+_SMALL = 1e-4
+"""Step over which a slope is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +29,28 @@ class Boxes:
     Attributes:
         edges: of each objective, the coordinates at which boxes begin and end, ascending from
             minus infinity.
+        weights: of each objective, what a step between two edges counts.
         lower: (boxes, m), positions among the edges.
         upper: (boxes, m), the same.
     """
 
     edges: tuple[Array, ...]
+    weights: tuple[Array, ...]
     lower: Index
     upper: Index
 
     @classmethod
-    def of(cls, points: Array, reference: Array) -> Boxes:
+    def of(
+        cls, points: Array, reference: Array, growths: Sequence[Callable[[Array], Array]] = ()
+    ) -> Boxes:
         """Cut up what no point dominates.
 
         Args:
             points: (n, m), to be made small; those not better than the reference are left out. Of
                 a front with very many points those with most room around them are used.
             reference: (m,).
+            growths: of each objective, what its coordinates count, ascending; taken as straight
+                between two edges. Without them they count what they are.
         """
         front = points[(points < reference).all(axis=1)]
         if len(front):
@@ -59,7 +68,12 @@ class Boxes:
         ).T.reshape(len(front), len(reference))
         ends = np.array([len(edge) - 1 for edge in edges], dtype=np.intp)
         lower, upper = _cut(places, ends)
-        return cls(edges, lower, upper)
+        weights = (
+            tuple(_weights(edge, growth) for edge, growth in zip(edges, growths, strict=True))
+            if growths
+            else tuple(np.ones(len(edge) - 1) for edge in edges)
+        )
+        return cls(edges, weights, lower, upper)
 
     def expected(self, mean: Array, deviation: Array) -> Array:
         """Return the expected improvement in hypervolume of normal, independent objectives.
@@ -72,8 +86,8 @@ class Boxes:
             (k,).
         """
         product = np.ones((len(mean), len(self.lower)))
-        for objective, edge in enumerate(self.edges):
-            below = _shortfall(edge, mean[:, objective], deviation[:, objective])
+        for objective, (edge, weights) in enumerate(zip(self.edges, self.weights, strict=True)):
+            below = _shortfall(edge, weights, mean[:, objective], deviation[:, objective])
             width = below[:, self.upper[:, objective]] - below[:, self.lower[:, objective]]
             product *= width
         return np.asarray(product.sum(axis=1))
@@ -113,9 +127,20 @@ def _front(points: Index) -> Index:
     return np.asarray(points[kept])
 
 
-def _shortfall(edges: Array, mean: Array, deviation: Array) -> Array:
-    """Return by how much a normal value is expected to stay below each edge, (k, edges)."""
+def _weights(edges: Array, growth: Callable[[Array], Array]) -> Array:
+    """Return the slope of growth between edges; before the first finite one, that at it."""
+    ends = edges[1:]
+    start = np.append(ends[0] - _SMALL, ends)
+    return np.asarray(np.diff(growth(start)) / np.diff(start))
+
+
+def _shortfall(edges: Array, weights: Array, mean: Array, deviation: Array) -> Array:
+    """Return by how much a normal value is expected to stay below each edge, (k, edges).
+
+    A step between two edges counts its weight.
+    """
     z = (edges[1:] - mean[:, None]) / deviation[:, None]
     density = np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
     found = deviation[:, None] * (z * ndtr(z) + density)
-    return np.hstack([np.zeros((len(mean), 1)), found])
+    steps = np.diff(found, axis=1, prepend=0.0) * weights
+    return np.hstack([np.zeros((len(mean), 1)), np.cumsum(steps, axis=1)])

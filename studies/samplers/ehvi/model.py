@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +15,26 @@ from studies.samplers.ehvi.boxes import Boxes
 from studies.samplers.ehvi.domain import Domain, Point
 from studies.samplers.ehvi.kernel import Pairs, decays, own_products
 from studies.samplers.ehvi.process import Prior, Process, fit
-from studies.samplers.ehvi.scale import Scale
+from studies.samplers.ehvi.scale import UNITS, Scale
 
 Array = npt.NDArray[np.float64]
-Parameters = Mapping[str, Array]
-"""Parameters of processes by name; those that are missing are as assumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is found of an objective or a constraint.
+
+    Attributes:
+        parameters: of its process.
+        unit: of its scale; none of a constraint.
+    """
+
+    parameters: Array
+    unit: float | None = None
+
+
+Parameters = Mapping[str, Found]
+"""By name; those that are missing are as assumed."""
 
 _CERTAIN = 1e-6
 """Deviation of what is known without payment, on the scale of the objectives."""
@@ -53,7 +69,7 @@ class Known:
         if self.scale is None:
             return {}
         columns = self.scale.apply(self.values).T
-        return {f"objective {number}": column for number, column in enumerate(columns)}
+        return {_objective(number): column for number, column in enumerate(columns)}
 
     def constraints(self) -> dict[str, Array]:
         """Return violations on their scale, (n,) each, of constraints that were violated."""
@@ -81,21 +97,58 @@ def _near_bound(violations: Array) -> Array:
     return np.arcsinh(violations / (_FAR * usual or 1.0))
 
 
-def find_parameters(domain: Domain, known: Known) -> dict[str, Array]:
-    """Find the most plausible parameters of all processes; takes up to a second."""
+def _objective(number: int) -> str:
+    return f"objective {number}"
+
+
+def find_parameters(domain: Domain, known: Known) -> dict[str, Found]:
+    """Find the most plausible parameters of all processes; takes up to a few seconds."""
     if not known.points:
         return {}
     blocks = domain.blocks(known.points, columns_of(item.answers for item in known.points))
     pairs = Pairs.of(blocks, blocks)
     prior = Prior.of(decays(blocks), len(pairs.products))
     found = {}
-    for name, figures in {**known.objectives(), **known.constraints()}.items():
-        rows = np.flatnonzero(np.isfinite(figures))
-        told = figures[rows]
-        if len(rows) > 1 and np.ptp(told) > 0:
-            scaled = (told - told.mean()) / told.std()
-            found[name] = fit(pairs.take(rows, rows), scaled, prior)
+    for name, figures in known.constraints().items():
+        parameters, _ = _fit(pairs, figures, prior)
+        if parameters is not None:
+            found[name] = Found(parameters)
+    for number in range(0 if known.scale is None else known.values.shape[1]):
+        assert known.scale is not None
+        least = np.inf
+        for unit in UNITS:
+            scale = known.scale.with_unit(number, unit)
+            figures = scale.apply(known.values)[:, number]
+            parameters, misfit = _fit(pairs, figures, prior)
+            misfit -= np.nansum(scale.stretch(known.values)[:, number])
+            if parameters is not None and misfit < least:
+                least = misfit
+                found[_objective(number)] = Found(parameters, unit)
     return found
+
+
+def _fit(pairs: Pairs, figures: Array, prior: Prior) -> tuple[Array | None, float]:
+    """Return parameters of a process of figures (n,), and minus the logarithm of their density.
+
+    NaN are left out; None where the figures do not differ.
+    """
+    rows = np.flatnonzero(np.isfinite(figures))
+    told = figures[rows]
+    if len(rows) < 2 or np.ptp(told) <= 0:
+        return None, np.inf
+    spread = told.std()
+    parameters, misfit = fit(pairs.take(rows, rows), (told - told.mean()) / spread, prior)
+    return parameters, misfit + len(rows) * float(np.log(spread))
+
+
+def _in_units(known: Known, parameters: Parameters) -> Known:
+    """Return what is known on the scale whose units were found."""
+    scale = known.scale
+    for number in range(known.values.shape[1]):
+        found = parameters.get(_objective(number))
+        if scale is not None and found is not None and found.unit is not None:
+            scale = scale.with_unit(number, found.unit)
+    return replace(known, scale=scale)
 
 
 class Outlook:
@@ -111,6 +164,7 @@ class Outlook:
     def __init__(
         self, domain: Domain, parameters: Parameters, known: Known, pending: Sequence[Point]
     ) -> None:
+        known = _in_units(known, parameters)
         seen = [*known.points, *pending]
         self._domain, self._scale = domain, known.scale
         self._columns = columns_of(point.answers for point in seen)
@@ -119,7 +173,8 @@ class Outlook:
         prior = Prior.of(decays(self._blocks), len(pairs.products)).mean
 
         def belief(name: str, figures: Array) -> _Belief:
-            return _Belief.of(parameters.get(name, prior), pairs, figures, len(pending))
+            found = parameters[name].parameters if name in parameters else prior
+            return _Belief.of(found, pairs, figures, len(pending))
 
         self._constraints = [belief(*item) for item in known.constraints().items()]
         self._objectives = [belief(*item) for item in known.objectives().items()]
@@ -128,7 +183,8 @@ class Outlook:
             if pending:
                 mean, _, chance = self._predict(pending, known.scale)
                 front = np.vstack([front, mean[chance > _LIKELY]])
-            self._boxes = Boxes.of(front, known.scale.reference)
+            growths = [partial(known.scale.growth, number) for number in range(front.shape[1])]
+            self._boxes = Boxes.of(front, known.scale.reference, growths)
 
     def worth(self, points: Sequence[Point]) -> Array:
         """Return by how much each point is expected to make the front grow, (k,).

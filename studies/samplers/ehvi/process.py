@@ -57,7 +57,7 @@ def covariance(parameters: Array, pairs: Pairs) -> Array:
     return np.asarray(smooth + np.tensordot(weights[groups:-2], pairs.products, 1))
 
 
-def fit(pairs: Pairs, figures: Array, prior: Prior) -> Array:
+def fit(pairs: Pairs, figures: Array, prior: Prior) -> tuple[Array, float]:
     """Find the most plausible parameters of a process.
 
     Args:
@@ -66,7 +66,7 @@ def fit(pairs: Pairs, figures: Array, prior: Prior) -> Array:
         prior: what is assumed.
 
     Returns:
-        The logarithms of the parameters.
+        The logarithms of the parameters, and minus that of how plausible they make the figures.
     """
     reach = _FAR * prior.deviation
     found = minimize(
@@ -77,7 +77,7 @@ def fit(pairs: Pairs, figures: Array, prior: Prior) -> Array:
         bounds=list(zip(prior.mean - reach, prior.mean + reach, strict=True)),
         options={"maxiter": _STEPS},
     )
-    return np.asarray(found.x)
+    return np.asarray(found.x), float(found.fun)
 
 
 class _Likelihood:

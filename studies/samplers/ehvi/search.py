@@ -17,7 +17,7 @@ from studies.samplers.ehvi.answers import columns_of
 from studies.samplers.ehvi.design import order_by_news
 from studies.samplers.ehvi.domain import Domain, Point, allowed_sample
 from studies.samplers.ehvi.memory import FIRST, Memory, Moment
-from studies.samplers.ehvi.model import Known, Outlook, find_parameters
+from studies.samplers.ehvi.model import Found, Known, Outlook, find_parameters
 from studies.samplers.ehvi.pool import GENERATION, climb, generation
 from studies.samplers.protocol import Lesson, ask_seed
 
@@ -25,7 +25,7 @@ Array = npt.NDArray[np.float64]
 
 _DESIGN = 100
 """Points of the design; more than the first lessons where many are in evaluation at a time."""
-_GROWTH = 1.15
+_GROWTH = 1.05
 """By how much lessons grow in number before parameters are found anew."""
 _GENERATIONS = 2
 _STEPS = 2
@@ -75,7 +75,7 @@ class Search:
         self._design: list[Point] | None = None
         self._next_fit = FIRST
         self._to_fit: Moment | None = None
-        self._parameters: dict[str, Array] = {}
+        self._parameters: dict[str, Found] = {}
         self._moments: list[Moment] = []
         self._pools: dict[int, list[Point]] = {}
 

@@ -21,9 +21,10 @@ from studies.samplers.ehvi.boxes import Boxes
 from studies.samplers.ehvi.design import order_by_news
 from studies.samplers.ehvi.graph import FIGURES, graph_features
 from studies.samplers.ehvi.kernel import Block, Pairs, decays
+from studies.samplers.ehvi.model import Known, find_parameters
 from studies.samplers.ehvi.process import Prior, Process, _Likelihood, covariance
 from studies.samplers.ehvi.runs import Runs
-from studies.samplers.ehvi.scale import Scale
+from studies.samplers.ehvi.scale import UNITS, Scale
 from tests.unit.studies.samplers.cases import DIGITS, branching
 
 _log = logging.getLogger(__name__)
@@ -59,6 +60,26 @@ class TestBoxes:
         error = np.std(grown) / np.sqrt(len(grown))
         found = Boxes.of(front, reference).expected(mean, deviation)
         assert abs(found[0] - np.mean(grown)) < 4 * error
+
+    def test_a_front_grows_by_what_its_coordinates_count(self):
+        rng = np.random.default_rng(0)
+        reference, front = np.ones(2), np.array([[0.1, 0.8], [0.5, 0.4], [0.7, 0.2]])
+        counts = [lambda x: np.interp(x, [-4.0, 0.5, 1.0], [-9.0, 0.0, 0.25]), np.asarray]
+        mean, deviation = np.array([[0.4, 0.5]]), np.array([[0.2, 0.1]])
+
+        def counted(rows):
+            return np.column_stack([count(rows[:, place]) for place, count in enumerate(counts)])
+
+        draws = np.minimum(mean + deviation * rng.standard_normal((20_000, 2)), 1.0 - 1e-12)
+        known, limit = counted(front), counted(reference[None])[0]
+        grown = [
+            volume(np.vstack([known, draw]), limit) - volume(known, limit)
+            for draw in counted(draws)
+        ]
+        error = np.std(grown) / np.sqrt(len(grown))
+        found = Boxes.of(front, reference, counts).expected(mean, deviation)
+        assert abs(found[0] - np.mean(grown)) < 4 * error
+        assert found[0] > 1.5 * Boxes.of(front, reference).expected(mean, deviation)[0]
 
     def test_without_a_front_all_up_to_the_reference_is_new(self):
         found = Boxes.of(np.empty((0, 2)), np.ones(2)).expected(
@@ -127,6 +148,33 @@ def test_the_scale_of_an_objective_goes_by_the_figures_that_are_known_of_it():
     scale = Scale.of(values, sample)
     assert scale.best.tolist() == [1.0, 3.0]
     assert scale.span.tolist() == [3.0, 6.0]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_growth_on_the_scale_is_the_logarithm_of_spans_whatever_the_unit(unit):
+    values = np.linspace(10.0, 14.0, 9)[:, None]
+    scale = Scale.of(values, values).with_unit(0, unit)
+    found = scale.growth(0, scale.apply(values)[:, 0])
+    assert found == pytest.approx(np.log1p((values[:, 0] - 10.0) / 2.0))
+    near = 1e-4
+    stretched = scale.apply(values + near) - scale.apply(values - near)
+    steps = stretched / (2 * near / scale.span)
+    assert scale.stretch(values) == pytest.approx(np.log(steps), abs=1e-6)
+
+
+@pytest.mark.parametrize(("proportional", "expected"), [(True, 0.1), (False, 1.0)])
+def test_the_unit_found_is_that_with_which_errors_are_alike(proportional, expected):
+    """Two answers tell most; what they leave open grows with the distance from the best, or not."""
+    rng = np.random.default_rng(0)
+    domain = ehvi()._drafter._search._domain
+    points = domain.sample_points[:120]
+    size = np.array([sum(float(v.sum() ** 2 + v[0]) for v in p.answers.values()) for p in points])
+    rank = np.argsort(np.argsort(size)) / len(points)
+    noise = rng.standard_normal(len(points))
+    plain = np.exp(5.0 * rank + 0.4 * noise) if proportional else 4.0 * rank + 0.2 * noise
+    values = np.column_stack([plain, plain])
+    known = Known(points, values, {}, Scale.of(values, values))
+    assert find_parameters(domain, known)["objective 0"].unit == expected
 
 
 def test_answers_differ_by_one_and_numbers_by_how_far_they_are_apart():
