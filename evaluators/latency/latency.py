@@ -213,7 +213,7 @@ class LatencyEvaluator:
             telemetry.close()
         counted = set(range(len(watch.states))) - watch.disturbed().keys()
         if counted:
-            known.learn(min(watch.reference_us[index] for index in counted))
+            known.learn(watch.steady_us)
         if len(counted) >= _MIN_ROUNDS:
             timings = {name: timing.only(counted) for name, timing in timings.items()}
         del timings[REFERENCE]
