@@ -45,8 +45,6 @@ class Plan:
 LSTM_PLANS = {
     "24 warps": Plan(24, 8, 3, groups=2),
     "28 warps": Plan(28, 8, 3, groups=2),
-    "28 warps, 24 ahead": Plan(28, 8, 3, groups=2, ahead=24),
-    "28 warps, none ahead": Plan(28, 8, 3, groups=2, ahead=0),
 }
 FFN_PLANS = {"16 loads": Plan(16, 8, 4, groups=4, deep=16)}
 DENSE_PLANS = {
@@ -56,5 +54,5 @@ DENSE_PLANS = {
 }
 """What the bench tries: of both steps, and of the dense LSTM step that one is held against."""
 
-LSTM_PLAN, FFN_PLAN = LSTM_PLANS["24 warps"], FFN_PLANS["16 loads"]
+LSTM_PLAN, FFN_PLAN = LSTM_PLANS["28 warps"], FFN_PLANS["16 loads"]
 """Of the steps where there are clusters."""
