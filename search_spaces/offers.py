@@ -6,16 +6,16 @@ does, a space asks no question about variants, and its candidates are dense.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from kernels.errors import UnknownNameError
 from search_spaces.architecture import Architecture
 from search_spaces.architecture.graph import Value, assign_variant, in_order, share_parameters
 from search_spaces.architecture.node import Variant
-from search_spaces.choose import Chooser
+from search_spaces.choose import Chooser, Option
 from search_spaces.ops import Input, Op, Shape
-from search_spaces.space import DataSpec, Space
+from search_spaces.space import Candidate, DataSpec, Space
 from search_spaces.variants import systems
 
 
@@ -136,6 +136,43 @@ def variant_space(name: str, architecture: Architecture, kinds: Sequence[str] = 
         return choose_variants(choose, _values(architecture), kinds)
 
     return Space(name, 1, variants, "text" if ids else "images")
+
+
+def everywhere(space: Space, data: DataSpec) -> Iterator[tuple[str, Candidate]]:
+    """Yield the network of a :func:`variant_space` as it is, then one variant wherever it can be.
+
+    Among mixtures drawn at random these are hardly ever met: of n layers, each with k answers,
+    there are k^n.
+
+    Args:
+        space: of the variants of a network.
+        data: what it is run for.
+
+    Yields:
+        The variant, or :data:`DENSE`, and the candidate.
+    """
+    plain = _Everywhere(DENSE)
+    yield DENSE, space.run(plain, data)
+    for variant in plain.met:
+        if variant != DENSE:
+            yield str(variant), space.run(_Everywhere(variant), data)
+
+
+class _Everywhere:
+    """Answers one variant where it is offered, and leaves the other layers as they are.
+
+    Attributes:
+        met: all answers that were offered, in order.
+    """
+
+    def __init__(self, variant: Option) -> None:
+        self._variant = variant
+        self.met: dict[Option, None] = {}
+
+    def decide(self, name: str, options: Sequence[Option]) -> int:
+        """See :class:`search_spaces.choose.Decider`."""
+        self.met.update(dict.fromkeys(options))
+        return options.index(self._variant if self._variant in options else DENSE)
 
 
 def _values(architecture: Architecture) -> Value:

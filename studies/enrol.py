@@ -136,7 +136,7 @@ def prepare(
         space=space,
         data=data,
         stages=stages,
-        presets=presets(config, data),
+        presets=presets(config, data, space),
         wanted=frozenset(wanted),
         lookahead=config.lookahead or 0,
         conditions=conditions,

@@ -1,16 +1,18 @@
-"""Candidates a study begins with: networks to compare with, and architectures from files."""
+"""What a study begins with: baselines, networks from files, and variants in all layers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from kernels.errors import NasError, UnknownNameError
 from search_spaces.architecture import Architecture
-from search_spaces.space import Candidate, DataSpec
+from search_spaces.offers import everywhere
+from search_spaces.space import Candidate, DataSpec, Space
 from search_spaces.trace import trace
 from studies.config import StudyConfig
 
@@ -24,24 +26,36 @@ class Preset:
     """A candidate that the settings name.
 
     Attributes:
-        candidate: without decisions: it need not be in the space.
-        origin: ``{"by": "baseline", "name": ...}`` or ``{"by": "enqueued", "file": ...}``.
+        candidate: without decisions where it need not be in the space.
+        origin: ``{"by": "baseline", "name": ...}``, ``{"by": "enqueued", "file": ...}`` or
+            ``{"by": "everywhere", "variant": ...}``.
     """
 
     candidate: Candidate
     origin: Mapping[str, Any]
 
 
-def presets(config: StudyConfig, data: DataSpec) -> tuple[Preset, ...]:
-    """Return what a study evaluates first, baselines before the rest.
+def presets(config: StudyConfig, data: DataSpec, space: Space) -> tuple[Preset, ...]:
+    """Return what a study evaluates first: baselines, what is enqueued, then variants everywhere.
+
+    The latter only where the study is one of a trained model, in half of its trials at most.
 
     Raises:
         NasError: one cannot be read, or does not fit the data.
     """
-    return tuple(_presets(config, data))
+    named = list(_named(config, data))
+    if config.from_model is None:
+        return tuple(named)
+    met = {item.candidate.architecture.key for item in named}
+    more = [
+        Preset(candidate, {"by": "everywhere", "variant": variant})
+        for variant, candidate in everywhere(space, data)
+        if candidate.architecture.key not in met
+    ]
+    return (*named, *islice(more, config.trials // 2))
 
 
-def _presets(config: StudyConfig, data: DataSpec) -> Iterator[Preset]:
+def _named(config: StudyConfig, data: DataSpec) -> Iterator[Preset]:
     for name in config.baselines:
         yield Preset(Candidate(_baseline(name, data), {}), {"by": BASELINE, "name": name})
     for file in config.enqueue:

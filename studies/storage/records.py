@@ -154,8 +154,8 @@ class TrialRecord:
         started: UTC.
         ended: UTC; None while it runs.
         stage: of the funnel at which it was dropped; None otherwise.
-        origin: who proposed it under ``by`` (``sampler``, ``enqueued``, ``baseline``), and what
-            that one said of it.
+        origin: who proposed it under ``by`` (``sampler``, ``enqueued``, ``everywhere``,
+            ``baseline``), and what that one said of it.
     """
 
     id: int

@@ -14,7 +14,7 @@ from search_spaces import offers as offering
 from search_spaces import variants
 from search_spaces.architecture import Architecture
 from search_spaces.build import build
-from search_spaces.offers import DENSE, offered, variant_space
+from search_spaces.offers import DENSE, everywhere, offered, variant_space
 from search_spaces.ops import Op, Shape, parse_op
 from search_spaces.space import EXAMPLES, DataSpec
 from search_spaces.trace import trace
@@ -130,3 +130,25 @@ def test_roles_read_the_names_that_libraries_use() -> None:
     roles = offering.ROLES
     assert roles["q_proj"] == roles["query"] == "qkv"
     assert roles["gate_proj"] == roles["up_proj"] == roles["c_fc"] == "up"
+
+
+@pytest.mark.usefixtures("offers")
+@pytest.mark.parametrize("width", [32, 64])
+def test_each_variant_in_all_layers_that_can_have_it(width: int) -> None:
+    space = variant_space("variants of it", network(width))
+    found = dict(everywhere(space, TEXT))
+    assert set(found) == {DENSE, "w1a2", "sparse(density=0.25)", "sparse(density=0.5)"}
+    assert found[DENSE].architecture.key == network(width).topology_key
+    (linear,) = (
+        sorted(n for region in item.architecture.regions for n in region.nodes)
+        for variant, item in found.items()
+        if variant == "w1a2"
+    )
+    assert len(linear) == 2 * 6, "query, key, value, out, up, down"
+    for variant, candidate in found.items():
+        answers = candidate.decisions.values()
+        assert set(answers) <= {variant, DENSE}
+        assert space.replay(candidate.decisions, TEXT).architecture == candidate.architecture
+        given = [node for region in candidate.architecture.regions for node in region.nodes]
+        if variant.startswith("sparse"):
+            assert len(given) == (12 if width == 64 else 2), "where 64 features or more are read"

@@ -10,6 +10,7 @@ from evaluators.protocol import EvaluationError, Measured
 from kernels.errors import NasError
 from search_spaces.architecture import Architecture
 from search_spaces.space import DataSpec
+from search_spaces.zoo import load_space
 from studies.own import FunctionEvaluator, load_own_evaluator
 from studies.presets import presets
 from studies.repeat import RepeatedEvaluator
@@ -24,6 +25,7 @@ from tests.unit.studies.fakes import (
 )
 
 NET = Architecture.parse("input 1x8x8; conv 4 k3 s2 bn relu; gap; flatten; linear 10")
+SPACE = load_space("mobile-cnn-small")
 
 FILE = """
 from evaluators.protocol import Measured
@@ -177,7 +179,7 @@ def test_files_of_architectures_come_first_and_count(tmp_path):
 def test_a_baseline_is_evaluated_beside_the_search(tmp_path):
     images = DataSpec((3, 32, 32), 10)
     config = cheap_config(baselines=["torchvision:squeezenet1_1"])
-    (preset,) = presets(config, images)
+    (preset,) = presets(config, images, SPACE)
     assert preset.origin == {"by": "baseline", "name": "torchvision:squeezenet1_1"}
     assert preset.candidate.architecture.nodes[-1].shape == (10,)
 
@@ -192,19 +194,19 @@ def test_a_baseline_is_evaluated_beside_the_search(tmp_path):
 )
 def test_presets_that_cannot_be_had_are_named(settings, message):
     with pytest.raises(NasError, match=message):
-        presets(cheap_config(**settings), DataSpec((3, 32, 32), 10))
+        presets(cheap_config(**settings), DataSpec((3, 32, 32), 10), SPACE)
 
 
 def test_presets_must_fit_the_data(tmp_path):
     file = tmp_path / "net.json"
     file.write_text(json.dumps(NET.to_json()))
     with pytest.raises(NasError, match="takes inputs"):
-        presets(cheap_config(enqueue=[str(file)]), DataSpec((3, 32, 32), 10))
+        presets(cheap_config(enqueue=[str(file)]), DataSpec((3, 32, 32), 10), SPACE)
     with pytest.raises(NasError, match="3 channels"):
-        presets(cheap_config(baselines=["torchvision:resnet18"]), DataSpec((1, 8, 8), 10))
+        presets(cheap_config(baselines=["torchvision:resnet18"]), DataSpec((1, 8, 8), 10), SPACE)
     file.write_text("{")
     with pytest.raises(NasError, match="Cannot read"):
-        presets(cheap_config(enqueue=[str(file)]), DataSpec((1, 8, 8), 10))
+        presets(cheap_config(enqueue=[str(file)]), DataSpec((1, 8, 8), 10), SPACE)
 
 
 def test_repeats_are_paid_on_purpose_and_show_their_noise():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import pickle
 from pathlib import Path
 
@@ -24,9 +25,11 @@ from search_spaces.ops import Op, Shape
 from search_spaces.pack import pack
 from studies.config import StudyConfig
 from studies.own import FunctionEvaluator
+from studies.presets import presets
 from studies.search import run_study
 from studies.starting import trained_model
 from studies.workspace import Workspace
+from tests.unit.studies.fakes import recorded
 
 FILE = """
 import torch
@@ -171,6 +174,33 @@ def test_a_study_of_the_variants_of_a_model(file: Path, tmp_path: Path) -> None:
     summary = run_study(config, tmp_path / "run")
     assert summary.complete == 3
     assert summary.front
+    origins = [trial.origin["by"] for trial in recorded(tmp_path / "run", "s")]
+    assert origins == ["everywhere", "sampler", "sampler"]
+
+
+def test_such_a_study_begins_with_each_variant_everywhere(file: Path, tmp_path: Path) -> None:
+    data, place = load_dataset("digits"), Workspace.of(tmp_path / "run")
+    trained = trained_model(f"{file}:wide", data.spec, place, ("shfl_bw",))
+
+    def begun(trials: int, *files: Path) -> list[dict[str, object]]:
+        config = StudyConfig(
+            name="s",
+            from_model=f"{file}:wide",
+            variants=("shfl_bw",),
+            data="digits",
+            trials=trials,
+            enqueue=tuple(map(str, files)),
+        )
+        found = presets(config, data.spec, trained.space)
+        assert all(bool(item.candidate.decisions) != ("file" in item.origin) for item in found)
+        return [dict(item.origin) for item in found]
+
+    names = ["dense", *(f"shfl_bw(V={v},density={d})" for v in (32, 64) for d in (0.5, 0.25))]
+    assert begun(20) == [{"by": "everywhere", "variant": name} for name in names]
+    assert begun(5) == begun(20)[:2], "half of the trials are left to the sampler"
+    dense = tmp_path / "dense.json"
+    dense.write_text(json.dumps(trained.architecture.to_json()))
+    assert begun(20, dense) == [{"by": "enqueued", "file": str(dense)}, *begun(20)[1:]]
 
 
 def test_weights_of_another_network_are_refused() -> None:
