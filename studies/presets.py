@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ class Preset:
 def presets(config: StudyConfig, data: DataSpec, space: Space) -> tuple[Preset, ...]:
     """Return what a study evaluates first: baselines, what is enqueued, then variants everywhere.
 
-    The latter only where the study is one of a trained model, in half of its trials at most.
+    The latter only where the study is one of a trained model.
 
     Raises:
         NasError: one cannot be read, or does not fit the data.
@@ -47,12 +46,14 @@ def presets(config: StudyConfig, data: DataSpec, space: Space) -> tuple[Preset, 
     if config.from_model is None:
         return tuple(named)
     met = {item.candidate.architecture.key for item in named}
-    more = [
-        Preset(candidate, {"by": "everywhere", "variant": variant})
-        for variant, candidate in everywhere(space, data)
-        if candidate.architecture.key not in met
-    ]
-    return (*named, *islice(more, config.trials // 2))
+    return (
+        *named,
+        *(
+            Preset(candidate, {"by": "everywhere", "variant": variant})
+            for variant, candidate in everywhere(space, data)
+            if candidate.architecture.key not in met
+        ),
+    )
 
 
 def _named(config: StudyConfig, data: DataSpec) -> Iterator[Preset]:
