@@ -167,18 +167,17 @@ def write_front_csv(points: Sequence[FrontPoint], path: Path | str) -> None:
 
     Columns: key, text, validation_accuracy, test_accuracy, latency_ms, latency_ms_p10,
     latency_ms_p90, params, macs, trial, bytes_moved, gain, test_accuracy_low, test_accuracy_high,
-    latency_ms_low, latency_ms_high, then value, p10, p90, low and high of every latency under other
-    conditions; loss and bits_per_byte of a language model, test_loss and test_bits_per_byte, with
-    low and high. Latencies are in ms; low and high hold the median of another run with 95 %
-    probability.
+    latency_ms_low, latency_ms_high, then every other metric by its name, with p10 and p90 of a
+    latency under other conditions, and low and high where it has them. Latencies are in ms; low
+    and high hold the median of another run with 95 % probability.
     """
     columns = dict(_COLUMNS)
-    for name in sorted({name for point in points for name in point.values}):
+    told = {metric for metric, _ in columns.values()}
+    for name in sorted({name for point in points for name in point.values} - told):
+        columns[name] = (name, "value")
         if name.startswith("latency_ms["):
-            columns[name] = (name, "value")
-            columns |= {f"{name}_{part}": (name, part) for part in ("p10", "p90", "low", "high")}
-        if name.removeprefix("test_") in QUALITIES and "accuracy" not in name:
-            columns[name] = (name, "value")
+            columns |= {f"{name}_{part}": (name, part) for part in ("p10", "p90")}
+        if any(name in point.values and point.values[name].low is not None for point in points):
             columns |= {f"{name}_{part}": (name, part) for part in ("low", "high")}
     split = list(columns).index(_TRIAL_AFTER) + 1
     header = ["key", "text", *list(columns)[:split], "trial", *list(columns)[split:]]

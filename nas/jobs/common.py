@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from kernels.errors import NasError
 from nas.figures import figure, number
 from nas.tables import table
+from search_spaces.architecture.text import variants_in
 from studies.front import FrontPoint
 from studies.storage import Repository
 from studies.workspace import Workspace
@@ -64,7 +66,10 @@ def screen_width() -> int:
 def front_table(
     points: Sequence[Json], metrics: Sequence[str], baselines: Sequence[Json] = ()
 ) -> str:
-    """Write points as a table, baselines below them; where the terminal is narrow, no spreads."""
+    """Write points as a table, baselines below them; where the terminal is narrow, no spreads.
+
+    Networks with variants say how many layers have one of which kind.
+    """
     title = f"{len(points)} {'point' if len(points) == 1 else 'points'} on the front"
     everything = [*points, *baselines]
     if not everything:
@@ -86,12 +91,22 @@ def _table(
             point["key"][:8],
             str(point["trial"]),
             *(write(name, point["values"].get(name)) for name in metrics),
+            _variants(point.get("text", "")),
             point.get("name", ""),
         ]
         for point in (*points, *baselines)
     ]
-    header = ["key", "trial", *metrics, "baseline" if baselines else ""]
-    return table(header, rows, left=(0, len(header) - 1))
+    varied = any(row[-2] for row in rows)
+    header = ["key", "trial", *metrics, "variants", "baseline" if baselines else ""]
+    if not varied:
+        header, rows = [*header[:-2], header[-1]], [[*row[:-2], row[-1]] for row in rows]
+    return table(header, rows, left=(0, len(header) - 2 if varied else 0, len(header) - 1))
+
+
+def _variants(text: str) -> str:
+    """Say how many layers of a network have a variant of which kind: ``w8a8 24, shfl_bw 12``."""
+    kinds = Counter(variant.kind for variant in variants_in(text))
+    return ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
 
 
 def _bare(name: str, value: Json | None) -> str:

@@ -36,6 +36,19 @@ def write_regions(regions: Sequence[Region]) -> str:
     return "".join(f" | {region}" for region in regions)
 
 
+def variants_in(text: str) -> list[Variant]:
+    """Return the variant of each region of a text form; reads nothing else of it.
+
+    Example:
+        >>> [str(item) for item in variants_in("input 8; linear 8; linear 4 | w1a2 on 1")]
+        ['w1a2']
+
+    Raises:
+        ArchitectureError: a region cannot be read.
+    """
+    return [Variant.parse(_divided(region)[0]) for region in text.split("|")[1:]]
+
+
 def parse(text: str) -> Value:
     """Read the text form into a graph and return its output, the last node.
 
@@ -80,11 +93,16 @@ def _pick(numbers: str, values: Sequence[Value], place: str) -> list[Value]:
     return [values[item] for item in picked]
 
 
-def _parse_region(text: str, values: Sequence[Value]) -> None:
-    variant, separator, numbers = text.rpartition(" on ")
+def _divided(region: str) -> tuple[str, str]:
+    variant, separator, numbers = region.rpartition(" on ")
     if not separator:
         raise ArchitectureError(
-            f"cannot read the region {text.strip()!r}; expected 'variant on 1,2'"
+            f"cannot read the region {region.strip()!r}; expected 'variant on 1,2'"
         )
+    return variant, numbers
+
+
+def _parse_region(text: str, values: Sequence[Value]) -> None:
+    variant, numbers = _divided(text)
     members = _pick(numbers.strip(), values, f"region {text.strip()!r}")
     assign_variant(members, Variant.parse(variant))

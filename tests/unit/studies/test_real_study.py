@@ -173,6 +173,20 @@ def test_a_latency_of_another_batch_gets_columns_of_its_own(tmp_path):
     assert row["latency_ms[batch=8]_p10"] == ""
 
 
+def test_a_metric_of_ones_own_is_in_the_table(tmp_path):
+    fake = FakeEvaluator(size_score, metric="robustness")
+    config = cheap_config(objectives=["params", "robustness:max"], trials=2)
+    summary = run_study(config, tmp_path, evaluators=with_costs(fake))
+    write_front_csv(summary.front, tmp_path / "front.csv")
+    with (tmp_path / "front.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["robustness"]) for row in rows] == [
+        point.values["robustness"].value for point in summary.front
+    ]
+    known = {name for point in summary.front for name in point.values}
+    assert known - rows[0].keys() <= {"accuracy", "rf_gain"}, "these have other names there"
+
+
 def test_weights_come_back_and_their_damage_is_noticed(tmp_path):
     kept = {}
     dataset = load_dataset("digits")
