@@ -251,6 +251,7 @@ def test_sparse_weights_learn_as_well_as_the_structure_allows() -> None:
 
 
 DISTRIBUTED = """
+import os
 import sys
 import torch
 from torch import distributed, nn
@@ -281,7 +282,8 @@ for name, pattern in sparse.patterns.items():
     assert torch.equal(both[0], both[1]), name
     assert not weight[~pattern.mask].any(), name
     assert abs(pattern.density - sparse.layers[name].density) < 1e-9
-distributed.destroy_process_group()
+distributed.barrier()
+os._exit(0)  # gloo's threads at times abort a process that ends in the usual way
 """
 
 
