@@ -25,9 +25,8 @@ _COPY_BYTES = 16 << 20
 def reference_work(device: Device) -> Callable[[], object]:
     """Return the work: on a GPU an fp16 product 1024^3 and a copy of 16 MiB, on a CPU a product.
 
-    The GPU's is light on purpose: one that draws much power lowers the clocks for the network
-    beside it (see docs/measuring.md). The CPU's is a float32 product 256^3, about 0.3 ms on one
-    core.
+    The GPU's is light on purpose: beside a heavier one networks came out slower (see
+    docs/measuring.md). The CPU's is a float32 product 256^3, about 0.3 ms on one core.
     """
     generator = torch.Generator().manual_seed(1)
     if device.kind == "cpu":

@@ -97,10 +97,9 @@ def _table(
         for point in (*points, *baselines)
     ]
     varied = any(row[-2] for row in rows)
-    header = ["key", "trial", *metrics, "variants", "baseline" if baselines else ""]
-    if not varied:
-        header, rows = [*header[:-2], header[-1]], [[*row[:-2], row[-1]] for row in rows]
-    return table(header, rows, left=(0, len(header) - 2 if varied else 0, len(header) - 1))
+    header = ["key", "trial", *metrics]
+    header += ["variants" if varied else "", "baseline" if baselines else ""]
+    return table(header, rows, left=(0, len(header) - 2, len(header) - 1))
 
 
 def _variants(text: str) -> str:

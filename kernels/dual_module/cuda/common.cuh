@@ -9,8 +9,9 @@
 // second may be none), K_0 and K_1, the numbers that they are projected to, ALIGNED, whether both
 // lie at multiples of 8 bytes, BITS of a little weight (4 or 8), WARPS of a block, CLUSTER of
 // blocks, HELD chunks of the input whose signs a warp holds while the vector is still coming in,
-// GROUPS of chunks that blocks of a cluster divide among themselves, DEEP loads of a row that are on the way, OVERLAP, whether a launch begins while the one in
-// front still runs, HOPPER where there are clusters and barriers.
+// GROUPS of chunks that blocks of a cluster divide among themselves, DEEP loads of a row that are on
+// the way, OVERLAP, whether a launch begins while the one in front still runs, HOPPER where there are
+// clusters and barriers.
 //
 // With OVERLAP whatever does not come from another kernel is on its way before that one has ended.
 
@@ -107,6 +108,7 @@ DEVICE float row_product(const __half* row, const __half* vector, int lane) {
   }
   return warp_sum(sum);
 }
+
 // The input vector's parts. They may come from the kernel in front, and are read past the
 // first-level cache, which may hold what lay there before.
 struct Vector {

@@ -605,11 +605,13 @@ def test_the_timer_is_a_leaf_and_imports_no_torch() -> None:
         "assert ours == {'kernels.timing', 'kernels.errors'}, ours\n"
         "assert not {'torch', 'cupy', 'numpy'} & set(sys.modules)\n"
     )
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", script],
-        check=True,
+        capture_output=True,
+        text=True,
         env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
     )
+    assert done.returncode == 0, done.stderr
 
 
 def test_median_and_not_mean(clock: Clock) -> None:

@@ -54,6 +54,13 @@ def real_config(name):
     )
 
 
+def table_of(points, folder):
+    path = folder / "front.csv"
+    write_front_csv(points, path)
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_nothing_else_runs_while_a_latency_is_measured(place):
     with Workspace.of(place).open() as repository:
         events = repository.events(repository.study("real").id)
@@ -97,10 +104,7 @@ def test_the_front_is_tested_once_from_stored_weights(place, tmp_path):
     assert all(0 <= value.low <= value.value <= value.high <= 1 for value in tested)
     assert finish_front(place, "real") == points
 
-    table = tmp_path / "front.csv"
-    write_front_csv(points, table)
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table_of(points, tmp_path)
     assert list(rows[0])[:10] == [
         "key",
         "text",
@@ -162,12 +166,10 @@ def test_a_front_without_weights_says_so(tmp_path):
 def test_a_latency_of_another_batch_gets_columns_of_its_own(tmp_path):
     fake = FakeEvaluator(size_score, metric="latency_ms[batch=8]")
     config = cheap_config(objectives=["params", "latency_ms[batch=8]"], trials=2)
-    summary = run_study(config, tmp_path, evaluators=with_costs(fake))
-    write_front_csv(summary.front, tmp_path / "front.csv")
-    with (tmp_path / "front.csv").open(newline="") as file:
-        row = next(csv.DictReader(file))
+    points = run_study(config, tmp_path, evaluators=with_costs(fake)).front
+    row = table_of(points, tmp_path)[0]
     assert row["latency_ms"] == row["validation_accuracy"] == ""
-    value = summary.front[0].values["latency_ms[batch=8]"]
+    value = points[0].values["latency_ms[batch=8]"]
     assert float(row["latency_ms[batch=8]"]) == value.value
     assert float(row["latency_ms[batch=8]_low"]) == value.low
     assert row["latency_ms[batch=8]_p10"] == ""
@@ -176,14 +178,12 @@ def test_a_latency_of_another_batch_gets_columns_of_its_own(tmp_path):
 def test_a_metric_of_ones_own_is_in_the_table(tmp_path):
     fake = FakeEvaluator(size_score, metric="robustness")
     config = cheap_config(objectives=["params", "robustness:max"], trials=2)
-    summary = run_study(config, tmp_path, evaluators=with_costs(fake))
-    write_front_csv(summary.front, tmp_path / "front.csv")
-    with (tmp_path / "front.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    points = run_study(config, tmp_path, evaluators=with_costs(fake)).front
+    rows = table_of(points, tmp_path)
     assert [float(row["robustness"]) for row in rows] == [
-        point.values["robustness"].value for point in summary.front
+        point.values["robustness"].value for point in points
     ]
-    known = {name for point in summary.front for name in point.values}
+    known = {name for point in points for name in point.values}
     assert known - rows[0].keys() <= {"accuracy", "rf_gain"}, "these have other names there"
 
 
