@@ -6,10 +6,12 @@ does, a space asks no question about variants, and its candidates are dense.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from kernels.errors import UnknownNameError
+from search_spaces import scope
 from search_spaces.architecture import Architecture
 from search_spaces.architecture.graph import Value, assign_variant, in_order, share_parameters
 from search_spaces.architecture.node import Variant
@@ -39,8 +41,11 @@ ROLES: Mapping[str, str] = {
 }
 """The role that a linear layer of a transformer plays, by the last part of its scope."""
 
+_NUMBER = re.compile(r"\d+")
 DENSE = "dense"
 """The answer that leaves a layer as it is."""
+BY_BLOCK = "by block"
+"""The answer that lets each block of a network have its own."""
 
 
 def offered(op: Op, inputs: tuple[Shape, ...], kinds: Sequence[str] = ()) -> list[str]:
@@ -81,10 +86,15 @@ def _offering(kinds: Sequence[str]) -> list[Offering]:
 
 
 def choose_variants(choose: Chooser, output: Value, kinds: Sequence[str] = ()) -> Value:
-    """Ask, for each role in each block of a network, by which variant its layers are executed.
+    """Ask, for each role in a network, by which variant its layers are executed.
 
-    The question is ``<block>/<role>``; it is asked only where something is offered for every layer
-    of the role, and each layer becomes a region of its own. What the space leaves out is no answer.
+    The question is ``<block>/<role>/variant``. Where several blocks have a role, it is first asked
+    of all of them, with stars for their numbers (``block*/attention/qkv/variant``); the answer
+    :data:`BY_BLOCK` leads to the question of each block. So of n blocks the networks that have one
+    variant in all layers of a role are one in a few, and not one in k^n.
+
+    A block is asked about only where something is offered for all its layers of the role, and each
+    layer becomes a region of its own. What the space leaves out is no answer.
 
     Args:
         choose: asked at the top of a space, after the network is written.
@@ -100,15 +110,27 @@ def choose_variants(choose: Chooser, output: Value, kinds: Sequence[str] = ()) -
     offering = _offering(kinds)
     if not offering:
         return output
-    for name, layers in _roles(output).items():
-        choices = [_paying(choose, offering, layer, kinds) for layer in layers]
-        common = [variant for variant in choices[0] if all(variant in some for some in choices)]
-        if common:
-            answer = choose(f"{name}/variant", [DENSE, *common])
-            if answer != DENSE:
-                for layer in layers:
-                    assign_variant([layer], Variant.parse(answer))
+    for role, blocks in _roles(output).items():
+        offers = {
+            block: _common([_paying(choose, offering, layer, kinds) for layer in layers])
+            for block, layers in blocks.items()
+        }
+        able = [block for block, offer in offers.items() if offer]
+        shared = _common([offers[block] for block in able]) if len(able) > 1 else []
+        answer = choose(f"{role}/variant", [DENSE, *shared, BY_BLOCK]) if shared else BY_BLOCK
+        for block in able:
+            own = answer
+            if answer == BY_BLOCK:
+                own = choose(f"{block}/variant", [DENSE, *offers[block]])
+            if own != DENSE:
+                for layer in blocks[block]:
+                    assign_variant([layer], Variant.parse(own))
     return output
+
+
+def _common(lists: Sequence[Sequence[str]]) -> list[str]:
+    """Return what all lists have, in the order of the first."""
+    return [item for item in lists[0] if all(item in some for some in lists)]
 
 
 def _paying(
@@ -135,14 +157,11 @@ def variant_space(name: str, architecture: Architecture, kinds: Sequence[str] = 
     def variants(choose: Chooser, data: DataSpec) -> Value:
         return choose_variants(choose, _values(architecture), kinds)
 
-    return Space(name, 1, variants, "text" if ids else "images")
+    return Space(name, 2, variants, "text" if ids else "images")
 
 
 def everywhere(space: Space, data: DataSpec) -> Iterator[tuple[str, Candidate]]:
     """Yield the network of a :func:`variant_space` as it is, then one variant wherever it can be.
-
-    Among mixtures drawn at random these are hardly ever met: of n layers, each with k answers,
-    there are k^n.
 
     Args:
         space: of the variants of a network.
@@ -151,10 +170,10 @@ def everywhere(space: Space, data: DataSpec) -> Iterator[tuple[str, Candidate]]:
     Yields:
         The variant, or :data:`DENSE`, and the candidate.
     """
-    plain = _Everywhere(DENSE)
-    yield DENSE, space.run(plain, data)
-    for variant in plain.met:
-        if variant != DENSE:
+    walk = _Everywhere(BY_BLOCK)
+    space.run(walk, data)
+    for variant in dict.fromkeys([DENSE, *walk.met]):
+        if variant != BY_BLOCK:
             yield str(variant), space.run(_Everywhere(variant), data)
 
 
@@ -166,13 +185,13 @@ class _Everywhere:
     """
 
     def __init__(self, variant: Option) -> None:
-        self._variant = variant
+        self._wanted = (DENSE,) if variant == DENSE else (variant, BY_BLOCK, DENSE)
         self.met: dict[Option, None] = {}
 
     def decide(self, name: str, options: Sequence[Option]) -> int:
         """See :class:`search_spaces.choose.Decider`."""
         self.met.update(dict.fromkeys(options))
-        return options.index(self._variant if self._variant in options else DENSE)
+        return next(options.index(wanted) for wanted in self._wanted if wanted in options)
 
 
 def _values(architecture: Architecture) -> Value:
@@ -186,12 +205,16 @@ def _values(architecture: Architecture) -> Value:
     return values[-1]
 
 
-def _roles(output: Value) -> dict[str, list[Value]]:
-    """Return the layers with weights by block and role, in the order they are computed."""
-    found: dict[str, list[Value]] = {}
+def _roles(output: Value) -> dict[str, dict[str, list[Value]]]:
+    """Return the layers with weights by role, then by block, in the order they are computed.
+
+    Blocks whose names differ in numbers alone have their roles in common.
+    """
+    found: dict[str, dict[str, list[Value]]] = {}
     for value in in_order(output):
         if value.facts.reach.weighted:
             outer, _, last = value.scope.rpartition("/")
             role = ROLES.get(last, last)
-            found.setdefault(f"{outer}/{role}" if outer else role, []).append(value)
+            blocks = found.setdefault(scope.join(_NUMBER.sub("*", outer), role), {})
+            blocks.setdefault(scope.join(outer, role), []).append(value)
     return found

@@ -112,9 +112,16 @@ class Space:
     reads: Reads = "images"
     left_out: LeftOut = field(default_factory=dict, compare=False)
 
-    def preset(self, name: str, /, **settings: Any) -> Space:
-        """Return the space under another name, with keyword arguments of its function fixed."""
-        return Space(name, self.version, partial(self.function, **settings), self.reads)
+    def preset(self, name: str, /, *, version: int | None = None, **settings: Any) -> Space:
+        """Return the space under another name, with keyword arguments of its function fixed.
+
+        Args:
+            name: the other name.
+            version: of the meaning of its decisions, where that is not the space's own.
+            settings: the arguments.
+        """
+        function = partial(self.function, **settings)
+        return Space(name, version or self.version, function, self.reads)
 
     def run(self, decider: Decider, data: DataSpec) -> Candidate:
         """Run the function once.

@@ -111,5 +111,5 @@ def _dropped(net: NetworkBuilder, x: Value, share: float) -> Value:
     return net.dropout(x, share) if share else x
 
 
-decoder_lm_variants = decoder_lm.preset("decoder-lm-variants", variants=True)
+decoder_lm_variants = decoder_lm.preset("decoder-lm-variants", version=3, variants=True)
 decoder_lm_small = decoder_lm.preset("decoder-lm-small", settings=SMALL)

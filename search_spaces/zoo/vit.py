@@ -130,5 +130,5 @@ def _hybrid_stem(
     return net.tokens(net.conv(x, width, norm=None, act=None, bias=True, name="project"))
 
 
-vit_variants = vit.preset("vit-variants", variants=True)
+vit_variants = vit.preset("vit-variants", version=2, variants=True)
 vit_small = vit.preset("vit-small", settings=SMALL)

@@ -11,12 +11,14 @@ import torchvision
 from kernels.errors import UnknownNameError
 from kernels.registry import Registry
 from search_spaces import offers as offering
-from search_spaces import variants
+from search_spaces import scope, variants
 from search_spaces.architecture import Architecture
 from search_spaces.build import build
-from search_spaces.offers import DENSE, everywhere, offered, variant_space
+from search_spaces.builder import NetworkBuilder
+from search_spaces.choose import Decisions
+from search_spaces.offers import BY_BLOCK, DENSE, everywhere, offered, variant_space
 from search_spaces.ops import Op, Shape, parse_op
-from search_spaces.space import EXAMPLES, DataSpec
+from search_spaces.space import EXAMPLES, DataSpec, Space
 from search_spaces.trace import trace
 from search_spaces.variants import realise
 from search_spaces.zoo import load_space
@@ -74,20 +76,57 @@ def test_what_is_offered_can_be_built(text: str) -> None:
 
 
 @pytest.mark.usefixtures("offers")
-def test_each_role_of_each_block_is_a_question() -> None:
+@pytest.mark.parametrize("seed", range(12))
+def test_each_role_is_a_question_and_may_become_one_of_each_block(seed: int) -> None:
     space = variant_space("variants of it", network())
-    found = space.sample(random.Random(3), TEXT)
+    found = space.sample(random.Random(seed), TEXT)
     assert space.reads == "text"
-    assert len(found.decisions) == 2 * 4  # the unembedding is no linear layer
+    roles = {name: answer for name, answer in found.decisions.items() if "*" in name}
+    assert len(roles) == 4  # the unembedding is no linear layer
+    blocks = dict(found.decisions.items() - roles.items())
     assert all(name.endswith("/variant") for name in found.decisions)
+    assert sorted(blocks) == sorted(
+        name.replace("*", number)
+        for name, answer in roles.items()
+        for number in "01"
+        if answer == BY_BLOCK
+    )
     assert found.architecture.topology_key == network().key
     assert found.architecture.weights is None
     regions = found.architecture.regions
-    chosen = [answer for answer in found.decisions.values() if answer != DENSE]
-    assert {str(region.variant) for region in regions} == set(chosen)
+    chosen = set(found.decisions.values()) - {DENSE, BY_BLOCK}
+    assert {str(region.variant) for region in regions} == chosen
     assert all(len(region.nodes) == 1 for region in regions)
     again = space.replay(found.decisions, TEXT)
     assert again.architecture.key == found.architecture.key
+
+
+@pytest.mark.usefixtures("offers")
+def test_a_role_has_one_variant_in_all_blocks_or_each_block_its_own() -> None:
+    space = variant_space("variants of it", network(64))
+    met = set()
+    for seed in range(60):
+        decisions = space.sample(random.Random(seed), TEXT).decisions
+        given = given_by_block(space, decisions)
+        for name, answer in decisions.items():
+            if "*" in name and answer not in {DENSE, BY_BLOCK}:
+                role = name.split("/")[-2]
+                assert given[0][role] == given[1][role] == {answer}
+        met.add((BY_BLOCK in decisions.values(), given[0] == given[1]))
+    assert met >= {(False, True), (True, False)}
+    assert (False, False) not in met
+
+
+def given_by_block(space: Space, decisions: Decisions) -> list[dict[str, set[str]]]:
+    """Return the variants of each block's layers by role."""
+    found: list[dict[str, set[str]]] = [{}, {}]
+    architecture = space.replay(decisions, TEXT).architecture
+    for region in architecture.regions:
+        (node,) = (architecture.nodes[item] for item in region.nodes)
+        *outer, last = node.scope.split("/")
+        block = found[int("block1" in outer)]
+        block.setdefault(offering.ROLES[last], set()).add(str(region.variant))
+    return found
 
 
 @pytest.mark.usefixtures("offers")
@@ -98,8 +137,9 @@ def test_what_is_offered_depends_on_the_shape_of_every_layer_of_a_role() -> None
     for seed in range(60):
         for name, answer in space.sample(random.Random(seed), TEXT).decisions.items():
             seen.setdefault(name.split("/")[-2], set()).add(str(answer))
-    assert seen["down"] == {DENSE, "sparse(density=0.25)", "sparse(density=0.5)", "w1a2"}
-    assert seen["qkv"] == seen["out"] == seen["up"] == {DENSE, "w1a2"}
+    sparse = {"sparse(density=0.25)", "sparse(density=0.5)"}
+    assert seen["down"] == {DENSE, "w1a2", BY_BLOCK} | sparse
+    assert seen["qkv"] == seen["out"] == seen["up"] == {DENSE, "w1a2", BY_BLOCK}
 
 
 @pytest.mark.usefixtures("offers")
@@ -110,8 +150,8 @@ def test_spaces_offer_them_too_where_that_is_asked_for(name: str) -> None:
     assert not any("/variant" in item for item in plain.sample(random.Random(0), data).decisions)
     found = space.sample(random.Random(0), data)
     asked = [item for item in found.decisions if item.endswith("/variant")]
-    assert any("block0/attention/qkv" in item for item in asked)
-    assert any("block0/mlp/down" in item for item in asked)
+    assert any("block*/attention/qkv" in item for item in asked)
+    assert any("block*/mlp/down" in item for item in asked)
 
 
 @pytest.mark.usefixtures("offers")
@@ -147,8 +187,39 @@ def test_each_variant_in_all_layers_that_can_have_it(width: int) -> None:
     assert len(linear) == 2 * 6, "query, key, value, out, up, down"
     for variant, candidate in found.items():
         answers = candidate.decisions.values()
-        assert set(answers) <= {variant, DENSE}
+        assert set(answers) <= {variant, DENSE, BY_BLOCK}
         assert space.replay(candidate.decisions, TEXT).architecture == candidate.architecture
         given = [node for region in candidate.architecture.regions for node in region.nodes]
         if variant.startswith("sparse"):
             assert len(given) == (12 if width == 64 else 2), "where 64 features or more are read"
+
+
+def test_a_variant_that_some_blocks_alone_can_have_is_given_to_those(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Wide:
+        def offers(self, op: Op, inputs: tuple[Shape, ...]) -> list[str]:
+            wide = op.kind == "conv" and inputs[0][0] >= 16
+            return ["w1a2", "wide"] if wide else ["w1a2"]
+
+    registry: Registry[object] = Registry("variant")
+    registry.add("wide", Wide())
+    monkeypatch.setattr(variants, "VARIANTS", registry)
+    net = NetworkBuilder((3, 8, 8))
+    x = net.input
+    for number, channels in enumerate((8, 16, 16)):
+        with scope.inside(f"block{number}"):
+            x = net.conv(x, channels, kernel=3, name="conv")
+    space = variant_space("of it", Architecture.freeze(net.classifier(x, 5)))
+    found = dict(everywhere(space, DataSpec((3, 8, 8), 5)))
+    assert found["wide"].decisions == {
+        "block*/conv/variant": BY_BLOCK,
+        "block0/conv/variant": DENSE,
+        "block1/conv/variant": DENSE,
+        "block2/conv/variant": "wide",
+        "classifier/variant": DENSE,
+    }
+    assert found["w1a2"].decisions == {
+        "block*/conv/variant": "w1a2",
+        "classifier/variant": "w1a2",
+    }
