@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dashboards.columns import StudyColumns
 from dashboards.elsewhere import metrics_elsewhere
 from dashboards.record import Reading
+from dashboards.views.networks import variants_of
 from dashboards.views.pack import pack
 from dashboards.words import study_metric
 
@@ -29,7 +30,7 @@ def front_view(
 
     All complete candidates are in it, also those that break the study's constraints: the page's
     sliders begin at these. Beyond :data:`WHOLE_ROWS` candidates, spreads are given for the
-    study's front only.
+    study's front only; so is which variants their networks have.
 
     Args:
         columns: the study's trials, fresh.
@@ -72,6 +73,9 @@ def front_view(
             "columns": _spreads(columns, given, spread_rows),
         },
         "front": [places[row] for row in front],
+        "variants": {
+            places[row]: words for row, words in variants_of(columns, connection, spread_rows)
+        },
         "baselines": _baselines(columns, given),
     }
 

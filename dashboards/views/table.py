@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dashboards.columns import StudyColumns
-from dashboards.record import Reading, marks
+from dashboards.record import Reading
+from dashboards.views.networks import networks_of
 from dashboards.words import Metric, study_metric
 from studies.metrics import QUALITIES
 
@@ -16,7 +17,6 @@ SHOWN = (
     *("latency_ms", "params", "macs"),
 )
 """Metrics that are shown though they are no objectives."""
-_AT_ONCE = 500
 
 
 class FrontRow(NamedTuple):
@@ -46,10 +46,10 @@ def front_table(columns: StudyColumns, connection: Reading) -> FrontTable:
     target = config.targets[0]
     first = columns.values(config.names[0]) * (1 if target.direction == "min" else -1)
     front = sorted(columns.front(), key=lambda row: (first[row], row))
-    texts = _texts(columns, connection, front)
+    networks = networks_of(columns, connection, front)
     rows = []
     for row in front:
-        key, text = texts[int(columns.ids[row])]
+        key, text = networks[row]
         figures = {name: _figure(columns, name, row) for name in names}
         known_figures = {name: item for name, item in figures.items() if item is not None}
         rows.append(FrontRow(int(columns.number[row]), key, text, known_figures))
@@ -57,20 +57,6 @@ def front_table(columns: StudyColumns, connection: Reading) -> FrontTable:
     metrics = [study_metric(name, config) for name in kept]
     device = columns.study.conditions.get("device", "")
     return FrontTable(metrics, rows, columns.states(), device)
-
-
-def _texts(
-    columns: StudyColumns, connection: Reading, rows: list[int]
-) -> dict[int, tuple[str, str]]:
-    found = {}
-    for start in range(0, len(rows), _AT_ONCE):
-        ids = columns.ids[rows[start : start + _AT_ONCE]].tolist()
-        query = (
-            "SELECT t.id, a.key, a.text FROM trial t JOIN architecture a "
-            f"ON a.key = t.architecture_key WHERE t.id IN ({marks(ids)})"
-        )
-        found.update({r[0]: (r[1], r[2]) for r in connection.execute(query, ids)})
-    return found
 
 
 def _figure(

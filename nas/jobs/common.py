@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from kernels.errors import NasError
 from nas.figures import figure, number
 from nas.tables import table
-from search_spaces.architecture.text import variants_in
+from search_spaces.architecture.text import variants_by_kind
 from studies.front import FrontPoint
 from studies.storage import Repository
 from studies.workspace import Workspace
@@ -91,7 +90,7 @@ def _table(
             point["key"][:8],
             str(point["trial"]),
             *(write(name, point["values"].get(name)) for name in metrics),
-            _variants(point.get("text", "")),
+            variants_by_kind(point.get("text", "")),
             point.get("name", ""),
         ]
         for point in (*points, *baselines)
@@ -100,12 +99,6 @@ def _table(
     header = ["key", "trial", *metrics]
     header += ["variants" if varied else "", "baseline" if baselines else ""]
     return table(header, rows, left=(0, len(header) - 2, len(header) - 1))
-
-
-def _variants(text: str) -> str:
-    """Say how many layers of a network have a variant of which kind: ``w8a8 24, shfl_bw 12``."""
-    kinds = Counter(variant.kind for variant in variants_in(text))
-    return ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
 
 
 def _bare(name: str, value: Json | None) -> str:

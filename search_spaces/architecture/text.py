@@ -9,6 +9,7 @@ node whose parameters it shares, if any. Regions with a variant follow behind ``
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from kernels.errors import NasError
@@ -47,6 +48,20 @@ def variants_in(text: str) -> list[Variant]:
         ArchitectureError: a region cannot be read.
     """
     return [Variant.parse(_divided(region)[0]) for region in text.split("|")[1:]]
+
+
+def variants_by_kind(text: str) -> str:
+    """Say how many regions of a text form have a variant of which kind; empty where none has.
+
+    Example:
+        >>> variants_by_kind("input 8; linear 8; linear 4 | w1a2 on 1 | w1a2 on 2")
+        'w1a2 2'
+
+    Raises:
+        ArchitectureError: a region cannot be read.
+    """
+    kinds = Counter(variant.kind for variant in variants_in(text))
+    return ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
 
 
 def parse(text: str) -> Value:

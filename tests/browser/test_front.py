@@ -150,6 +150,18 @@ def test_a_new_trial_is_seen_within_two_seconds(place, visit):
     assert page.evaluate("document.activeElement.dataset.metric") == "latency_ms"
 
 
+def test_the_table_says_which_variants_networks_have(place, visit):
+    page = visit("front?study=digits")
+    heads = "table thead th >> text=Variants"
+    assert page.locator(heads).count() == 0
+    figures = {"accuracy": 0.9999, "latency_ms": 0.001}
+    add_trial(place, "digits", width=6, regions=" | w8a8 on 1 | w8a8 on 4", **figures)
+    page.reload()
+    page.wait_for_selector(DRAWN)
+    assert page.locator(heads).count() == 1
+    assert page.locator("table td.wraps").all_inner_texts()[0] == "w8a8 2"
+
+
 def test_studies_lie_over_each_other(place, visit):
     page = visit("front?study=digits&with=other")
     page.wait_for_selector(DRAWN)

@@ -77,6 +77,9 @@ nas.frontTable = (() => {
       { title: "", note: "compare", value: () => "", node: compare },
       { title: "Trial", number: true, value: number, node: link },
       ...known.map((name) => figure(study, name)),
+      ...(front.some((row) => study.variants(row))
+        ? [{ title: "Variants", value: (row) => study.variants(row), wraps: true }]
+        : []),
     ];
     const [goal] = study.objectives();
     const sign = goal.direction === "min" ? 1 : -1;

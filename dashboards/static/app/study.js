@@ -33,6 +33,11 @@ nas.Study = class {
     return found && at !== undefined ? [found[0][at], found[1][at]] : [NaN, NaN];
   }
 
+  // How many layers have a variant of which kind; empty where none has.
+  variants(row) {
+    return this.view.variants[row] || "";
+  }
+
   objectives() {
     return this.view.objectives.map((name) => this.metrics.get(name));
   }

@@ -88,10 +88,16 @@ def record_study(
 
 
 def add_trial(
-    place: Workspace | Path, study: str, *, width: int, accuracy: float, latency_ms: float
+    place: Workspace | Path,
+    study: str,
+    *,
+    width: int,
+    accuracy: float,
+    latency_ms: float,
+    regions: str = "",
 ) -> int:
     """Record one more complete trial, as a driver does; return its number."""
-    net = Architecture.parse(ONE_MORE.format(width=width))
+    net = Architecture.parse(ONE_MORE.format(width=width) + regions)
     now = datetime.now(UTC)
     with Workspace.of(place).open(create=False) as repository:
         record = repository.study(study)

@@ -27,7 +27,7 @@ from studies.stopping import stopping_report, stopping_text
 from studies.storage import Repository, TrialState
 from studies.workspace import Workspace
 from tests.unit.dashboards.large import SIX, record_large
-from tests.unit.dashboards.recording import OBJECTIVES, record_study
+from tests.unit.dashboards.recording import OBJECTIVES, add_trial, record_study
 from tests.unit.studies.fakes import cheap_config, size_score
 from tests.unit.studies.test_rungs import Steps
 
@@ -67,6 +67,17 @@ def test_of_very_many_candidates_spreads_are_those_of_the_front(place, monkeypat
     assert set(view["columns"]) == set(OBJECTIVES)
     assert "rf_gain" in source.front("digits", ["rf_gain", "no_such"])["columns"]
     assert set(source.front("digits", whole=True)["columns"]) >= {"rf_gain", "macs", *OBJECTIVES}
+
+
+def test_a_front_says_which_variants_its_networks_have(place):
+    assert Source(place).front("digits")["variants"] == {}
+    figures = {"accuracy": 0.999, "latency_ms": 0.001}  # better than all, so on the front
+    regions = " | w8a8 on 1 | w8a8 on 4"
+    number = add_trial(place, "digits", width=9, regions=regions, **figures)
+    view = Source(place).front("digits")
+    [(row, words)] = view["variants"].items()
+    assert unpacked(view["numbers"])[row] == number
+    assert words == "w8a8 2"
 
 
 def test_what_another_device_took_for_the_same_networks_is_an_axis(place):
