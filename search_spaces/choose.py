@@ -52,9 +52,10 @@ class Chooser:
     Attributes:
         decisions: all answers of this run so far, by full name.
         left_out: variants that are not to be offered, by the place of a layer.
+        kinds: of variants that are; empty for all.
     """
 
-    __slots__ = ("_decide", "_path", "decisions", "left_out")
+    __slots__ = ("_decide", "_path", "decisions", "kinds", "left_out")
 
     def __init__(
         self,
@@ -62,11 +63,13 @@ class Chooser:
         path: str = "",
         decisions: Decisions | None = None,
         left_out: LeftOut | None = None,
+        kinds: Sequence[str] = (),
     ) -> None:
         self._decide = decide
         self._path = path
         self.decisions: Decisions = {} if decisions is None else decisions
         self.left_out: LeftOut = {} if left_out is None else left_out
+        self.kinds = kinds
 
     def __call__(self, name: str, options: Sequence[SomeOption]) -> SomeOption:
         """Return one of ``options``.
@@ -109,7 +112,10 @@ class Chooser:
             for index in range(count):
                 path = f"{stem}{index}"
                 scope.enter(path)
-                yield index, Chooser(self._decide, path, self.decisions, self.left_out)
+                yield (
+                    index,
+                    Chooser(self._decide, path, self.decisions, self.left_out, self.kinds),
+                )
         finally:
             scope.enter(outer)
 

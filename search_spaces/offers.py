@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from random import Random
 from typing import Protocol, runtime_checkable
 
 from kernels.errors import UnknownNameError
@@ -16,6 +18,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.architecture.graph import Value, assign_variant, in_order, share_parameters
 from search_spaces.architecture.node import Variant
 from search_spaces.choose import Chooser, Option
+from search_spaces.errors import SpaceError
 from search_spaces.ops import Input, Op, Shape
 from search_spaces.space import Candidate, DataSpec, Space
 from search_spaces.variants import systems
@@ -41,6 +44,9 @@ ROLES: Mapping[str, str] = {
 }
 """The role that a linear layer of a transformer plays, by the last part of its scope."""
 
+_QUESTION = "variant"
+_LOOKS = 20
+"""Candidates that are looked at for whether a space asks for variants."""
 _NUMBER = re.compile(r"\d+")
 DENSE = "dense"
 """The answer that leaves a layer as it is."""
@@ -85,7 +91,7 @@ def _offering(kinds: Sequence[str]) -> list[Offering]:
     return list(dict.fromkeys(named))
 
 
-def choose_variants(choose: Chooser, output: Value, kinds: Sequence[str] = ()) -> Value:
+def choose_variants(choose: Chooser, output: Value) -> Value:
     """Ask, for each role in a network, by which variant its layers are executed.
 
     The question is ``<block>/<role>/variant``. Where several blocks have a role, it is first asked
@@ -99,7 +105,6 @@ def choose_variants(choose: Chooser, output: Value, kinds: Sequence[str] = ()) -
     Args:
         choose: asked at the top of a space, after the network is written.
         output: of the network.
-        kinds: of variants; empty for all.
 
     Returns:
         the output.
@@ -107,21 +112,21 @@ def choose_variants(choose: Chooser, output: Value, kinds: Sequence[str] = ()) -
     Raises:
         UnknownNameError: nothing offers variants of a kind.
     """
-    offering = _offering(kinds)
+    offering = _offering(choose.kinds)
     if not offering:
         return output
     for role, blocks in _roles(output).items():
         offers = {
-            block: _common([_paying(choose, offering, layer, kinds) for layer in layers])
+            block: _common([_paying(choose, offering, layer) for layer in layers])
             for block, layers in blocks.items()
         }
         able = [block for block, offer in offers.items() if offer]
         shared = _common([offers[block] for block in able]) if len(able) > 1 else []
-        answer = choose(f"{role}/variant", [DENSE, *shared, BY_BLOCK]) if shared else BY_BLOCK
+        answer = choose(f"{role}/{_QUESTION}", [DENSE, *shared, BY_BLOCK]) if shared else BY_BLOCK
         for block in able:
             own = answer
             if answer == BY_BLOCK:
-                own = choose(f"{block}/variant", [DENSE, *offers[block]])
+                own = choose(f"{block}/{_QUESTION}", [DENSE, *offers[block]])
             if own != DENSE:
                 for layer in blocks[block]:
                     assign_variant([layer], Variant.parse(own))
@@ -133,13 +138,12 @@ def _common(lists: Sequence[Sequence[str]]) -> list[str]:
     return [item for item in lists[0] if all(item in some for some in lists)]
 
 
-def _paying(
-    choose: Chooser, offering: Sequence[Offering], layer: Value, kinds: Sequence[str]
-) -> list[str]:
+def _paying(choose: Chooser, offering: Sequence[Offering], layer: Value) -> list[str]:
     """Return what is offered for a layer, without what was found not to pay there."""
     inputs = tuple(item.shape for item in layer.inputs)
     left_out = choose.left_out.get(place_text(layer.op, inputs), ())
-    return [item for item in _offers(offering, layer.op, inputs, kinds) if item not in left_out]
+    offers = _offers(offering, layer.op, inputs, choose.kinds)
+    return [item for item in offers if item not in left_out]
 
 
 def variant_space(name: str, architecture: Architecture, kinds: Sequence[str] = ()) -> Space:
@@ -155,9 +159,29 @@ def variant_space(name: str, architecture: Architecture, kinds: Sequence[str] = 
     ids = any(isinstance(node.op, Input) and node.op.vocabulary for node in architecture.inputs)
 
     def variants(choose: Chooser, data: DataSpec) -> Value:
-        return choose_variants(choose, _values(architecture), kinds)
+        return choose_variants(choose, _values(architecture))
 
-    return Space(name, 2, variants, "text" if ids else "images")
+    return Space(name, 2, variants, "text" if ids else "images", kinds=tuple(kinds))
+
+
+def of_kinds(space: Space, kinds: Sequence[str], data: DataSpec) -> Space:
+    """Return a space that offers some kinds of variants alone.
+
+    Args:
+        space: the space.
+        kinds: of variants.
+        data: what it is run for.
+
+    Raises:
+        UnknownNameError: nothing offers variants of a kind.
+        SpaceError: it asks for no variant of these kinds.
+    """
+    narrowed = replace(space, kinds=tuple(kinds))
+    for seed in range(_LOOKS):
+        names = narrowed.sample(Random(seed), data).decisions
+        if any(name.rpartition("/")[2] == _QUESTION for name in names):
+            return narrowed
+    raise SpaceError(f"The space {space.name} asks for no variant of the kinds {', '.join(kinds)}.")
 
 
 def everywhere(space: Space, data: DataSpec) -> Iterator[tuple[str, Candidate]]:

@@ -94,6 +94,7 @@ class Space:
         function: writes the network.
         reads: what its networks read.
         left_out: variants that it does not offer, by the place of a layer: those that do not pay.
+        kinds: of variants that it offers; empty for all.
 
     Example:
         >>> @space("tiny", version=1)
@@ -111,6 +112,7 @@ class Space:
     function: SpaceFunction
     reads: Reads = "images"
     left_out: LeftOut = field(default_factory=dict, compare=False)
+    kinds: tuple[str, ...] = ()
 
     def preset(self, name: str, /, *, version: int | None = None, **settings: Any) -> Space:
         """Return the space under another name, with keyword arguments of its function fixed.
@@ -134,7 +136,7 @@ class Space:
         """
         if data.kind != self.reads:
             raise SpaceError(f"The space {self.name} reads {self.reads}, the data has {data.kind}.")
-        chooser = Chooser(decider.decide, left_out=self.left_out)
+        chooser = Chooser(decider.decide, left_out=self.left_out, kinds=self.kinds)
         scope.enter("")
         try:
             output = self.function(chooser, data)

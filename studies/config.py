@@ -121,7 +121,8 @@ class StudyConfig(BaseModel):
         space: name of a search space, or ``path/to/file.py[:name]``.
         from_model: a trained model whose variants are searched, in place of a space:
             ``torchvision:NAME``, ``transformers:FOLDER`` or ``FILE.py:FUNCTION``.
-        variants: kinds of variants to search of it; none named: all that something offers.
+        variants: kinds of variants to search of it, or of a space that asks for some; none named:
+            all that something offers.
         data: name of a data set, ``npz:PATH``, ``folder:PATH``, ``text:PATH`` or
             ``FILE.py:FUNCTION``, perhaps with ``?train=5000&validation=1000``.
         objectives: metrics to search for, at least one, in the metric grammar; the batch of a
@@ -298,8 +299,6 @@ class StudyConfig(BaseModel):
     def _known_metrics(self) -> StudyConfig:
         if self.ray is not None and self.workers == 0:
             raise NasError("Setting 'workers': a cluster needs at least one, or leave it out.")
-        if self.variants and self.from_model is None:
-            raise NasError("Setting 'variants': only with a model to begin from (from_model).")
         if self.gpus > 1 and self.gpus != int(self.gpus):
             raise NasError(f"Setting 'gpus': whole GPUs or a share of one, got {self.gpus:g}.")
         epochs = [rung.epoch for rung in self.rungs]

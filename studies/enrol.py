@@ -12,6 +12,7 @@ from evaluators.accuracy.recipe_reference import find_recipe
 from evaluators.protocol import Evaluator
 from kernels.device import Device
 from kernels.errors import NasError
+from search_spaces.offers import of_kinds
 from search_spaces.space import DataSpec, Space
 from search_spaces.zoo import load_space
 from studies.config import StudyConfig
@@ -115,6 +116,8 @@ def prepare(
         space, start = trained.space, trained.start
     elif space is None:
         space = load_space(config.space)
+        if config.variants:
+            space = of_kinds(space, config.variants, dataset.spec)
     if evaluators is None:
         evaluators = default_evaluators(Means(config, dataset, device, place, start, space))
     check_coverage(config, evaluators)

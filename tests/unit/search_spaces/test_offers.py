@@ -16,7 +16,8 @@ from search_spaces.architecture import Architecture
 from search_spaces.build import build
 from search_spaces.builder import NetworkBuilder
 from search_spaces.choose import Decisions
-from search_spaces.offers import BY_BLOCK, DENSE, everywhere, offered, variant_space
+from search_spaces.errors import SpaceError
+from search_spaces.offers import BY_BLOCK, DENSE, everywhere, of_kinds, offered, variant_space
 from search_spaces.ops import Op, Shape, parse_op
 from search_spaces.space import EXAMPLES, DataSpec, Space
 from search_spaces.trace import trace
@@ -192,6 +193,19 @@ def test_each_variant_in_all_layers_that_can_have_it(width: int) -> None:
         given = [node for region in candidate.architecture.regions for node in region.nodes]
         if variant.startswith("sparse"):
             assert len(given) == (12 if width == 64 else 2), "where 64 features or more are read"
+
+
+def test_a_space_is_narrowed_to_some_kinds() -> None:
+    space = of_kinds(load_space("decoder-lm-variants"), ["w8a8", "fp32_emulated"], TEXT)
+    met = set()
+    for seed in range(20):
+        regions = space.sample(random.Random(seed), TEXT).architecture.regions
+        met |= {region.variant.kind for region in regions}
+    assert met == {"w8a8", "fp32_emulated"}
+    with pytest.raises(SpaceError, match="decoder-lm asks for no variant of the kinds w8a8"):
+        of_kinds(load_space("decoder-lm"), ["w8a8"], TEXT)
+    with pytest.raises(UnknownNameError, match="w9a9"):
+        of_kinds(load_space("decoder-lm-variants"), ["w9a9"], TEXT)
 
 
 def test_a_variant_that_some_blocks_alone_can_have_is_given_to_those(

@@ -211,8 +211,6 @@ def test_weights_of_another_network_are_refused() -> None:
 def test_a_space_or_a_model_not_both() -> None:
     with pytest.raises(NasError, match="not both"):
         StudyConfig(name="s", space="vit", from_model="torchvision:resnet18", data="digits")
-    with pytest.raises(NasError, match="only with a model to begin from"):
-        StudyConfig(name="s", space="vit", variants=("shfl_bw",), data="digits")
     config = StudyConfig(name="s", from_model="torchvision:resnet18", data="digits")
     assert config.space == "variants of torchvision:resnet18"
     assert StudyConfig(**config.to_json()) == config
