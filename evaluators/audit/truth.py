@@ -19,6 +19,11 @@ ROUNDINGS = 3
 """Where float32 itself is coarser: how often the study's own rounding onnxruntime may be off."""
 LARGEST_ROUNDING = 1e-3
 """And the most that is granted so, in units of the largest output."""
+FLIPS = 10
+"""Where variants round to few bits: how often their own rounding outputs may be off. A value at the
+edge of a step falls to the other side by the last bit of a sum, and moves all that follows."""
+LARGEST_FLIP = 0.1
+"""And the most that is granted so; what it hides, accuracy and loss show."""
 INPUT_TOLERANCE = 1e-5
 """Largest difference of a normalised pixel, in standard deviations of the training images."""
 ACCURACY_TOLERANCE = 0.002
