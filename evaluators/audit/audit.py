@@ -14,6 +14,7 @@ from evaluators.audit.cases import (
     Case,
     cases_of,
     largest_difference,
+    outputs_of,
     own_rounding,
     relative,
     write_cases,
@@ -160,10 +161,13 @@ def _check_outputs(truth: Truth, job: Json, answer: Json, cases: list[Case]) -> 
 
 
 def _rounding(truth: Truth, kind: Format, cases: list[Case]) -> float:
-    """Return how far outputs may be off because sums are rounded in another order."""
+    """Return how far outputs may be off because sums are rounded in another order.
+
+    That of variants is told by their plain form alone: what the packed one computes is on trial.
+    """
     if truth.architecture.regions:
-        module = pack(truth.architecture, truth.module, "plain")
-        return min(FLIPS * own_rounding(module, cases), LARGEST_FLIP)
+        plain = pack(truth.architecture, truth.module, "plain")
+        return min(FLIPS * own_rounding(plain, outputs_of(plain, cases)), LARGEST_FLIP)
     if kind == "onnx":  # another runtime, with a rounding of its own
         return min(ROUNDINGS * own_rounding(truth.module, cases), LARGEST_ROUNDING)
     return 0.0

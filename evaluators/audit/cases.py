@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -114,6 +114,13 @@ def own_rounding(module: nn.Module, cases: list[Case]) -> float:
             for case in cases
             if not case.training
         )
+
+
+def outputs_of(module: nn.Module, cases: list[Case]) -> list[Case]:
+    """Return cases with what a module gives, in evaluation mode, as what must come out."""
+    runs = copy.deepcopy(module).eval()
+    with torch.no_grad():
+        return [replace(case, output=runs(*case.inputs)) for case in cases]
 
 
 def relative(found: Tensor | None, expected: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors.torch import load, save, save_file
 
 from evaluators.audit import audit as module_of_audit
 from evaluators.audit.audit import audit_export
-from evaluators.audit.cases import Case, cases_of, own_rounding
+from evaluators.audit.cases import Case, cases_of
 from evaluators.audit.truth import Truth
 from search_spaces.architecture import Architecture
 from search_spaces.export.values import Format
@@ -35,7 +36,8 @@ def _passes(truth: Truth, kind: Format, difference: float, folder: Path) -> bool
     output = torch.tensor([[1.0, -0.5]])
     save_file({"0000.output": output + torch.tensor([[0.0, difference]])}, folder / "results")
     job = {"format": kind, "results": str(folder / "results")}
-    return module_of_audit._check_outputs(truth, job, {}, [Case((), False, output, {})]).passed
+    case = Case((torch.zeros(1, 1, 8, 8),), False, output, {})
+    return module_of_audit._check_outputs(truth, job, {}, [case]).passed
 
 
 @pytest.mark.parametrize("form", ["plain", "packed"])
@@ -59,10 +61,15 @@ def test_a_network_that_does_not_round_is_held_as_before(
     assert not _passes(truth, "onnx", 1.1e-3, tmp_path)
 
 
-def test_their_own_rounding_is_told_by_the_form_that_can_be_computed_exactly() -> None:
+def test_a_packed_form_that_is_wrong_is_not_granted_its_own_error(tmp_path: Path) -> None:
     truth = _truth(LOW)
-    plain = module_of_audit.pack(truth.architecture, truth.module, "plain")
-    assert own_rounding(plain, cases_of(truth, training=False)) < 0.02
+    right = cases_of(truth, training=False)
+    wrong = [dataclasses.replace(case, output=1.05 * case.output) for case in right]
+    results = {f"{n:04d}.output": case.output.contiguous() for n, case in enumerate(right)}
+    save_file(results, tmp_path / "results")
+    job = {"format": "python", "results": str(tmp_path / "results")}
+    assert module_of_audit._check_outputs(truth, job, {}, right).passed
+    assert not module_of_audit._check_outputs(truth, job, {}, wrong).passed
 
 
 def test_weights_that_differ_are_a_fault(tmp_path: Path) -> None:
