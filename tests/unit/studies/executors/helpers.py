@@ -152,15 +152,17 @@ class Tick(Base):
         (self.folder / f"pid-{self.slot}-{os.getpid()}").touch()
         ran = 0.0
         with (self.folder / f"ticks-{self.slot}-{width}-{os.getpid()}").open("a") as file:
+            # What it ran is counted from the first time it writes to the last.
             last = time.monotonic()
+            file.write(f"{last!r}\n")
             while ran < self.seconds:
+                time.sleep(0.0005)
                 now = time.monotonic()
                 # A gap is a pause, or a busy machine: it is not time that was worked.
                 ran += min(now - last, 0.005)
                 last = now
                 file.write(f"{now!r}\n")
                 file.flush()
-                time.sleep(0.0005)
 
 
 def ticks(folder: Path, slot: str) -> list[list[float]]:
