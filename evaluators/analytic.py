@@ -31,17 +31,21 @@ class AnalyticEvaluator:
 
     def evaluate(self, architecture: Architecture) -> list[Measured]:
         """Return all figures; scores are infinitely bad where nothing reaches the output."""
-        field = receptive_field(architecture)
-        paths = path_scores(architecture)
-        values = {
-            **analytic_cost(architecture)._asdict(),
-            "rf_gain": field.gain,
-            "rf_volume": field.volume,
-            "rf_local": field.local,
-            "path_local": paths.local,
-            "path_spatial": paths.spatial,
-            "shortest_path": paths.shortest,
-            "path_pools": paths.pools,
-            "bottlenecks": paths.bottlenecks,
-        }
-        return [Measured(name, float(value)) for name, value in values.items()]
+        return [Measured(name, value) for name, value in described(architecture).items()]
+
+
+def described(architecture: Architecture) -> dict[str, float]:
+    """Return the figures of :class:`AnalyticEvaluator` by name."""
+    field, paths = receptive_field(architecture), path_scores(architecture)
+    values = {
+        **analytic_cost(architecture)._asdict(),
+        "rf_gain": field.gain,
+        "rf_volume": field.volume,
+        "rf_local": field.local,
+        "path_local": paths.local,
+        "path_spatial": paths.spatial,
+        "shortest_path": paths.shortest,
+        "path_pools": paths.pools,
+        "bottlenecks": paths.bottlenecks,
+    }
+    return {name: float(value) for name, value in values.items()}

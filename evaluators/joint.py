@@ -7,7 +7,7 @@ from functools import cached_property
 from hashlib import blake2b
 from random import Random
 
-from evaluators.analytic import AnalyticEvaluator
+from evaluators.analytic import described
 from evaluators.protocol import EvaluationError, Measured, Slot
 from evaluators.proxies.fusion import (
     DESCRIPTION,
@@ -57,11 +57,11 @@ class JointEvaluator:
             EvaluationError: nothing of the input reaches the output.
         """
         _refuse_dead(architecture)
-        return [Measured(FUSED, self._reference.score(_described(architecture)))]
+        return [Measured(FUSED, self._reference.score(described(architecture)))]
 
     @cached_property
     def _reference(self) -> Reference:
-        return _reference(self._space, self._data, _SAMPLE, DESCRIPTION, _described)
+        return _reference(self._space, self._data, _SAMPLE, DESCRIPTION, described)
 
 
 class ProbedJointEvaluator:
@@ -98,7 +98,7 @@ class ProbedJointEvaluator:
         return [Measured(FUSED_PROBED, self._reference.score(self._figures(architecture)))]
 
     def _figures(self, architecture: Architecture) -> dict[str, float]:
-        return {**_described(architecture), **self._fresh.scores(architecture)}
+        return {**described(architecture), **self._fresh.scores(architecture)}
 
     @cached_property
     def _reference(self) -> Reference:
@@ -109,10 +109,6 @@ class ProbedJointEvaluator:
 def _refuse_dead(architecture: Architecture) -> None:
     if not architecture.live:
         raise EvaluationError("Nothing of the input reaches the output.")
-
-
-def _described(architecture: Architecture) -> dict[str, float]:
-    return {item.metric: item.value for item in AnalyticEvaluator().evaluate(architecture)}
 
 
 def _reference(

@@ -7,7 +7,8 @@ It looks for the front of a discrete, conditional space with few paid evaluation
        └───── pool ── kernel ── process ── boxes
                         scale ─────┘
 
-``domain`` says what a point is: drawing one, changing one, its features. ``design`` chooses the
+``domain`` says what a point is: drawing one, changing one, its features, among which is how it
+stands among random ones by scores of its description (``standing``). ``design`` chooses the
 first points. Later ``pool`` holds points that could be next; ``process`` predicts what each is
 worth, on the ``scale`` of the objectives, from how alike points are (``kernel``); and ``boxes``
 says by how much the front can be expected to grow. ``model`` joins these for one ask, ``search``

@@ -11,14 +11,20 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from evaluators.cost import Cost, analytic_cost
-from evaluators.proxies.receptive_field import receptive_field
+from evaluators.analytic import described
+from evaluators.cost import Cost
+from evaluators.proxies.fusion import DESCRIPTION
 from search_spaces.architecture import Architecture
 
 Array = npt.NDArray[np.float64]
 
-FIGURES = len(Cost._fields) + 8
-"""How many of the features are costs and scores; the others count neighbourhoods."""
+_FIGURES = len(Cost._fields) + 8
+FIGURES = slice(0, _FIGURES)
+"""Which of the features are costs and scores."""
+SCORES = slice(_FIGURES, _FIGURES + len(DESCRIPTION))
+"""Which are those scores that the joint ranking by the description joins; more is better."""
+COUNTS = slice(_FIGURES + len(DESCRIPTION), None)
+"""Which count neighbourhoods."""
 _MOST_PATHS = 1e300
 """Deep networks have more paths than a float can count."""
 _FOUND: WeakKeyDictionary[Architecture, Array] = WeakKeyDictionary()
@@ -28,12 +34,13 @@ _PLACES = 256
 
 
 def graph_features(architecture: Architecture) -> Array:
-    """Return the features of an architecture, (FIGURES + 256,).
+    """Return the features of an architecture, (289,).
 
     First logarithms of the analytic costs, numbers of layers, the 3DRF-like scores (0 where nothing
-    reaches the output), and what paths from input to output are like. Then logarithms of how often
-    each kind of neighbourhood occurs: a node with all it reads and all that reads it, as in one
-    step of Weisfeiler and Lehman's test.
+    reaches the output), and what paths from input to output are like. Then the scores of
+    :data:`~evaluators.proxies.fusion.DESCRIPTION`, infinitely bad where nothing reaches the output.
+    Then logarithms of how often each kind of neighbourhood occurs: a node with all it reads and all
+    that reads it, as in one step of Weisfeiler and Lehman's test.
     """
     if architecture not in _FOUND:
         _FOUND[architecture] = _features(architecture)
@@ -41,16 +48,17 @@ def graph_features(architecture: Architecture) -> Array:
 
 
 def _features(architecture: Architecture) -> Array:
-    cost, field = analytic_cost(architecture), receptive_field(architecture)
-    scores = np.array([field.gain, field.volume, field.local])
+    found = described(architecture)
+    reach = np.array([found["rf_gain"], found["rf_volume"], found["rf_local"]])
     figures = [
-        *np.log1p(cost),
-        cost.layers,
-        cost.depth,
-        *np.where(np.isfinite(scores), scores, 0.0),
+        *(math.log1p(found[name]) for name in Cost._fields),
+        found["layers"],
+        found["depth"],
+        *np.where(np.isfinite(reach), reach, 0.0),
         *_paths(architecture),
     ]
-    return np.concatenate([figures, np.log1p(_neighbourhoods(architecture))])
+    scores = [found[name] if way == "max" else -found[name] for name, way in DESCRIPTION.items()]
+    return np.concatenate([figures, scores, np.log1p(_neighbourhoods(architecture))])
 
 
 def _paths(architecture: Architecture) -> tuple[float, float, float]:

@@ -26,9 +26,10 @@ from studies.metrics import Direction
 from studies.samplers import breeding
 from studies.samplers.ehvi.answers import Columns, encode, stack
 from studies.samplers.ehvi.domain import Point
-from studies.samplers.ehvi.graph import FIGURES, graph_features
+from studies.samplers.ehvi.graph import COUNTS, FIGURES, SCORES, graph_features
 from studies.samplers.ehvi.kernel import Block
 from studies.samplers.ehvi.runs import Question, Runs
+from studies.samplers.ehvi.standing import Standing
 from studies.samplers.protocol import Free, ask_seed
 from studies.samplers.questions import parameter_name
 
@@ -129,14 +130,19 @@ class SpaceDomain:
         """See :class:`~studies.samplers.ehvi.domain.Domain`."""
         usual = self._usual
         answers, lengths = stack([point.answers for point in points], columns)
-        graph = np.array([point.graph for point in points]) - usual.centre
-        figures = graph[:, usual.varied] / usual.spread[usual.varied]
-        costs = Block.apart(figures, 0.05, linear=True)
-        return [
-            Block(answers / np.sqrt(usual.questions), lengths / usual.questions, np.ones(1), True),
-            *([costs] if len(usual.varied) else []),  # variants of a model may all cost the same
-            Block.of(graph[:, FIGURES:] / usual.counts, 0.5),
+        graph = np.array([point.graph for point in points])
+        figures = (graph[:, FIGURES] - usual.centre)[:, usual.varied] / usual.spread[usual.varied]
+        blocks = [
+            Block(answers / np.sqrt(usual.questions), lengths / usual.questions, np.ones(1), True)
         ]
+        if len(usual.varied):  # variants of a model may all cost the same
+            blocks.append(Block.apart(figures, 0.05, linear=True))
+        blocks.append(Block.of((graph[:, COUNTS] - usual.usual_counts) / usual.counts, 0.5))
+        if usual.standing.spread:  # and stand alike
+            scores = graph[:, SCORES]
+            blocks.append(Block.spare(usual.standing.joint(scores)[:, None]))
+            blocks.append(Block.spare(usual.standing.shares(scores)))
+        return blocks
 
     def _draw(self, decider: Callable[[], Decider]) -> Point | None:
         rejections: Counter[str] = Counter()
@@ -198,11 +204,13 @@ class _Usual:
     Attributes:
         questions: answered by a point.
         nodes: of a candidate.
-        centre: mean of each graph feature.
+        centre: mean of each cost and score.
         spread: its deviation.
         varied: positions of the costs and scores that are not the same everywhere; of those that
             say the same, as all and the body's parameters of a network of convolutions, the first.
-        counts: deviation of all neighbourhood counts together.
+        usual_counts: mean of each neighbourhood's count.
+        counts: deviation of all these together.
+        standing: what candidates are ranked among.
     """
 
     questions: float
@@ -210,18 +218,22 @@ class _Usual:
     centre: Array
     spread: Array
     varied: npt.NDArray[np.intp]
+    usual_counts: Array
     counts: float
+    standing: Standing
 
     @classmethod
     def of(cls, points: Sequence[Point]) -> _Usual:
         """Look at points drawn at random, at least one."""
         rows = np.array([point.graph for point in points])
-        spread = rows.std(axis=0)
+        figures, counts = rows[:, FIGURES], rows[:, COUNTS]
         return cls(
             questions=max(float(np.mean([len(point.answers) for point in points])), 1.0),
-            nodes=float(np.expm1(rows[:, FIGURES:]).sum(axis=1).mean()),  # each is counted once
-            centre=rows.mean(axis=0),
-            spread=spread,
-            varied=_varied(rows[:, :FIGURES]),
-            counts=float(np.sqrt((spread[FIGURES:] ** 2).sum())) or 1.0,
+            nodes=float(np.expm1(counts).sum(axis=1).mean()),  # each is counted once
+            centre=figures.mean(axis=0),
+            spread=figures.std(axis=0),
+            varied=_varied(figures),
+            usual_counts=counts.mean(axis=0),
+            counts=float(np.sqrt(counts.var(axis=0).sum())) or 1.0,
+            standing=Standing.of(rows[:, SCORES]),
         )

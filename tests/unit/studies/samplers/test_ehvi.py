@@ -19,7 +19,7 @@ from studies.samplers import Free, Lesson, make_sampler
 from studies.samplers.ehvi.answers import columns_of, encode, stack
 from studies.samplers.ehvi.boxes import Boxes
 from studies.samplers.ehvi.design import order_by_news
-from studies.samplers.ehvi.graph import FIGURES, graph_features
+from studies.samplers.ehvi.graph import COUNTS, graph_features
 from studies.samplers.ehvi.kernel import Block, Pairs, decays
 from studies.samplers.ehvi.model import Known, find_parameters
 from studies.samplers.ehvi.process import Prior, Process, _Likelihood, covariance
@@ -211,7 +211,7 @@ def test_every_node_has_one_neighbourhood(name):
         architecture = of.sample(random.Random(seed), data).architecture
         features = graph_features(architecture)
         assert np.isfinite(features).all()
-        counts = np.expm1(features[FIGURES:])
+        counts = np.expm1(features[COUNTS])
         assert counts.sum() == pytest.approx(len(architecture.nodes))
 
 
