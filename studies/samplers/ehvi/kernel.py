@@ -22,7 +22,7 @@ class Block:
         rows: (n, d).
         lengths: squared lengths of all features, (n,); those of the rows or more.
         decay: (groups,), how fast likeness falls with distance before anything is known; one for
-            the block, one for each feature, or none where distance says nothing.
+            the block, or one for each feature.
         linear: whether figures may also depend on the features linearly.
     """
 
@@ -41,16 +41,6 @@ class Block:
         """Make a block with a decay for each feature."""
         return cls(rows, (rows**2).sum(axis=1), np.full(rows.shape[1], decay), linear)
 
-    @classmethod
-    def spare(cls, rows: Array) -> Block:
-        """Make a block on which figures depend linearly, if at all."""
-        return cls(rows, (rows**2).sum(axis=1), np.empty(0), linear=True)
-
-    @property
-    def parts(self) -> int:
-        """Among how many features a scalar product is shared out."""
-        return 1 if len(self.decay) == 1 else self.rows.shape[1]
-
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
@@ -59,12 +49,10 @@ class Pairs:
     Attributes:
         distances: (groups, n, k), half squared distances.
         products: (linear blocks, n, k), scalar products.
-        spare: how many of these, the last, a process may do without.
     """
 
     distances: Array
     products: Array
-    spare: int = 0
 
     @classmethod
     def of(cls, first: Sequence[Block], second: Sequence[Block]) -> Pairs:
@@ -80,20 +68,14 @@ class Pairs:
                 half *= 0.5
                 half -= product
                 np.maximum(half, 0.0, out=half)
-            elif len(one.decay):
+            else:
                 for column, other in zip(one.rows.T, two.rows.T, strict=True):
                     half = np.subtract.outer(column, other, out=next(to))
                     np.square(half, out=half)
                     half *= 0.5
             if one.linear:
-                np.divide(product, one.parts, out=next(linear))
-        return cls(distances, products, sum(not len(one.decay) for one in first))
-
-    def bare(self) -> Pairs:
-        """Return the pairs without the products that a process may do without."""
-        products = self.products.copy()
-        products[len(products) - self.spare :] = 0.0
-        return Pairs(self.distances, products)
+                np.divide(product, len(one.decay), out=next(linear))
+        return cls(distances, products)
 
     def take(self, rows: Index, columns: Index) -> Pairs:
         """Return the pairs of some points with some of the others."""
@@ -104,13 +86,12 @@ class Pairs:
         return Pairs(
             _stacked([item[at] for item in self.distances], shape),
             _stacked([item[at] for item in self.products], shape),
-            self.spare,
         )
 
 
 def own_products(blocks: Sequence[Block]) -> Array:
     """Return the products of each point with itself, (linear blocks, n)."""
-    found = [block.lengths / block.parts for block in blocks if block.linear]
+    found = [block.lengths / len(block.decay) for block in blocks if block.linear]
     return _stacked(found, (len(blocks[0].rows),))
 
 

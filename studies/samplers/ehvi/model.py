@@ -44,8 +44,6 @@ _BARRED = 1e-9
 """Weight of points that are known to violate a constraint, where there are no others."""
 _FAR = 4.0
 """Violations up to which differences count alike, in usual ones."""
-_NONE = -30.0
-"""Logarithm of the variance of what a process does without."""
 _LIKELY = 0.5
 """Chance of keeping the constraints from which a waiting point is counted in the front."""
 
@@ -132,22 +130,14 @@ def find_parameters(domain: Domain, known: Known) -> dict[str, Found]:
 def _fit(pairs: Pairs, figures: Array, prior: Prior) -> tuple[Array | None, float]:
     """Return parameters of a process of figures (n,), and minus the logarithm of their density.
 
-    NaN are left out; None where the figures do not differ. What a process may do without it does
-    without unless that makes the figures less plausible than more parameters are worth: each half a
-    logarithm of their number (Schwarz 1978).
+    NaN are left out; None where the figures do not differ.
     """
     rows = np.flatnonzero(np.isfinite(figures))
     told = figures[rows]
     if len(rows) < 2 or np.ptp(told) <= 0:
         return None, np.inf
     spread = told.std()
-    scaled, among = (told - told.mean()) / spread, pairs.take(rows, rows)
-    parameters, misfit = fit(among, scaled, prior)
-    if pairs.spare:
-        fewer, more = fit(among.bare(), scaled, prior)
-        if more < misfit + 0.5 * pairs.spare * np.log(len(rows)):
-            fewer[-2 - pairs.spare : -2] = _NONE
-            parameters, misfit = fewer, more
+    parameters, misfit = fit(pairs.take(rows, rows), (told - told.mean()) / spread, prior)
     return parameters, misfit + len(rows) * float(np.log(spread))
 
 

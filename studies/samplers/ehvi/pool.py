@@ -9,9 +9,9 @@ from studies.samplers.ehvi.domain import Domain, Point
 from studies.samplers.protocol import ask_seed
 
 GENERATION = 8
-"""Lessons after which a new generation joins the pool; the last two are in it."""
-_MOST = 400
-"""Most points of a generation."""
+"""Lessons after which a new generation joins the pool; the best of the last two are in it."""
+_TIMES, _MOST = 32, 800
+"""Points of a generation: so many times as many as may be drawn in an ask, at most so many."""
 _CROSSED = 0.2
 """Share of a generation's children that have two parents."""
 _STEP = 48
@@ -32,7 +32,7 @@ def generation(domain: Domain, count: int, parents: Sequence[Point], seed: int) 
         seed: of the study.
     """
     rng = Random(ask_seed(seed, _SEED + count))
-    size = min(domain.pace * GENERATION, _MOST)
+    size = min(_TIMES * domain.pace, _MOST)
     found: dict[str, Point] = {}
     for number in range(size):
         point = _child(domain, parents, rng) if number % 2 and parents else None

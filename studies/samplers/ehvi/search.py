@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cache
 from random import Random
 
@@ -28,6 +29,8 @@ _DESIGN = 100
 _GROWTH = 1.05
 """By how much lessons grow in number before parameters are found anew."""
 _GENERATIONS = 2
+_KEPT = 200
+"""Points of a generation that are worth most when it is made; the others are dropped."""
 _STEPS = 2
 """How often the best of the pool are changed to find better ones."""
 _STARTS = 6
@@ -48,6 +51,19 @@ def _one_thread() -> AbstractContextManager[object]:
     and an ask takes 10 to 40 times as long.
     """
     return _libraries().limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class _Birth:
+    """When a generation is made.
+
+    Attributes:
+        moment: what there is then.
+        fitted: when parameters had been found last; None where they had not been.
+    """
+
+    moment: Moment
+    fitted: Moment | None
 
 
 class Search:
@@ -74,9 +90,9 @@ class Search:
         self._memory = Memory(domain, directions, constraints)
         self._design: list[Point] | None = None
         self._next_fit = FIRST
-        self._to_fit: Moment | None = None
-        self._parameters: dict[str, Found] = {}
-        self._moments: list[Moment] = []
+        self._fitted: Moment | None = None
+        self._parameters: dict[int, dict[str, Found]] = {}
+        self._births: list[_Birth] = []
         self._pools: dict[int, list[Point]] = {}
 
     def learn(self, lesson: Lesson) -> None:
@@ -89,10 +105,11 @@ class Search:
             return
         count = self._memory.count
         if count >= self._next_fit:
-            self._to_fit = self._memory.moment()
+            self._fitted = self._memory.moment()
             self._next_fit = max(count + 1, math.ceil(_GROWTH * count))
         if count % GENERATION == 0 or count == FIRST:
-            self._moments = [*self._moments, self._memory.moment()][-_GENERATIONS:]
+            birth = _Birth(self._memory.moment(), self._fitted)
+            self._births = [*self._births, birth][-_GENERATIONS:]
 
     def met(self, key: str) -> bool:
         """Tell whether a point of that key was evaluated, or tried."""
@@ -130,7 +147,7 @@ class Search:
         points = [point for point in found.values() if is_new(point)]
         if not points:
             return []
-        outlook = Outlook(self._domain, self._parameters, known, pending)
+        outlook = Outlook(self._domain, self._parameters_of(self._fitted), known, pending)
         worth = outlook.worth(points)
         rng = Random(ask_seed(self._seed, number))
         kinds = ["pool"] * len(points)
@@ -153,15 +170,36 @@ class Search:
 
     def _refresh(self) -> None:
         """Find parameters and make pools where new moments came."""
-        if self._to_fit is not None:
-            self._parameters = find_parameters(self._domain, self._memory.known(self._to_fit))
-            self._to_fit = None
-        self._pools = {
-            moment.count: self._pools[moment.count]
-            if moment.count in self._pools
-            else generation(self._domain, moment.count, self._memory.parents(moment), self._seed)
-            for moment in self._moments
+        moments = [self._fitted, *(birth.fitted for birth in self._births)]
+        self._parameters = {
+            moment.count: self._parameters[moment.count]
+            if moment.count in self._parameters
+            else find_parameters(self._domain, self._memory.known(moment))
+            for moment in moments
+            if moment is not None
         }
+        self._pools = {
+            birth.moment.count: self._pools[birth.moment.count]
+            if birth.moment.count in self._pools
+            else self._born(birth)
+            for birth in self._births
+        }
+
+    def _parameters_of(self, fitted: Moment | None) -> dict[str, Found]:
+        return {} if fitted is None else self._parameters[fitted.count]
+
+    def _born(self, birth: _Birth) -> list[Point]:
+        """Return the points of a generation that are worth most by what is known at its birth."""
+        moment = birth.moment
+        made = generation(self._domain, moment.count, self._memory.parents(moment), self._seed)
+        known = self._memory.known(moment)
+        seen = {point.key for point in known.points}
+        points = [point for point in made if point.key not in seen]
+        if len(points) <= _KEPT:
+            return points
+        outlook = Outlook(self._domain, self._parameters_of(birth.fitted), known, [])
+        best = np.argsort(-outlook.worth(points), kind="stable")[:_KEPT]
+        return [points[place] for place in np.sort(best)]
 
     def _designed(self) -> list[Point]:
         if self._design is None:

@@ -140,8 +140,9 @@ class SpaceDomain:
         blocks.append(Block.of((graph[:, COUNTS] - usual.usual_counts) / usual.counts, 0.5))
         if usual.standing.spread:  # and stand alike
             scores = graph[:, SCORES]
-            blocks.append(Block.spare(usual.standing.joint(scores)[:, None]))
-            blocks.append(Block.spare(usual.standing.shares(scores)))
+            joint = usual.standing.joint(scores)[:, None]
+            blocks.append(Block.apart(joint, 0.05, linear=True))
+            blocks.append(Block.apart(usual.standing.shares(scores), 0.05, linear=True))
         return blocks
 
     def _draw(self, decider: Callable[[], Decider]) -> Point | None:

@@ -10,11 +10,10 @@ from evaluators.proxies.fusion import DESCRIPTION, Reference
 from search_spaces.architecture import Architecture
 from search_spaces.space import EXAMPLES
 from search_spaces.zoo import load_space
+from studies.samplers.drafts import network_key
 from studies.samplers.ehvi.graph import SCORES, graph_features
-from studies.samplers.ehvi.kernel import Block, Pairs, own_products
-from studies.samplers.ehvi.model import Known, find_parameters
-from studies.samplers.ehvi.process import covariance
-from studies.samplers.ehvi.scale import Scale
+from studies.samplers.ehvi.kernel import Pairs, decays, own_products
+from studies.samplers.ehvi.process import Prior, Process, fit
 from studies.samplers.ehvi.space_domain import SpaceDomain
 from studies.samplers.ehvi.standing import Standing
 from tests.unit.studies.samplers.cases import DIGITS
@@ -33,10 +32,8 @@ def scores_of(architectures):
     return np.array([graph_features(item)[SCORES] for item in architectures])
 
 
-def domain_of(of, data, objectives=2):
-    directions = ["min"] * objectives
-    key = lambda candidate: candidate.architecture.key  # noqa: E731 - one line
-    return SpaceDomain(of, data, directions=directions, seed=0, identify=key, free=None)
+def domain_of(of, data=DIGITS):
+    return SpaceDomain(of, data, directions=["min"], seed=0, identify=network_key, free=None)
 
 
 def test_the_joint_score_is_the_joint_ranking_by_the_description():
@@ -60,38 +57,33 @@ def test_shares_are_at_most_one_and_finite_for_what_nothing_passes_through():
 
 
 def test_where_all_stand_alike_no_block_says_so():
-    varied = domain_of(load_space("nas-bench-201"), EXAMPLES["images"])
-    same = domain_of(alike, DIGITS)
-    spare = []
-    for domain in (varied, same):
-        blocks = domain.blocks(domain.sample_points[:5], {})
-        spare.append(sum(not len(block.decay) for block in blocks))
-    assert spare == [2, 0]
-
-
-def test_products_that_may_be_done_without_are_the_last():
-    rng = np.random.default_rng(0)
-    blocks = [Block.apart(rng.random((5, 3)), 0.1, linear=True), Block.spare(rng.random((5, 4)))]
-    pairs = Pairs.of(blocks, blocks)
-    assert pairs.distances.shape[0] == 3
-    assert pairs.spare == pairs.take(np.arange(3), np.arange(3)).spare == 1
-    assert pairs.products[1] == pytest.approx(blocks[1].rows @ blocks[1].rows.T / 4)
-    assert own_products(blocks)[1] == pytest.approx(pairs.products[1].diagonal())
-    parameters = np.zeros(3 + 2 + 2)
-    without = parameters.copy()
-    without[-3] = -30.0
-    assert covariance(without, pairs) == pytest.approx(covariance(parameters, pairs.bare()))
+    varied, same = domain_of(load_space("nas-bench-201"), EXAMPLES["images"]), domain_of(alike)
+    blocks = varied.blocks(varied.sample_points, {})
+    joint, shares = blocks[-2:]
+    live = [np.isfinite(point.graph[SCORES]).all() for point in varied.sample_points]
+    assert joint.rows[live].std() == pytest.approx(1)
+    assert shares.rows.shape == (len(varied.sample_points), len(DESCRIPTION))
+    assert all(block.linear for block in (joint, shares))
+    assert len(same.blocks(same.sample_points, {})) == 2
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_process_does_without_what_makes_its_figures_no_more_plausible(seed):
+def test_figures_that_follow_the_joint_ranking_are_predicted_from_a_few(seed):
     domain = domain_of(load_space("nas-bench-201"), EXAMPLES["images"])
-    points = domain.sample_points[:100]
-    noise = np.random.default_rng(seed).standard_normal((2, len(points)))
-    standing = Standing.of(np.array([p.graph[SCORES] for p in domain.sample_points]))
-    joint = standing.joint(np.array([point.graph[SCORES] for point in points]))
-    values = np.column_stack([0.2 * noise[0] - joint, noise[1]])
-    found = find_parameters(domain, Known(points, values, {}, Scale.of(values, values)))
-    joined, random_figures = (found[f"objective {n}"].parameters[-4:-2] for n in (0, 1))
-    assert joined.max() > -10
-    assert (random_figures == -30).all()
+    points = domain.sample_points
+    joint = domain.blocks(points, {})[-2].rows[:, 0]
+    luck = 0.1 * np.random.default_rng(seed).standard_normal(len(points))
+    told, others = np.arange(30), np.arange(30, len(points))
+    errors = []
+    for blocks in (domain.blocks(points, {}), domain.blocks(points, {})[:-2]):
+        pairs = Pairs.of(blocks, blocks)
+        prior = Prior.of(decays(blocks), len(pairs.products))
+        figures = (luck - joint)[told]
+        scaled = (figures - figures.mean()) / figures.std()
+        parameters, _ = fit(pairs.take(told, told), scaled, prior)
+        process = Process.of(parameters, pairs.take(told, told), figures)
+        mean, _ = process.predict(pairs.take(others, told), own_products(blocks)[:, others])
+        errors.append(np.sqrt(np.mean((mean + joint[others]) ** 2)))
+    with_standing, without = errors
+    assert with_standing < 0.2
+    assert with_standing < 0.7 * without
