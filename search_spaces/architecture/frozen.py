@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from search_spaces.architecture import json_form, text
 from search_spaces.architecture.canonical import canonical_order
-from search_spaces.architecture.graph import Value, VariantRegion
+from search_spaces.architecture.graph import Value, VariantRegion, in_order
 from search_spaces.architecture.node import Node, Region, Variant
 from search_spaces.architecture.normalise import is_normal, normalise
 from search_spaces.errors import ArchitectureError
@@ -59,9 +59,8 @@ class Architecture:
         Raises:
             ArchitectureError: a source has a variant, or a gate reads an absent value.
         """
-        order = canonical_order(output)
-        if not is_normal(order):
-            order = canonical_order(normalise(output))
+        normal = output if is_normal(in_order(output)) else normalise(output)
+        order = canonical_order(normal)
         nodes, number = _numbered(order)
         members: dict[VariantRegion, list[int]] = {}
         for value in [value for value in order if value.region is not None]:

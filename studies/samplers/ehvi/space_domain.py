@@ -42,7 +42,7 @@ Identify = Callable[[Candidate], str]
 SAMPLE = 300
 """Candidates that features are scaled by; a study's first are chosen among them."""
 _NODES = 2500
-"""Nodes of candidates that may be built in an ask; NAS-Bench-201's of 100 nodes take 3 ms."""
+"""Nodes of candidates that may be built in an ask; NAS-Bench-201's of 100 nodes take 2 ms."""
 _TRIES = 20
 _LEAST = 1e-9
 
