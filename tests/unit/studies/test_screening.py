@@ -71,7 +71,7 @@ def test_a_funnel_screens_by_it_and_the_study_tells_its_error(tmp_path):
         space=space_file(tmp_path, list(range(4, 44))),
         objectives=["latency_ms", "depth"],  # all are as deep
         funnel=[{"by": "layers_ms", "keep": 0.2, "after": 3}],
-        trials=6,
+        trials=12,
     )
     run_study(config, tmp_path)
     trials = recorded(tmp_path)
