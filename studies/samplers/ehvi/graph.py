@@ -34,7 +34,7 @@ _PLACES = 256
 
 
 def graph_features(architecture: Architecture) -> Array:
-    """Return the features of an architecture, (289,).
+    """Return the features of an architecture, (281,).
 
     First logarithms of the analytic costs, numbers of layers, the 3DRF-like scores (0 where nothing
     reaches the output), and what paths from input to output are like. Then the scores of
